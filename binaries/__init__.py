@@ -1,0 +1,1 @@
+"""Command-line programs: thin absl mains, installed as tfdrl-train, tfdrl-learner and so on."""

@@ -1,0 +1,125 @@
+"""Trains on this machine: starts every role of a gin file's program and watches over them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from tfdrl import configuration
+from tfdrl.errors import EXIT_OK, ConfigurationError
+from tfdrl.launch import command_line, process, run_directory
+
+_USAGE = """Trains on this machine, until the gin file's target or a limit is reached.
+
+  tfdrl-train --gin_file=apex/cartpole.gin
+  tfdrl-train --gin_file=apex/cartpole.gin --gin_bindings='apex.actors = 8' --root_dir=runs/a
+
+Starting again with the same --root_dir continues the run. Ctrl-C stops it, with a checkpoint.
+Exit codes: 0 finished or told to stop, 1 failed, 2 wrong configuration, 3 training diverged."""
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    command_line.gin_flags(values)
+    flags.DEFINE_string(
+        "root_dir",
+        "",
+        "Directory of the run, new or to be continued (default: a new one in runs/).",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "allow_config_change",
+        False,
+        "Continue --root_dir with settings that differ from those it was started with.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "stuck_after_secs",
+        600.0,
+        "End the run after so long without a learner step and without an environment frame.",
+        lower_bound=1.0,
+        flag_values=values,
+    )
+    flags.DEFINE_bool("list", False, "List the gin files and leave.", flag_values=values)
+    flags.DEFINE_bool(
+        "verbose", False, "Keep the messages of TensorFlow in the roles' logs.", flag_values=values
+    )
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses `argv` (program name first) and trains; returns the exit code."""
+    values = _flags()
+    command_line.parse(values, argv, _USAGE)
+    if values.list:
+        print("\n".join(_programs()))
+        return EXIT_OK
+    if not values.gin_file:
+        names = "\n".join(f"  {name}" for name in _programs())
+        raise ConfigurationError(f"--gin_file is missing; write a file's path or one of:\n{names}")
+    # Restarts fork while gRPC's threads run; its fork handlers would only print warnings.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    if not values.verbose:
+        process.silence()
+    return _train(values, argv[0])
+
+
+def _train(values: flags.FlagValues, program_name: str) -> int:
+    from tfdrl.experiment import Experiment
+    from tfdrl.launch import local
+
+    loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
+    experiment = Experiment.from_gin()
+    program = experiment.architecture.program()
+    _check_environment(experiment.architecture)
+    root_dir = pathlib.Path(values.root_dir or run_directory.fresh(values.gin_file))
+    settings = local.Settings(
+        stuck_after_secs=values.stuck_after_secs,
+        verbose=values.verbose,
+        allow_config_change=values.allow_config_change,
+    )
+    command = [pathlib.Path(program_name).name]
+    if program_name.endswith(".py"):
+        command = [sys.executable, "-m", "binaries.train"]
+    command += [f"--gin_file={name}" for name in values.gin_file]
+    command += [f"--gin_bindings={binding}" for binding in values.gin_bindings]
+    command += [f"--root_dir={root_dir}"]
+    return local.run_local(
+        experiment,
+        program,
+        loaded,
+        root_dir,
+        values.gin_file,
+        values.gin_bindings,
+        settings,
+        command,
+    )
+
+
+def _programs() -> list[str]:
+    """The gin files that are complete; the others are there to be included."""
+    return [
+        name
+        for name in configuration.gin_file_names()
+        if "experiment.architecture" in configuration.find_gin_file(name).read_text()
+    ]
+
+
+def _check_environment(architecture: object) -> None:
+    """Builds one environment, so that a wrong name or a missing package is found here and now."""
+    make = getattr(architecture, "environment", None)
+    if callable(make):
+        make(num_envs=1, training=False, seed=0).close()
+
+
+def console() -> None:
+    """Entry point of the console script."""
+    sys.exit(command_line.run("tfdrl train", main, sys.argv))
+
+
+if __name__ == "__main__":
+    console()

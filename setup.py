@@ -1,0 +1,74 @@
+"""Packaging. The checkout's binaries/ and gin/ are installed inside the tfdrl package.
+
+A top-level package called "binaries" would litter site-packages, and one called "gin" would
+hide the gin library, so a wheel carries them as tfdrl/binaries and tfdrl/gin_files.
+"""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "([^"]+)"', (ROOT / "tfdrl" / "__init__.py").read_text(), re.MULTILINE
+).group(1)
+
+COMMANDS = (
+    "train",
+    "learner",
+    "actor",
+    "replay_server",
+    "evaluator",
+    "evaluate",
+    "benchmark",
+)
+
+ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2
+
+setuptools.setup(
+    name="tfdrl",
+    version=VERSION,
+    description="Distributed deep reinforcement learning on TensorFlow and TF-Agents",
+    python_requires=">=3.9,<3.12",
+    packages=[
+        *setuptools.find_packages(include=["tfdrl", "tfdrl.*"]),
+        "tfdrl.binaries",
+        "tfdrl.gin_files",
+    ],
+    package_dir={"tfdrl.binaries": "binaries", "tfdrl.gin_files": "gin"},
+    package_data={"": ["*.proto"], "tfdrl.gin_files": ["**/*.gin"]},
+    install_requires=[
+        "tensorflow>=2.15.0,<2.16",  # dm-reverb 0.14 does not load on 2.16
+        "tf-agents>=0.19.0,<0.20",
+        "dm-reverb>=0.14.0,<0.15",
+        "tensorflow-probability>=0.23.0,<0.24",
+        "keras>=2.15.0,<2.16",
+        "numpy>=1.23.5,<2",
+        "gymnasium>=1.1,<2",
+        "gin-config>=0.5.0,<0.6",
+        "absl-py>=1.0",
+        "grpcio>=1.60,<2",
+        "protobuf>=4.21.6,<5",
+        "rich>=13",
+    ],
+    extras_require={
+        "atari": ATARI,
+        "envpool": ["envpool>=1.2,<2"],
+        "video": ["moviepy>=1.0.3,<3"],  # what gymnasium's RecordVideo writes files with
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.2",
+            "ruff>=0.6",
+            "setuptools>=68",
+            "wheel",
+            *ATARI,
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            f"tfdrl-{command.replace('_', '-')} = tfdrl.binaries.{command}:console"
+            for command in COMMANDS
+        ]
+    },
+)

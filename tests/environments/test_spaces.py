@@ -1,0 +1,121 @@
+"""Gymnasium spaces to specs, and values to the environment's own types."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces as gym_spaces
+
+from tfdrl.environments import spaces
+from tfdrl.environments.registry import gym_environment
+from tfdrl.errors import ConfigurationError
+from tfdrl.types import LAST, ArraySpec
+
+
+def test_box_bounds_are_a_scalar_where_equal_and_none_where_unbounded():
+    pixels = spaces.observation_spec(gym_spaces.Box(0, 255, (84, 84, 4), np.uint8))
+    assert pixels == ArraySpec((84, 84, 4), np.uint8, 0, 255, "observation")
+    free = spaces.observation_spec(gym_spaces.Box(-np.inf, np.inf, (3,), np.float32))
+    assert free == ArraySpec((3,), np.float32, None, None, "observation")
+
+
+def test_float64_becomes_float32_with_finite_bounds():
+    space = gym_spaces.Box(np.array([-1.0, -np.inf]), np.array([1e300, np.inf]), dtype=np.float64)
+    spec = spaces.observation_spec(space)
+    assert spec.dtype == np.float32 and spec.minimum.dtype == np.float32
+    largest = np.finfo(np.float32).max
+    np.testing.assert_array_equal(spec.minimum, np.float32([-1.0, -largest]))
+    assert spec.maximum == largest
+
+
+def test_nested_observation_spec():
+    space = gym_spaces.Dict(
+        image=gym_spaces.Box(0, 255, (8, 8), np.uint8),
+        rest=gym_spaces.Tuple(
+            (
+                gym_spaces.Discrete(3, start=2),
+                gym_spaces.MultiDiscrete([2, 5]),
+                gym_spaces.MultiBinary(4),
+            )
+        ),
+    )
+    spec = spaces.observation_spec(space)
+    assert set(spec) == {"image", "rest"} and isinstance(spec["rest"], tuple)
+    discrete, multi_discrete, multi_binary = spec["rest"]
+    assert (discrete.shape, discrete.minimum, discrete.maximum) == ((), 2, 4)
+    np.testing.assert_array_equal(multi_discrete.maximum, [1, 4])
+    assert (multi_binary.shape, multi_binary.minimum, multi_binary.maximum) == ((4,), 0, 1)
+    assert discrete.name == "observation/rest/0"
+
+
+@pytest.mark.parametrize(
+    ("convert", "space", "where"),
+    [
+        (spaces.observation_spec, gym_spaces.Text(5), "observation: .*Text"),
+        (spaces.observation_spec, gym_spaces.Dict(a=gym_spaces.Text(5)), "observation/a: .*Text"),
+        (spaces.action_spec, gym_spaces.MultiBinary(3), "action: .*MultiBinary"),
+        (spaces.action_spec, gym_spaces.Box(0, 3, (2,), np.int32), "action: .*int32"),
+        (spaces.action_spec, gym_spaces.Dict(a=gym_spaces.Discrete(2)), "action: .*Dict"),
+    ],
+)
+def test_unsupported_space_is_refused_with_what_is_supported(convert, space, where):
+    with pytest.raises(ConfigurationError, match=where + r".*not supported; use Box"):
+        convert(space)
+
+
+def test_discrete_actions_start_at_zero():
+    assert spaces.action_spec(gym_spaces.Discrete(4, start=-1)).num_values == 4
+    to_env = spaces.action_converter(gym_spaces.Discrete(4, start=-1))
+    np.testing.assert_array_equal(to_env(np.array([0, 3], np.int32)), [-1, 2])
+    multi = gym_spaces.MultiDiscrete([3, 2], start=[5, 0])
+    np.testing.assert_array_equal(spaces.action_spec(multi).maximum, [2, 1])
+    converted = spaces.action_converter(multi)(np.array([[0, 1], [2, 0]], np.int32))
+    np.testing.assert_array_equal(converted, [[5, 1], [7, 0]])
+    assert converted.dtype == multi.dtype
+
+
+class Everything(gymnasium.Env):
+    """Every observation space; shows the action it was given, and ends after 3 steps."""
+
+    observation_space = gym_spaces.Dict(
+        clock=gym_spaces.Box(0.0, 10.0, (1,), np.float64),
+        parts=gym_spaces.Tuple((gym_spaces.Discrete(10), gym_spaces.MultiBinary(2))),
+        given=gym_spaces.MultiDiscrete([20, 20]),
+    )
+    action_space = gym_spaces.MultiDiscrete([2, 3], start=[10, 0])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observe([0, 0]), {}
+
+    def step(self, action):
+        self.t += 1
+        return self.observe(action), 0.1, False, self.t == 3, {}
+
+    def observe(self, action):
+        return {
+            "clock": np.array([self.t], np.float64),
+            "parts": (self.t, np.array([1, 0], np.int8)),
+            "given": np.asarray(action),
+        }
+
+
+@pytest.fixture
+def everything():
+    gymnasium.register("tfdrl_tests/Everything-v0", entry_point=Everything)
+    yield gym_environment(2, True, 0, id="tfdrl_tests/Everything-v0")
+    del gymnasium.registry["tfdrl_tests/Everything-v0"]
+
+
+def test_nested_observations_and_shifted_actions_reach_the_environment(everything):
+    everything.reset()
+    for _ in range(3):
+        steps = everything.step(np.array([[1, 2], [0, 1]], np.int32))
+    np.testing.assert_array_equal(steps.step_type, [LAST, LAST])
+    np.testing.assert_array_equal(steps.discount, [1.0, 1.0])
+    assert steps.reward.dtype == np.float32
+    assert steps.observation["clock"].dtype == np.float32
+    np.testing.assert_array_equal(steps.observation["clock"], [[3.0], [3.0]])
+    np.testing.assert_array_equal(steps.observation["parts"][0], [3, 3])
+    np.testing.assert_array_equal(steps.observation["parts"][1], [[1, 0], [1, 0]])
+    np.testing.assert_array_equal(steps.observation["given"], [[11, 2], [10, 1]])

@@ -1,0 +1,136 @@
+"""An architecture whose roles only behave: what the launcher is tested with. No TensorFlow."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import gin
+
+from tfdrl.errors import ConfigurationError, DivergedError
+from tfdrl.topology import Program, Role
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class tiny:  # noqa: N801
+    """What each role does: a key of `_BEHAVIOURS`."""
+
+    replay: str = "wait"
+    learner: str = "wait"
+    actor: str = "wait"
+    actors: int = 2
+    learner_serves: bool = False
+
+    def program(self):
+        function = f"{__name__}:behave"
+        return Program(
+            "tiny",
+            (
+                Role("replay", function, serves=True, essential=True, needs_tensorflow=False),
+                Role(
+                    "learner",
+                    function,
+                    talks_to=("replay",),
+                    serves=self.learner_serves,
+                    essential=True,
+                    needs_tensorflow=False,
+                ),
+                Role(
+                    "actor",
+                    function,
+                    replicas=self.actors,
+                    talks_to=("replay",),
+                    needs_tensorflow=False,
+                ),
+            ),
+        )
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class tiny_without_environment(tiny):  # noqa: N801
+    """Its environment does not exist."""
+
+    def environment(self, num_envs, training, seed):
+        raise ConfigurationError("there is no environment NoSuchGame-v0")
+
+
+def behave(experiment, context, **addresses):
+    """The function of every role."""
+    assert "tensorflow" not in sys.modules
+    trace = pathlib.Path(context.root_dir, f"ready-{context.role}-{context.task}")
+    trace.write_text(" ".join(f"{name}={address}" for name, address in sorted(addresses.items())))
+    return _BEHAVIOURS[getattr(experiment.architecture, context.role)](context)
+
+
+def _wait(context):
+    context.stop.wait()
+    path = pathlib.Path(context.root_dir, "stopped")
+    with path.open("a") as file:
+        file.write(f"{context.role}-{context.task}\n")
+
+
+def _die(context):
+    for number in range(20):
+        print(f"line {number} of {context.role}")
+    _when_all_are_up(context)
+    return 7
+
+
+def _kill_self(context):
+    _when_all_are_up(context)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang(context):
+    while True:  # takes no notice of context.stop
+        time.sleep(0.1)
+
+
+def _breed(context):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)", str(context.root_dir)])
+    _wait(context)
+
+
+def _finish(context):
+    _when_all_are_up(context)
+
+
+def _diverge(context):
+    raise DivergedError("the loss was not finite 10 times in a row")
+
+
+def _misconfigured(context):
+    raise ConfigurationError("tiny.actor is wrong")
+
+
+def _serve(context):
+    from tfdrl.rpc.training_server import TrainingServer
+
+    server = TrainingServer(context.listen, experiment=context.experiment)
+    try:
+        context.stop.wait()
+    finally:
+        server.stop()
+
+
+def _when_all_are_up(context):
+    while not all((context.root_dir / f"ready-{role}-0").exists() for role in ("replay", "actor")):
+        time.sleep(0.02)
+
+
+_BEHAVIOURS = {
+    "wait": _wait,
+    "die": _die,
+    "kill_self": _kill_self,
+    "hang": _hang,
+    "breed": _breed,
+    "finish": _finish,
+    "diverge": _diverge,
+    "misconfigured": _misconfigured,
+    "serve": _serve,
+}

@@ -1,0 +1,6 @@
+"""tfdrl: distributed deep reinforcement learning on TensorFlow and TF-Agents.
+
+Importing this package loads neither TensorFlow nor any of its own submodules.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,252 @@
+"""Ape-X (Horgan et al. 2018): many actors, one learner, one prioritised replay.
+
+        parameters, pulled every 400 frames
+      +--------------------------------------+
+      v                                      |
+    actor 0..N-1   n-step transitions with   |
+      |            initial priorities        |
+      +-----------------> replay             |
+                            |  ^  new        |
+             samples, P(i)  |  |  priorities |
+                            v  |             |
+                           learner ----------+
+                              |
+                              +--> evaluator
+
+Each actor explores with an epsilon of its own; no role waits for another's step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import gin
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.topology import Address, Context, Program, Role
+
+
+@gin.configurable("apex")
+@dataclasses.dataclass(frozen=True)
+class Apex:
+    """Settings of Ape-X; the defaults are the paper's for Atari, on fewer actors.
+
+    Attributes:
+      environment: environment factory, such as @gym_environment or @atari_environment.
+      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
+      table: Reverb table factory `table(signature)`; @replay_table has the settings.
+      strategy: `strategy()` -> tf.distribute.Strategy of the learner.
+      gamma: discount of one step, the same as the agent's.
+      n_step: steps of a full window.
+      actors: actor processes.
+      environments_per_actor: environments that one actor steps together.
+      epsilon_base, epsilon_alpha: rung i of N has epsilon base^(1 + alpha i / (N - 1)); the N
+        environments of all actors are the rungs.
+      actor_buffer_transitions: transitions an actor collects before it sends them.
+      parameter_pull_period_frames: frames of an actor between two pulls.
+      batch_size: transitions of one learner step.
+      updates_per_call: learner steps in one call of TensorFlow; priorities and publication
+        wait for all of them.
+      prefetch_batches: batches that are ready before the learner wants them.
+      importance_exponent: beta of the importance weights, constant.
+      publish_period_steps: learner steps between two publications of the parameters.
+      learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
+        the replay: only at the end.
+      max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
+      evaluation_environments: environments that the evaluator steps together.
+      timeout_secs: how long a role waits for one that does not answer.
+      learner_threads, actor_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
+    """
+
+    environment: Callable = gin.REQUIRED
+    agent: Callable = gin.REQUIRED
+    table: Callable | None = None
+    strategy: Callable | None = None
+    gamma: float = 0.99
+    n_step: int = 3
+    actors: int = 4
+    environments_per_actor: int = 1
+    epsilon_base: float = 0.4
+    epsilon_alpha: float = 7.0
+    actor_buffer_transitions: int = 50
+    parameter_pull_period_frames: int = 400
+    batch_size: int = 512
+    updates_per_call: int = 1
+    prefetch_batches: int = 16
+    importance_exponent: float = 0.4
+    publish_period_steps: int = 10
+    learner_checkpoint_period_secs: float = 300.0
+    replay_checkpoint_period_secs: float = 600.0
+    max_bad_steps: int = 1
+    evaluation_environments: int = 100
+    timeout_secs: float = 120.0
+    learner_threads: int = 0
+    actor_threads: int = 1
+
+    def __post_init__(self):
+        least_one = (
+            "n_step actors environments_per_actor actor_buffer_transitions "
+            "parameter_pull_period_frames batch_size updates_per_call "
+            "prefetch_batches publish_period_steps max_bad_steps evaluation_environments"
+        )
+        for name in least_one.split():
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"apex.{name} = {getattr(self, name)} must be 1 or more")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ConfigurationError(f"apex.gamma = {self.gamma} must be between 0 and 1")
+
+    def program(self) -> Program:
+        """The processes and who talks to whom."""
+        here = f"{__name__}:"
+        return Program(
+            "apex",
+            (
+                Role("replay", here + "replay", serves=True, essential=True),
+                Role(
+                    "learner",
+                    here + "learner",
+                    talks_to=("replay",),
+                    serves=True,
+                    essential=True,
+                    threads=self.learner_threads,
+                ),
+                Role(
+                    "actor",
+                    here + "actor",
+                    replicas=self.actors,
+                    talks_to=("replay", "learner"),
+                    threads=self.actor_threads,
+                ),
+                Role("evaluator", here + "evaluator", talks_to=("learner",)),
+            ),
+        )
+
+
+def replay(experiment: Experiment, context: Context) -> None:
+    """Serves the table and checkpoints it on a period and at the end."""
+    from tfdrl.parts import replay_serving, replay_tables
+
+    config = experiment.architecture
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        signature = replay_tables.transition_signature(environment)
+    table = config.table or replay_tables.replay_table
+    replay_serving.serve(lambda: [table(signature)], context, config.replay_checkpoint_period_secs)
+
+
+def learner(experiment: Experiment, context: Context, replay: Address) -> None:
+    """Trains on prioritised samples, writes priorities back and publishes parameters."""
+    from tfdrl.parts import construction, replay_samples, replay_tables, training
+    from tfdrl.parts.learner_session import LearnerSession, check_gamma
+    from tfdrl.parts.strategies import strategy as default_strategy
+
+    config = experiment.architecture
+    strategy = (config.strategy or default_strategy)()
+    training.check_batch(config.batch_size, strategy)
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        signature = replay_tables.transition_signature(environment)
+        specs = construction.specs_text(environment)
+        construction.set_seed(experiment.seed)
+        with strategy.scope():
+            agent = construction.make_agent(config.agent, environment)
+    check_gamma(agent, config.gamma, "apex.gamma")
+    session = LearnerSession(
+        experiment,
+        context,
+        agent,
+        specs,
+        objects={},
+        publish_period_steps=config.publish_period_steps,
+        checkpoint_period_secs=config.learner_checkpoint_period_secs,
+    )
+    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
+    server = replay_samples.ReplayInfo(replay, config.timeout_secs)
+    table_info = server.wait(signature, "the learner", context.stop)
+    samples = replay_samples.Samples(
+        replay_samples.sample_dataset(
+            replay,
+            signature,
+            config.batch_size,
+            config.updates_per_call,
+            config.importance_exponent,
+            config.prefetch_batches,
+        ),
+        config.prefetch_batches,
+        server,
+        context.stop,
+    )
+    priorities = replay_samples.PriorityWriter(replay)
+    learning = replay_samples.LearningMetrics(server, samples, priorities, trainer)
+    with session:
+        while session.goes_on():
+            batch = samples.next()
+            if batch is not None:
+                losses, td_errors = trainer.train(batch.experience, batch.weights)
+                replay_samples.require_priorities(table_info, td_errors, agent)
+                priorities.update(batch.keys.numpy(), td_errors)
+                session.count(config.updates_per_call)
+                learning.add(losses, batch, session.step)
+            session.tick(learning.take)
+
+
+def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
+    """Acts with its own epsilon and sends n-step transitions with initial priorities."""
+    from tfdrl.ops import exploration
+    from tfdrl.parts import acting, construction, replay_samples, replay_tables
+    from tfdrl.parts.learner_link import LearnerLink
+    from tfdrl.parts.replay_writer import TransitionWriter
+    from tfdrl.parts.transitions import TransitionAssembler
+
+    config = experiment.architecture
+    num_envs = config.environments_per_actor
+    seed = experiment.seed + 1009 * (context.task + 1)
+    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
+    agent = construction.make_agent(config.agent, environment)
+    ladder = exploration.epsilon_ladder(
+        context.replicas * num_envs, config.epsilon_base, config.epsilon_alpha
+    )
+    rungs = slice(context.task * num_envs, (context.task + 1) * num_envs)
+    policy = acting.collect_policy(agent, ladder[rungs], seed)
+    link = LearnerLink(
+        learner,
+        context,
+        agent.collect_policy.variables(),
+        construction.specs_text(environment),
+        config.timeout_secs,
+    )
+    link.start()
+    server = replay_samples.ReplayInfo(replay, config.timeout_secs)
+    server.wait(replay_tables.transition_signature(environment), "the actor", context.stop)
+    assembler = TransitionAssembler(
+        num_envs,
+        config.n_step,
+        config.gamma,
+        block_steps=-(-config.actor_buffer_transitions // num_envs),
+    )
+    writer = TransitionWriter(
+        replay,
+        num_envs,
+        config.n_step,
+        config.timeout_secs,
+        context.stop,
+    )
+    loop = acting.ActorLoop(environment, policy, link, context)
+    pull_period_frames = config.parameter_pull_period_frames
+    for now, action, then, info in loop.steps():
+        block = assembler.add(now, action, then, info, link.version)
+        if block is not None:
+            writer.write(block)
+        if loop.frames_since_pull >= pull_period_frames:
+            loop.pull_parameters()
+        loop.tick(writer.waiting, writer.items, writer.bad_priorities)
+    writer.close()
+    link.close()
+    environment.close()
+
+
+def evaluator(experiment: Experiment, context: Context, learner: Address) -> None:
+    """Plays the greedy policy and reports returns."""
+    from tfdrl.parts.evaluating import evaluate_until_stopped
+
+    evaluate_until_stopped(experiment, context, learner, experiment.architecture.timeout_secs)

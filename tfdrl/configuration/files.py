@@ -1,0 +1,64 @@
+"""Where gin files are: as given, in the checkout's gin/, or in the installed package."""
+
+from __future__ import annotations
+
+import difflib
+import pathlib
+
+from tfdrl.errors import ConfigurationError
+
+_PACKAGE_DIR = pathlib.Path(__file__).resolve().parents[1]
+
+#: The checkout's directory, then the copy that a wheel installs.
+GIN_DIRS = (_PACKAGE_DIR.parent / "gin", _PACKAGE_DIR / "gin_files")
+
+
+def find_gin_file(name: str | pathlib.Path) -> pathlib.Path:
+    """The file that `name` means, such as "apex/cartpole.gin".
+
+    Looked for as given (absolute, or relative to the working directory), then in the
+    checkout's gin/, then among the files installed with tfdrl. A leading "gin/" and a
+    missing ".gin" are forgiven.
+
+    Raises:
+      ConfigurationError: no such file; says where it was looked for and what there is.
+    """
+    given = pathlib.Path(name)
+    # A path that ends in / would name a directory; is_file() below refuses it.
+    spellings = [given] if given.suffix == ".gin" else [given, given.with_name(given.name + ".gin")]
+    for path in spellings:
+        if path.is_file():
+            return path.resolve()
+    if not given.is_absolute():
+        for path in spellings:
+            relative = path.relative_to("gin") if path.parts[0] == "gin" else path
+            for directory in _existing_dirs():
+                if (directory / relative).is_file():
+                    return directory / relative
+    raise ConfigurationError(_not_found(str(name)))
+
+
+def gin_file_names() -> list[str]:
+    """The gin files that ship with tfdrl, as `find_gin_file` takes them, sorted."""
+    names = set()
+    for directory in _existing_dirs():
+        names.update(path.relative_to(directory).as_posix() for path in directory.rglob("*.gin"))
+    return sorted(names)
+
+
+def _existing_dirs() -> list[pathlib.Path]:
+    # Beside an installed package, "gin" is the gin library, which must not be searched.
+    return [path for path in GIN_DIRS if path.is_dir() and not (path / "__init__.py").exists()]
+
+
+def _not_found(name: str) -> str:
+    known = gin_file_names()
+    plain = name[4:] if name.startswith("gin/") else name
+    nearest = difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
+    # The same file name in another directory is the other likely slip.
+    stem = pathlib.PurePath(plain).stem
+    nearest += [other for other in known if stem and pathlib.PurePath(other).stem == stem]
+    nearest = list(dict.fromkeys(nearest))[:5]
+    searched = ", ".join(str(path) for path in [pathlib.Path.cwd(), *_existing_dirs()])
+    hint = f"the nearest are: {', '.join(nearest)}" if nearest else f"there are: {', '.join(known)}"
+    return f"no gin file {name!r} (searched {searched}); {hint}"

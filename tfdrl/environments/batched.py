@@ -1,0 +1,120 @@
+"""N environments behind one `step`: the interface every actor steps."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import numpy as np
+
+from tfdrl.types import FIRST, MID, Episodes, Nest, TimeSteps
+
+
+class BatchedEnvironment(abc.ABC):
+    """N environments stepped together, with next-step auto-reset.
+
+    An environment factory anywhere in tfdrl is a callable
+    `factory(num_envs=, training=, seed=) -> BatchedEnvironment`.
+
+    The arrays of a `TimeSteps` stay valid for ever: no later step changes them. Observations
+    may be read-only; copy them before writing into them.
+
+    Attributes:
+      num_envs: N.
+      observation_spec: nest (dict, tuple) of `ArraySpec`, without the batch dimension.
+      action_spec: nest of `ArraySpec`. Discrete actions are int32 and start at 0, whatever
+        the environment's own numbering.
+      frames_per_step: environment (emulator) frames per step; 4 for Atari with skip 4.
+    """
+
+    num_envs: int
+    observation_spec: Nest
+    action_spec: Nest
+    frames_per_step: int = 1
+
+    @abc.abstractmethod
+    def reset(self) -> TimeSteps:
+        """Starts a new episode in every environment; unfinished ones are forgotten."""
+
+    @abc.abstractmethod
+    def step(self, action: Nest) -> TimeSteps:
+        """Steps every environment with its action, nest of [N, ...].
+
+        The action of an environment whose last step was LAST is ignored: the step that
+        follows is FIRST, with reward 0 and discount 1.
+        """
+
+    @abc.abstractmethod
+    def take_episodes(self) -> Episodes:
+        """Episodes that ended since the last call, in order of their end.
+
+        Whole games with raw rewards: neither reward clipping nor the loss of a life shows.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Frees the environments; the object cannot be used afterwards."""
+
+    def __enter__(self) -> BatchedEnvironment:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+
+class EpisodeLog:
+    """Sums raw rewards and frames of N running episodes and keeps the ended ones."""
+
+    def __init__(self, num_envs: int, frames_per_step: int = 1):
+        self._frames_per_step = frames_per_step
+        self._returns = np.zeros(num_envs, np.float64)
+        self._length_frames = np.zeros(num_envs, np.int64)
+        self._ended: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def restart(self) -> None:
+        """Forgets the running episodes, not the ended ones."""
+        self._returns[:] = 0.0
+        self._length_frames[:] = 0
+
+    def add(self, reward: np.ndarray, done: np.ndarray, length_frames: Any = None) -> None:
+        """Adds one step: raw reward [N], whether it ended the episode [N].
+
+        `length_frames` [N] replaces the count of steps where the emulator counts by itself.
+        """
+        self._returns += reward
+        self._length_frames += self._frames_per_step
+        if not done.any():
+            return
+        lengths = self._length_frames if length_frames is None else np.asarray(length_frames)
+        self._ended.append((self._returns[done], lengths[done]))
+        self._returns[done] = 0.0
+        # The next step is the FIRST of the new episode and costs no frames.
+        self._length_frames[done] = -self._frames_per_step
+
+    def take(self) -> Episodes:
+        """The ended episodes since the last call."""
+        ended, self._ended = self._ended, []
+        if not ended:
+            return Episodes(np.zeros(0, np.float32), np.zeros(0, np.int64))
+        returns, lengths = zip(*ended)
+        return Episodes(
+            np.concatenate(returns).astype(np.float32), np.concatenate(lengths).astype(np.int64)
+        )
+
+
+def first_time_steps(observation: Nest, num_envs: int) -> TimeSteps:
+    """The FIRST steps of N new episodes: reward 0, discount 1."""
+    return TimeSteps(
+        step_type=np.full(num_envs, FIRST, np.int32),
+        reward=np.zeros(num_envs, np.float32),
+        discount=np.ones(num_envs, np.float32),
+        observation=observation,
+    )
+
+
+def step_types(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """<int32>[N] from two <bool>[N] that are nowhere both true."""
+    step_type = last.astype(np.int32)  # relies on FIRST, MID, LAST being 0, 1, 2
+    step_type += MID
+    step_type -= first
+    return step_type

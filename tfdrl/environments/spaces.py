@@ -1,0 +1,106 @@
+"""Gymnasium spaces as `ArraySpec` nests, and batched values between the two."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+from gymnasium import spaces
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.types import ArraySpec, Nest
+
+_OBSERVATION_SPACES = "Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
+_ACTION_SPACES = "Box of floats, Discrete or MultiDiscrete"
+
+
+def map_specs(function: Callable[..., Any], specs: Nest, *values: Nest) -> Nest:
+    """`function(spec, *values)` at every `ArraySpec` of a nest of dicts and tuples."""
+    if isinstance(specs, ArraySpec):
+        return function(specs, *values)
+    if isinstance(specs, dict):
+        return {
+            key: map_specs(function, spec, *(value[key] for value in values))
+            for key, spec in specs.items()
+        }
+    return tuple(
+        map_specs(function, spec, *(value[i] for value in values)) for i, spec in enumerate(specs)
+    )
+
+
+def observation_spec(space: spaces.Space, name: str = "observation") -> Nest:
+    """The spec of an observation space; float64 becomes float32, bool becomes uint8.
+
+    Raises ConfigurationError for any space but Box, Discrete, MultiDiscrete, MultiBinary and
+    Dict or Tuple of them.
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: observation_spec(sub, f"{name}/{key}") for key, sub in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(observation_spec(sub, f"{name}/{i}") for i, sub in enumerate(space))
+    if isinstance(space, spaces.Box):
+        return _box_spec(space, name)
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return ArraySpec((), np.dtype(space.dtype), start, start + int(space.n) - 1, name)
+    if isinstance(space, spaces.MultiDiscrete):
+        return ArraySpec(
+            space.shape, np.dtype(space.dtype), space.start, space.start + space.nvec - 1, name
+        )
+    if isinstance(space, spaces.MultiBinary):
+        return ArraySpec(space.shape, np.dtype(space.dtype), 0, 1, name)
+    raise ConfigurationError(
+        f"{name}: the observation space {space} is not supported; use {_OBSERVATION_SPACES}, "
+        "for instance through a gymnasium.ObservationWrapper in `wrappers`"
+    )
+
+
+def action_spec(space: spaces.Space, name: str = "action") -> ArraySpec:
+    """The spec of an action space. Discrete actions are int32 and start at 0.
+
+    Raises ConfigurationError for any space but Box of floats, Discrete and MultiDiscrete.
+    """
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
+        return _box_spec(space, name)
+    if isinstance(space, spaces.Discrete):
+        return ArraySpec((), np.dtype(np.int32), 0, int(space.n) - 1, name)
+    if isinstance(space, spaces.MultiDiscrete):
+        maximum = (space.nvec - 1).astype(np.int32)
+        return ArraySpec(space.shape, np.dtype(np.int32), 0, maximum, name)
+    raise ConfigurationError(
+        f"{name}: the action space {space} is not supported; use {_ACTION_SPACES}, "
+        "for instance through a gymnasium.ActionWrapper in `wrappers`"
+    )
+
+
+def to_observation(specs: Nest, observation: Nest) -> Nest:
+    """A batched observation as C-ordered arrays of the specs' dtypes, always copied."""
+    # Gymnasium's vector environments may write their next observation into the same memory.
+    return map_specs(
+        lambda spec, value: np.array(value, dtype=spec.dtype, order="C"), specs, observation
+    )
+
+
+def finite_bounds(bound: Any, dtype: np.dtype) -> Any:
+    """`bound` cut to what `dtype` can hold; a scalar where all elements are equal."""
+    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    bound = np.clip(bound, limits.min, limits.max).astype(dtype)
+    return bound.flat[0] if bound.size and np.all(bound == bound.flat[0]) else bound
+
+
+def action_converter(space: spaces.Space) -> Callable[[Any], np.ndarray]:
+    """The function from our batched actions to those of an environment's action space."""
+    dtype = space.dtype
+    start = getattr(space, "start", 0)
+    if np.any(start):
+        return lambda action: np.add(action, start, dtype=dtype)
+    return lambda action: np.asarray(action, dtype=dtype)
+
+
+def _box_spec(space: spaces.Box, name: str) -> ArraySpec:
+    dtype = {"d": np.dtype(np.float32), "?": np.dtype(np.uint8)}.get(space.dtype.char, space.dtype)
+    if dtype.kind == "f" and np.all(np.isinf(space.low)) and np.all(np.isinf(space.high)):
+        return ArraySpec(space.shape, dtype, name=name)
+    return ArraySpec(
+        space.shape, dtype, finite_bounds(space.low, dtype), finite_bounds(space.high, dtype), name
+    )

@@ -1,0 +1,98 @@
+"""Any Gymnasium vector environment as a `BatchedEnvironment`."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from tfdrl.environments import spaces
+from tfdrl.environments.batched import (
+    BatchedEnvironment,
+    EpisodeLog,
+    first_time_steps,
+    step_types,
+)
+from tfdrl.errors import ConfigurationError
+from tfdrl.types import Episodes, Nest, TimeSteps
+
+
+class VectorizedEnvironment(BatchedEnvironment):
+    """A `gymnasium.vector.VectorEnv` with next-step auto-reset.
+
+    Args:
+      vector_env: the environments. Its `single_observation_space` and `single_action_space`
+        must be of the supported kinds (module spaces).
+      seed: seeds the first reset; environment i gets a seed of its own derived from it. A
+        vector environment that takes one seed only draws all N episodes from one generator.
+      clip_reward: rewards are clipped to [-clip_reward, clip_reward]; None leaves them raw.
+
+    Raises:
+      ConfigurationError: for unsupported spaces or another auto-reset mode.
+    """
+
+    def __init__(self, vector_env: VectorEnv, seed: int, clip_reward: float | None = None):
+        require_next_step_autoreset(vector_env)
+        self.num_envs = vector_env.num_envs
+        self.observation_spec = spaces.observation_spec(vector_env.single_observation_space)
+        self.action_spec = spaces.action_spec(vector_env.single_action_space)
+        self._to_env_action = spaces.action_converter(vector_env.single_action_space)
+        self._vector_env = vector_env
+        self._seed = reset_seed(vector_env, seed)
+        self._clip_reward = clip_reward
+        self._log = EpisodeLog(self.num_envs)
+        self._was_last = np.zeros(self.num_envs, bool)
+
+    def reset(self) -> TimeSteps:
+        observation, _ = self._vector_env.reset(seed=self._seed)
+        self._seed = None  # later resets go on with the generators as they are
+        self._log.restart()
+        self._was_last = np.zeros(self.num_envs, bool)
+        observation = spaces.to_observation(self.observation_spec, observation)
+        return first_time_steps(observation, self.num_envs)
+
+    def step(self, action: Nest) -> TimeSteps:
+        observation, reward, terminated, truncated, _ = self._vector_env.step(
+            self._to_env_action(action)
+        )
+        last = terminated | truncated
+        self._log.add(reward, last)
+        step_type = step_types(first=self._was_last, last=last)
+        self._was_last = last
+        reward = np.array(reward, np.float32)
+        if self._clip_reward is not None:
+            np.clip(reward, -self._clip_reward, self._clip_reward, out=reward)
+        return TimeSteps(
+            step_type=step_type,
+            reward=reward,
+            discount=np.subtract(1, terminated, dtype=np.float32),
+            observation=spaces.to_observation(self.observation_spec, observation),
+        )
+
+    def take_episodes(self) -> Episodes:
+        return self._log.take()
+
+    def close(self) -> None:
+        self._vector_env.close()
+
+
+def require_next_step_autoreset(vector_env: VectorEnv) -> None:
+    """Raises ConfigurationError unless the observation of a last step is the true last one."""
+    mode = vector_env.metadata.get("autoreset_mode")
+    if mode != AutoresetMode.NEXT_STEP:
+        raise ConfigurationError(
+            f"{vector_env} resets in the mode {mode}; tfdrl needs AutoresetMode.NEXT_STEP. "
+            'Set gym_environment.vectorization = "sync" to step single environments instead'
+        )
+
+
+def reset_seed(vector_env: VectorEnv, seed: int) -> int | list[int]:
+    """What to give `vector_env.reset(seed=)`: one seed per environment where it takes them."""
+    seeds = environment_seeds(seed, vector_env.num_envs)
+    return seeds if hasattr(vector_env, "env_fns") else seeds[0]
+
+
+def environment_seeds(seed: int, num_envs: int) -> list[int]:
+    """Independent seeds in [0, 2^31) for each of N environments."""
+    # Not seed + i: actors with neighbouring seeds would then share episodes.
+    state = np.random.SeedSequence(seed).generate_state(num_envs, np.uint32)
+    return [int(word >> 1) for word in state]

@@ -1,0 +1,227 @@
+"""Between batched environments and TF-Agents: the one environment module that loads TensorFlow."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Callable
+
+import gin
+import numpy as np
+import tensorflow as tf
+from tf_agents.environments import py_environment as tfa_environment
+from tf_agents.specs import array_spec, tensor_spec
+from tf_agents.trajectories import time_step as ts
+
+from tfdrl.environments.batched import BatchedEnvironment, EpisodeLog
+from tfdrl.environments.spaces import finite_bounds, map_specs
+from tfdrl.environments.vectorized import environment_seeds
+from tfdrl.errors import ConfigurationError
+from tfdrl.types import ArraySpec, Episodes, Nest, TimeSteps
+
+
+def to_tf_specs(specs: Nest) -> Nest:
+    """A nest of `ArraySpec` as a nest of `TensorSpec` and `BoundedTensorSpec`."""
+    return map_specs(lambda spec: tensor_spec.from_spec(_to_array_spec(spec)), specs)
+
+
+def time_step_spec(observation_spec: Nest) -> ts.TimeStep:
+    """The `TimeStep` spec (of tensors) for a nest of `ArraySpec` of observations."""
+    return ts.time_step_spec(to_tf_specs(observation_spec))
+
+
+class BatchedPyEnvironment(tfa_environment.PyEnvironment):
+    """A `BatchedEnvironment` as a batched TF-Agents environment.
+
+    Each of the N environments resets by itself on the step after its LAST step.
+    """
+
+    def __init__(self, environment: BatchedEnvironment):
+        super().__init__()
+        self._environment = environment
+        self._observation_spec = map_specs(_to_array_spec, environment.observation_spec)
+        self._action_spec = map_specs(_to_array_spec, environment.action_spec)
+
+    @property
+    def batched(self) -> bool:
+        return True
+
+    @property
+    def batch_size(self) -> int:
+        return self._environment.num_envs
+
+    @property
+    def environment(self) -> BatchedEnvironment:
+        """The environment underneath; its `take_episodes` has the raw returns."""
+        return self._environment
+
+    def observation_spec(self) -> Nest:
+        return self._observation_spec
+
+    def action_spec(self) -> Nest:
+        return self._action_spec
+
+    def close(self) -> None:
+        self._environment.close()
+
+    def _reset(self) -> ts.TimeStep:
+        return ts.TimeStep(**self._environment.reset()._asdict())
+
+    def _step(self, action: Nest) -> ts.TimeStep:
+        return ts.TimeStep(**self._environment.step(action)._asdict())
+
+
+class UnbatchedPyEnvironments(BatchedEnvironment):
+    """N instances of a user's TF-Agents `PyEnvironment`, stepped one after the other.
+
+    Rewards and discounts are the environments' own. float64 becomes float32, and discrete
+    actions start at 0 here whatever the minimum of the environments' own spec.
+
+    Raises:
+      ConfigurationError: an environment is itself batched, or its rewards are not scalars.
+    """
+
+    def __init__(self, environments: list[tfa_environment.PyEnvironment]):
+        for environment in environments:
+            _check_single(environment)
+        self._environments = environments
+        self.num_envs = len(environments)
+        self.observation_spec = _from_array_specs(environments[0].observation_spec())
+        self.action_spec = _map_nest(_zero_based, _from_array_specs(environments[0].action_spec()))
+        self._env_action_spec = environments[0].action_spec()
+        self._log = EpisodeLog(self.num_envs)
+        self._was_last = np.zeros(self.num_envs, bool)
+
+    def reset(self) -> TimeSteps:
+        self._log.restart()
+        self._was_last[:] = False
+        return self._stack([environment.reset() for environment in self._environments])
+
+    def step(self, action: Nest) -> TimeSteps:
+        actions = self._environment_actions(action)
+        steps = self._stack(
+            [
+                environment.reset() if was_last else environment.step(one)
+                for environment, was_last, one in zip(self._environments, self._was_last, actions)
+            ]
+        )
+        self._was_last = steps.step_type == ts.StepType.LAST
+        self._log.add(steps.reward, self._was_last)
+        return steps
+
+    def take_episodes(self) -> Episodes:
+        return self._log.take()
+
+    def close(self) -> None:
+        for environment in self._environments:
+            environment.close()
+
+    def _environment_actions(self, action: Nest) -> list[Nest]:
+        specs = self._env_action_spec
+        batched = map(_env_action, tf.nest.flatten(specs), tf.nest.flatten(action))
+        return [tf.nest.pack_sequence_as(specs, leaves) for leaves in zip(*batched)]
+
+    def _stack(self, steps: list[ts.TimeStep]) -> TimeSteps:
+        observations = [step.observation for step in steps]
+        return TimeSteps(
+            step_type=np.array([step.step_type for step in steps], np.int32),
+            reward=np.array([step.reward for step in steps], np.float32),
+            discount=np.array([step.discount for step in steps], np.float32),
+            observation=map_specs(
+                lambda spec, *values: np.array(values, spec.dtype),
+                self.observation_spec,
+                *observations,
+            ),
+        )
+
+
+@gin.configurable
+def py_environment(
+    num_envs: int,
+    training: bool,
+    seed: int,
+    constructor: Callable[..., tfa_environment.PyEnvironment] = gin.REQUIRED,
+) -> BatchedEnvironment:
+    """N environments of a user's own TF-Agents `PyEnvironment` class.
+
+    Args:
+      num_envs: how many are stepped at once.
+      training: without effect; a user's class decides about its rewards itself.
+      seed: each environment gets a seed of its own derived from it, if the constructor has a
+        parameter `seed`.
+      constructor: the class, or a function that returns an instance; called N times.
+
+    Raises:
+      ConfigurationError: what the constructor returns is not an unbatched PyEnvironment.
+    """
+    if num_envs < 1:
+        raise ConfigurationError(f"num_envs={num_envs}: at least 1 environment is needed")
+    takes_seed = _takes_seed(constructor)
+    environments = [
+        constructor(seed=environment_seed) if takes_seed else constructor()
+        for environment_seed in environment_seeds(seed, num_envs)
+    ]
+    return UnbatchedPyEnvironments(environments)
+
+
+def _takes_seed(constructor: Callable) -> bool:
+    # gin's decoration hides the signature of a class, but not that of its __init__.
+    function = constructor.__init__ if inspect.isclass(constructor) else constructor
+    return "seed" in inspect.signature(function).parameters
+
+
+def _check_single(environment: Any) -> None:
+    if not isinstance(environment, tfa_environment.PyEnvironment):
+        raise ConfigurationError(
+            f"py_environment.constructor made a {type(environment).__name__}; "
+            "it must make a tf_agents.environments.PyEnvironment"
+        )
+    if environment.batched:
+        raise ConfigurationError(
+            f"{type(environment).__name__} is batched; py_environment batches single "
+            "environments itself, so `batched` must be False"
+        )
+    if environment.reward_spec().shape != ():
+        raise ConfigurationError(
+            f"{type(environment).__name__} has rewards {environment.reward_spec()}; "
+            "tfdrl needs one scalar reward per step"
+        )
+
+
+def _to_array_spec(spec: ArraySpec) -> array_spec.ArraySpec:
+    name = spec.name or None
+    if spec.minimum is None and spec.maximum is None:
+        return array_spec.ArraySpec(spec.shape, spec.dtype, name)
+    return array_spec.BoundedArraySpec(spec.shape, spec.dtype, spec.minimum, spec.maximum, name)
+
+
+def _map_nest(function: Callable[[Any], Any], nest: Nest) -> Nest:
+    """`function` at every leaf; lists become tuples. Spec classes are leaves."""
+    if isinstance(nest, dict):
+        return {key: _map_nest(function, value) for key, value in nest.items()}
+    if isinstance(nest, (list, tuple)) and not isinstance(nest, ArraySpec):
+        return tuple(_map_nest(function, value) for value in nest)
+    return function(nest)
+
+
+def _from_array_specs(specs: Nest) -> Nest:
+    def convert(spec: array_spec.ArraySpec) -> ArraySpec:
+        dtype = np.dtype(np.float32) if spec.dtype == np.float64 else np.dtype(spec.dtype)
+        bounds = (None, None)
+        if isinstance(spec, array_spec.BoundedArraySpec):
+            bounds = (finite_bounds(spec.minimum, dtype), finite_bounds(spec.maximum, dtype))
+        return ArraySpec(tuple(spec.shape), dtype, *bounds, spec.name or "")
+
+    return _map_nest(convert, specs)
+
+
+def _zero_based(spec: ArraySpec) -> ArraySpec:
+    if not spec.is_discrete:
+        return spec
+    maximum = np.subtract(spec.maximum, spec.minimum, dtype=np.int32)
+    return spec._replace(dtype=np.dtype(np.int32), minimum=0, maximum=maximum)
+
+
+def _env_action(spec: array_spec.ArraySpec, action: np.ndarray) -> np.ndarray:
+    if isinstance(spec, array_spec.BoundedArraySpec) and np.issubdtype(spec.dtype, np.integer):
+        return np.add(action, spec.minimum, dtype=spec.dtype)
+    return np.asarray(action, spec.dtype)

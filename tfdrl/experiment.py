@@ -1,0 +1,106 @@
+"""What is trained, and until when: the head of every gin file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import gin
+
+from tfdrl.errors import ConfigurationError
+
+
+@gin.configurable("experiment")
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One training run. It ends at the first limit that it reaches; without one it runs on.
+
+    Attributes:
+      architecture: an object with `program() -> topology.Program`, such as `@apex()` in gin.
+      seed: of everything random; 0 or more.
+      solved_return: ends when the mean return of an evaluation reaches it.
+      evaluation_episodes: episodes of one evaluation.
+      max_frames: ends after so many environment frames, summed over the actors.
+      max_learner_steps: ends after so many gradient steps.
+      max_minutes: ends after so many minutes since the start or restart.
+    """
+
+    architecture: Any = gin.REQUIRED
+    seed: int = 1
+    solved_return: float | None = None
+    evaluation_episodes: int = 100
+    max_frames: int | None = None
+    max_learner_steps: int | None = None
+    max_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        is_class = isinstance(self.architecture, type)
+        if is_class or not callable(getattr(self.architecture, "program", None)):
+            raise ConfigurationError(_not_an_architecture(self.architecture))
+        _require("seed", self.seed, "a whole number, 0 or more", lambda x: _whole(x) and x >= 0)
+        for name in ("max_frames", "max_learner_steps", "evaluation_episodes"):
+            value = getattr(self, name)
+            if value is not None or name == "evaluation_episodes":
+                _require(name, value, "a whole number above 0", lambda x: _whole(x) and x > 0)
+        if self.max_minutes is not None:
+            _require("max_minutes", self.max_minutes, "a number above 0", lambda x: _real(x, 0))
+        if self.solved_return is not None:
+            _require("solved_return", self.solved_return, "a finite number", _real)
+
+    @classmethod
+    def from_gin(cls) -> Experiment:
+        """The experiment that the loaded gin files describe.
+
+        Raises:
+          ConfigurationError: no architecture is bound, or something below it does not fit.
+        """
+        try:
+            gin.query_parameter("experiment.architecture")
+        except ValueError:
+            raise ConfigurationError(
+                "this gin file does not say which architecture; write "
+                "experiment.architecture = @apex() or another one's name"
+            ) from None
+        try:
+            return cls()
+        except ConfigurationError as error:
+            raise ConfigurationError(_without_gin_trace(error)) from error
+        except (RuntimeError, TypeError) as error:
+            # Only gin's complaints about what the gin file lacks; other errors are faults.
+            if "Required bindings for" in str(error) or "No values supplied by Gin" in str(error):
+                raise ConfigurationError(str(error)) from error
+            raise
+
+
+def _not_an_architecture(value: Any) -> str:
+    if callable(value):
+        name = getattr(value, "__name__", "apex")
+        return f"experiment.architecture = @{name} only names it; write @{name}() to make it"
+    return (
+        f"experiment.architecture must be an architecture such as @apex(), not {value!r}, "
+        "which has no program()"
+    )
+
+
+def _require(name: str, value: Any, wanted: str, holds) -> None:
+    if not holds(value):
+        raise ConfigurationError(f"experiment.{name} must be {wanted}, not {value!r}")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _real(value: Any, above: float = -math.inf) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > above
+    )
+
+
+def _without_gin_trace(error: Exception) -> str:
+    """The error's text without the lines about nested calls that gin appends."""
+    return str(error).split("\n  In call to configurable")[0]

@@ -1,0 +1,92 @@
+"""The command line of every binary: absl flags, help that fits a page, exit code 2 on a typo."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+
+from absl import flags
+
+from tfdrl.errors import EXIT_OK, ConfigurationError, TfdrlError
+
+_HELP = {"-h", "-help", "--help", "-?", "--helpfull", "--helpshort"}
+
+
+def gin_flags(values: flags.FlagValues) -> None:
+    """Defines the flags that say what to run."""
+    about = "Gin file, by path or by name, such as apex/cartpole.gin."
+    flags.DEFINE_multi_string("gin_file", [], about, flag_values=values)
+    flags.DEFINE_multi_string(
+        "gin_bindings", [], "One setting more, such as 'apex.actors = 8'.", flag_values=values
+    )
+
+
+def parse(
+    values: flags.FlagValues, argv: Sequence[str], usage: str, allow_unknown: bool = False
+) -> list[str]:
+    """Parses `argv` (program name first) into `values`.
+
+    Prints the help and exits 0 if it is asked for.
+
+    Args:
+      values: flags of this binary.
+      argv: program name, then arguments.
+      usage: what the program does, for the help.
+      allow_unknown: returns arguments that are no flag of `values` instead of refusing them.
+
+    Raises:
+      ConfigurationError: unknown flag (with the nearest one) or wrong value.
+    """
+    if _HELP & set(argv[1:]):
+        print(_help(values, usage))
+        sys.exit(EXIT_OK)
+    values.set_gnu_getopt(True)  # flags may follow "--learner host:port"
+    try:
+        rest = list(values(list(argv), known_only=True))[1:]
+    except flags.Error as error:
+        raise ConfigurationError(str(error)) from None
+    if rest and not allow_unknown:
+        raise unknown_argument(rest[0], values)
+    # A plug-in's absl flags (none are ours) must be readable: mark them as parsed.
+    flags.FLAGS(list(argv[:1]), known_only=True)
+    return rest
+
+
+def unknown_argument(
+    argument: str, known: Iterable[str], explanation: str = ""
+) -> ConfigurationError:
+    """The error for an argument that nobody knows, naming the nearest flag."""
+    name = argument.lstrip("-").partition("=")[0]
+    if not argument.startswith("-"):
+        return ConfigurationError(f"{argument!r} is not a flag; flags look like --root_dir=runs/a")
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"did you mean --{near[0]}?" if near else "--help lists the flags"
+    return ConfigurationError(f"unknown flag --{name}{explanation}; {hint}")
+
+
+def _help(values: flags.FlagValues, usage: str) -> str:
+    lines = [usage.strip(), "", "Flags:"]
+    for flag in (flag for defined in values.flags_by_module_dict().values() for flag in defined):
+        words, semicolon, _ = flag.help.partition(";\n")  # absl's words for a repeated flag
+        words += " May be given several times." if semicolon else ""
+        if flag.default not in (None, [], False, ""):
+            words += f" Default: {flag.default}."
+        lines.append(f"  --[no]{flag.name}" if flag.boolean else f"  --{flag.name}=...")
+        lines += textwrap.wrap(words, 90, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Calls `main(argv)`; a TfdrlError becomes "program: text" on stderr and its exit code."""
+    # As `python -m` does: a gin file may import a package of the current directory.
+    if os.getcwd() not in (str(pathlib.Path(entry or ".").resolve()) for entry in sys.path):
+        sys.path.insert(0, os.getcwd())
+    try:
+        return main(argv)
+    except TfdrlError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_code

@@ -1,0 +1,292 @@
+"""Runs a whole program on this machine: one process for each replica, until it is finished."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tfdrl.configuration import Configuration
+from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.launch import curves, progress, run_directory, summary
+from tfdrl.launch.status import Snapshot, Watch
+from tfdrl.launch.supervisor import Departure, Ending, Limits, Replica, Supervisor, describe
+from tfdrl.topology import Address, Program
+
+_TICK_SECS = 0.1
+_HOST = "127.0.0.1"
+#: Below the ports that Linux gives to outgoing connections, which come and go.
+_PORTS = range(20000, 32768)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Listeners = Mapping[str, tuple[Address, ...]]
+
+
+class Settings(NamedTuple):
+    """How a local run is watched over.
+
+    Attributes:
+      limits: of restarts and of the shutdown.
+      stuck_after_secs: without a learner step and without a frame for so long, the run ends.
+      verbose: the roles keep the messages of TensorFlow and other libraries in their logs.
+      allow_config_change: continue root_dir with settings that differ from its config.gin.
+      role_module: module that the processes run.
+    """
+
+    limits: Limits = Limits()
+    stuck_after_secs: float = 600.0
+    verbose: bool = False
+    allow_config_change: bool = False
+    role_module: str = "tfdrl.launch.role"
+
+
+class Interrupts:
+    """Counts SIGINT, SIGTERM and SIGHUP instead of dying of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _receive(self, *unused: object) -> None:
+        self.count += 1
+
+    def __enter__(self) -> Interrupts:
+        self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def run_local(
+    experiment: Experiment,
+    program: Program,
+    configuration: Configuration,
+    root_dir: str | os.PathLike,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str] = (),
+    settings: Settings = Settings(),  # noqa: B008  (immutable)
+    command: Sequence[str] = (),
+) -> int:
+    """Starts every role, watches them to the end, and leaves no process behind.
+
+    Call from the main thread: it takes over the signals, and the roles die with it.
+
+    Args:
+      experiment: what is trained; only its `solved_return` is used here.
+      program: the roles.
+      configuration: of this start; its text is kept as root_dir/config.gin.
+      root_dir: the run's directory; created, or continued.
+      gin_files: as given on the command line; the roles get them.
+      gin_bindings: the same.
+      settings: of the supervision.
+      command: that continues this run, for the summary.
+
+    Returns the exit code: 0 if training finished or was told to stop, else that of the role
+    which ended the run. Raises ConfigurationError before any process has started.
+    """
+    root_dir = pathlib.Path(root_dir).resolve()
+    started_at = time.time()
+    with Interrupts() as interrupts, run_directory.claim(root_dir):
+        run_directory.keep_configuration(root_dir, configuration.text, settings.allow_config_change)
+        listeners = _listeners(program)
+        arguments = _common_arguments(root_dir, gin_files, gin_bindings, settings)
+        replicas = _replicas(program, listeners, root_dir, arguments, settings.role_module)
+        print(_announcement(program, listeners, root_dir), flush=True)
+        target = experiment.solved_return
+        learner = listeners.get("learner", (None,))[0]
+        run = _Run(program, Watch(learner, configuration.digest), interrupts, settings, target)
+        ending = run.to_its_end(replicas)
+        curves.draw(root_dir, target)
+        page = summary.text(
+            root_dir,
+            reason=ending.reason,
+            exit_code=ending.exit_code,
+            started_at=started_at,
+            snapshot=run.watch.snapshot,
+            target=target,
+            command=command,
+        )
+        summary.write(root_dir, page)
+        print(f"\n{page}", end="", flush=True)
+    return ending.exit_code
+
+
+class _Run:
+    """One run from its first process to its last."""
+
+    def __init__(
+        self,
+        program: Program,
+        watch: Watch,
+        interrupts: Interrupts,
+        settings: Settings,
+        target: float | None,
+    ):
+        self.watch = watch
+        self._program = program
+        self._interrupts = interrupts
+        self._settings = settings
+        self._target = target
+        self._start_secs = time.monotonic()
+
+    def to_its_end(self, replicas: Sequence[Replica]) -> Ending:
+        """Starts, supervises and ends the processes."""
+        with contextlib.closing(progress.display(f"tfdrl: {self._program.name}")) as display:
+            supervisor = Supervisor(
+                replicas, _finisher(self._program), self._settings.limits, display.say
+            )
+            try:
+                supervisor.start()
+                ending = self._supervise(supervisor, display)
+                return self._finish(supervisor, display, ending)
+            finally:
+                self.watch.close()
+                supervisor.kill()
+
+    def _supervise(self, supervisor: Supervisor, display: progress.Display) -> Ending:
+        while True:
+            ending = supervisor.poll() or self._stuck()
+            if ending:
+                return ending
+            if self._interrupts.count:
+                return Ending(EXIT_OK, "told to stop")
+            if display.is_due():
+                self._show(supervisor, display)
+            time.sleep(_TICK_SECS)
+
+    def _finish(self, supervisor: Supervisor, display: progress.Display, ending: Ending) -> Ending:
+        self._show(supervisor, display)
+        interrupts = self._interrupts.count
+        hint = "stopping; press Ctrl-C again to kill" if interrupts else "stopping the other roles"
+        display.say(f"{ending.reason}; {hint}")
+        if ending.details:
+            display.say("its last lines:\n" + _indented(ending.details))
+        unclean = supervisor.stop(lambda: self._interrupts.count > interrupts)
+        if interrupts and self._interrupts.count > interrupts:
+            return Ending(EXIT_FAILED, "killed by a second signal")
+        for departure in unclean:
+            display.say(f"{departure.replica.name}: {_in_words(departure)}")
+        failed = [d for d in unclean if d.replica.role.essential and d.exit_code > 0]
+        if failed and ending.exit_code == EXIT_OK:
+            words = ", ".join(f"{d.replica.name}: {_in_words(d)}" for d in failed)
+            return Ending(EXIT_FAILED, f"{ending.reason}; {words}")
+        return ending
+
+    def _stuck(self) -> Ending | None:
+        snapshot, limit_secs = self.watch.snapshot, self._settings.stuck_after_secs
+        if not self.watch.is_watching:
+            return None
+        now_secs = time.monotonic()
+        if now_secs - snapshot.progress_secs <= limit_secs:
+            return None
+        if snapshot.status is None:
+            what = "the learner has not answered since its start"
+        else:
+            what = "no learner step and no environment frame" + _who_waits(snapshot)
+        return Ending(EXIT_FAILED, f"stuck: {what}, for {limit_secs:g} s")
+
+    def _show(self, supervisor: Supervisor, display: progress.Display) -> None:
+        now_secs = time.monotonic()
+        crews = [progress.Crew(r, supervisor.alive(r.name)) for r in self._program.roles]
+        rows = progress.facts(
+            self.watch.snapshot,
+            crews,
+            supervisor.restarts,
+            elapsed_secs=now_secs - self._start_secs,
+            now_secs=now_secs,
+            target=self._target,
+        )
+        display.show(rows)
+
+
+def _finisher(program: Program) -> str:
+    """The role whose end is the end of training."""
+    names = [role.name for role in program.roles]
+    essential = [role.name for role in program.roles if role.essential]
+    return "learner" if "learner" in names else (essential or names)[-1]
+
+
+def _who_waits(snapshot: Snapshot) -> str:
+    waiting = progress.waiting(snapshot)
+    return f" (waiting: {waiting})" if waiting else ""
+
+
+def _in_words(departure: Departure) -> str:
+    if departure.exit_code == -signal.SIGKILL:
+        return "did not stop in time and was killed"
+    return f"failed in stopping ({describe(departure.exit_code)}); its log: {departure.replica.log}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _listeners(program: Program) -> Listeners:
+    """Free loopback addresses for every replica of every serving role."""
+    ports = _free_ports()
+    return {
+        role.name: tuple(Address(_HOST, next(ports)) for _ in range(role.replicas))
+        for role in program.roles
+        if role.serves
+    }
+
+
+def _free_ports() -> Iterator[int]:
+    """Different ports that nobody listens on, on any interface (Reverb listens on all)."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        yield port
+    raise ConfigurationError(f"no free port between {_PORTS[0]} and {_PORTS[-1]}")
+
+
+def _common_arguments(
+    root_dir: pathlib.Path,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    settings: Settings,
+) -> list[str]:
+    arguments = [f"--root_dir={root_dir}"]
+    arguments += [f"--gin_file={name}" for name in gin_files]
+    arguments += [f"--gin_bindings={binding}" for binding in gin_bindings]
+    return arguments + (["--verbose"] if settings.verbose else [])
+
+
+def _replicas(
+    program: Program,
+    listeners: Listeners,
+    root_dir: pathlib.Path,
+    arguments: Sequence[str],
+    module: str,
+) -> list[Replica]:
+    replicas = []
+    for role in program.roles:
+        addresses = [f"--{to}={','.join(map(str, listeners[to]))}" for to in role.talks_to]
+        for task in range(role.replicas):
+            listen = [f"--listen={listeners[role.name][task]}"] if role.serves else []
+            command = [sys.executable, "-m", module, f"--role={role.name}", f"--task={task}"]
+            log = root_dir / run_directory.LOGS / f"{role.name}-{task}.log"
+            command += [*listen, *addresses, *arguments]
+            replicas.append(Replica(role, task, command, log))
+    return replicas
+
+
+def _announcement(program: Program, listeners: Listeners, root_dir: pathlib.Path) -> str:
+    lines = [f"{program.name} in {root_dir}"]
+    for role in program.roles:
+        at = f" at {', '.join(map(str, listeners[role.name]))}" if role.serves else ""
+        lines.append(f"  {role.replicas} {role.name}{at}")
+    lines.append(f"watch it: {' '.join(summary.tensorboard(root_dir))}")
+    return "\n".join(lines)

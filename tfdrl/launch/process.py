@@ -1,0 +1,128 @@
+"""What a role's process does for itself: quiet start, signals, parent's death, exit."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import warnings
+
+from absl import logging as absl_logging
+
+from tfdrl.errors import EXIT_FAILED
+
+#: Set by the launcher to its process id: the role then ends when the launcher does.
+LAUNCHER_VARIABLE = "TFDRL_LAUNCHER_PID"
+#: How long a role may take to finish once its launcher has died.
+ORPHAN_GRACE_SECS = 10.0
+_PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def silence() -> None:
+    """Hides start-up noise of TensorFlow, gRPC and Gym. Call before they are imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "hide")
+    for module in ("gym", "gymnasium", "tensorflow", "keras", "tf_agents", "reverb"):
+        warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    absl_logging.set_verbosity(absl_logging.ERROR)  # TF-Agents
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with contextlib.suppress(ImportError, AttributeError):
+        from gym_notices import notices  # "Gym has been unmaintained": printed, not warned
+
+        notices.notices.clear()
+
+
+def limit_threads(threads: int) -> None:
+    """Bounds TensorFlow's and OpenMP's threads; 0 leaves them alone. Call before TensorFlow."""
+    if threads > 0:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(threads))
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def die_with_launcher() -> None:
+    """Asks the kernel for SIGTERM when the launcher that started this process dies."""
+    launcher = os.environ.get(LAUNCHER_VARIABLE)
+    if not launcher:
+        return
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if is_orphan():  # it died before we asked
+        leave(EXIT_FAILED)
+
+
+def is_orphan() -> bool:
+    """Whether a launcher started this process and is no longer its parent."""
+    launcher = os.environ.get(LAUNCHER_VARIABLE)
+    return bool(launcher) and os.getppid() != int(launcher)
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """The first SIGTERM or SIGINT sets `stop`, the second ends the process at once.
+
+    Works as PID 1, and while the main thread is inside native code that does not return: the
+    signal is noticed by a thread of its own. Call from the main thread.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in _SIGNALS:
+        signal.signal(number, lambda *unused: None)
+    # A forked environment process must obey terminate(), and not write into our pipe.
+    os.register_at_fork(after_in_child=_restore_signals)
+    watcher = threading.Thread(target=_watch, args=(read_end, stop), name="signals", daemon=True)
+    watcher.start()
+
+
+def _restore_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _watch(read_end: int, stop: threading.Event) -> None:
+    received = 0
+    while True:
+        # Only an orphan has a time limit: everybody else has somebody who can kill it.
+        limit_secs = ORPHAN_GRACE_SECS if received else None
+        if select.select([read_end], [], [], limit_secs)[0]:
+            # Other handled signals (a user's SIGALRM, say) arrive here as well.
+            received += sum(number in _SIGNALS for number in os.read(read_end, 64))
+        elif is_orphan():
+            print("the launcher died and this role did not stop in time", file=sys.stderr)
+            _kill_own_group()
+        if received:
+            stop.set()
+        if received > 1:
+            leave(EXIT_FAILED)
+
+
+def _kill_own_group() -> None:
+    sys.stderr.flush()
+    if os.getpgrp() == os.getpid():  # started in a group of its own: nobody else is hit
+        os.killpg(0, signal.SIGKILL)
+    os._exit(EXIT_FAILED)
+
+
+def leave(exit_code: int) -> None:
+    """Ends the process at once: native threads (Reverb, gRPC, TensorFlow) cannot keep it."""
+    if "multiprocessing" in sys.modules:  # atexit, which would end them, does not run
+        import multiprocessing
+
+        for child in multiprocessing.active_children():
+            child.terminate()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a closed pipe must not change the exit code
+            stream.flush()
+    os._exit(exit_code)

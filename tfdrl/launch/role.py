@@ -1,0 +1,285 @@
+"""Runs one role in this process: `python -m tfdrl.launch.role --role=actor --task=3 ...`.
+
+The local launcher starts its processes with this module, and the single-role binaries are this
+module with the role's name fixed.
+"""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Union
+
+from absl import flags
+
+from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
+from tfdrl.launch import command_line, process
+from tfdrl.topology import Address, Context, Program, Role
+
+#: One address, or one for each replica of a role that has several.
+Addresses = Union[Address, tuple[Address, ...]]
+#: Where serving roles listen without --listen: this port, the next one, ... in program order.
+DEFAULT_PORT = 8000
+
+_USAGE = """Runs one role of a program; start one process for each replica of each role.
+
+  python -m tfdrl.launch.role --role=actor --task=3 --gin_file=apex/cartpole.gin \\
+      --replay=host:8000 --learner=host:8001 --root_dir=/runs/a
+
+Every role of one run needs the same --gin_file and --gin_bindings. The address of each role
+that this one talks to is a flag with that role's name: --learner=host:port,
+--replay=host:port, --parameter_server=host:port,host:port (one for each replica)."""
+
+
+def run_role(
+    role_name: str,
+    *,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str] = (),
+    root_dir: str = "",
+    task: int = 0,
+    listen: str = "",
+    addresses: Mapping[str, str] | None = None,
+    insecure_network: bool = False,
+    verbose: bool = False,
+) -> int:
+    """Configures this process as one role and runs it to its end.
+
+    Args:
+      role_name: a role of the configured architecture.
+      gin_files: names or paths.
+      gin_bindings: settings that override the files'.
+      root_dir: where the run leaves its files.
+      task: number among the role's replicas.
+      listen: "host:port" of a serving role; loopback and a fixed port if empty.
+      addresses: "host:port" by name of the role there; comma-separated for several replicas.
+      insecure_network: allows `listen` to be reachable from other machines, without TLS.
+      verbose: keeps TensorFlow's and other libraries' messages.
+
+    Returns the exit code (tfdrl.errors). Failures are printed on stderr.
+    """
+    try:
+        process.die_with_launcher()
+        _check_listen(listen, insecure_network)
+        if not verbose:
+            process.silence()
+        _start_log(verbose)
+        role, experiment, context, resolved = _configure(
+            role_name, gin_files, gin_bindings, root_dir, task, listen, dict(addresses or {})
+        )
+        process.stop_on_signals(context.stop)
+        return call(role, experiment, context, resolved)
+    except TfdrlError as error:
+        print(f"tfdrl {role_name}: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def call(
+    role: Role, experiment: object, context: Context, addresses: Mapping[str, Addresses]
+) -> int:
+    """Calls the role's function; returns the exit code. Raises TfdrlError as the role did."""
+    try:
+        code = role.load()(experiment, context, **addresses)
+    except TfdrlError:
+        raise
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else EXIT_FAILED
+    except BaseException:
+        traceback.print_exc()
+        return EXIT_FAILED
+    return EXIT_OK if code is None else int(code)
+
+
+def _configure(
+    role_name: str,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    root_dir: str,
+    task: int,
+    listen: str,
+    addresses: dict[str, str],
+) -> tuple[Role, object, Context, dict[str, Addresses]]:
+    from tfdrl import configuration
+    from tfdrl.experiment import Experiment
+
+    if not gin_files:
+        raise ConfigurationError("--gin_file is missing; every role needs the run's gin file")
+    gin_files, gin_bindings = list(gin_files), list(gin_bindings)
+    # Twice: settings and flags are checked, in a second, before TensorFlow is loaded, in ten.
+    loaded = configuration.load(gin_files, gin_bindings, tensorflow=False)
+    program = Experiment.from_gin().architecture.program()
+    role = program.role(role_name)
+    context = _context(program, role, task, root_dir, listen, loaded.digest)
+    resolved = resolve_addresses(program, role, addresses)
+    process.limit_threads(role.threads)
+    if role.needs_tensorflow:
+        configuration.load(gin_files, gin_bindings, tensorflow=True)
+    return role, Experiment.from_gin(), context, resolved
+
+
+def _context(
+    program: Program, role: Role, task: int, root_dir: str, listen: str, experiment: str
+) -> Context:
+    if not root_dir:
+        raise ConfigurationError(
+            f"--root_dir is missing; {role.name} leaves its logs and events there"
+        )
+    if not 0 <= task < role.replicas:
+        raise ConfigurationError(
+            f"--task={task}; the gin file asks for {role.replicas} {role.name} processes, "
+            f"so it must be between 0 and {role.replicas - 1}"
+        )
+    return Context(
+        role=role.name,
+        task=task,
+        replicas=role.replicas,
+        root_dir=pathlib.Path(root_dir),
+        listen=_listen(program, role, task, listen),
+        experiment=experiment,
+    )
+
+
+def _check_listen(listen: str, insecure_network: bool) -> None:
+    if listen and not Address.parse(listen, "listen").is_loopback and not insecure_network:
+        raise ConfigurationError(
+            f"--listen={listen} can be reached from other machines, without encryption or "
+            "authentication; if the network is trusted, add --insecure_network"
+        )
+
+
+def _listen(program: Program, role: Role, task: int, listen: str) -> Address | None:
+    if not role.serves:
+        if listen:
+            raise ConfigurationError(f"--listen={listen}: {role.name} serves nothing; leave it out")
+        return None
+    if listen:
+        return Address.parse(listen, "listen")
+    port = DEFAULT_PORT + task
+    for other in program.roles[: program.roles.index(role)]:
+        port += other.replicas if other.serves else 0
+    address = Address("127.0.0.1", port)
+    print(f"{role.name} {task} listens on {address} (--listen changes it)", flush=True)
+    return address
+
+
+def resolve_addresses(
+    program: Program, role: Role, addresses: Mapping[str, str]
+) -> dict[str, Addresses]:
+    """Parses the address of every role that `role` talks to.
+
+    Returns one Address by name, or a tuple of them where that role has several replicas.
+
+    Raises:
+      ConfigurationError: a flag is missing, is not a list of as many addresses as there are
+        replicas, or names a role that `role` does not talk to.
+    """
+    for name in addresses:
+        if name not in role.talks_to:
+            talks_to = ", ".join(role.talks_to) or "nobody"
+            explanation = f" for {role.name}, which talks to: {talks_to}"
+            raise command_line.unknown_argument(f"--{name}", role.talks_to, explanation)
+    resolved: dict[str, Addresses] = {}
+    for name in role.talks_to:
+        replicas = program.role(name).replicas
+        if not addresses.get(name):
+            raise ConfigurationError(
+                f"--{name} is missing; {role.name} talks to {name}: give its host:port"
+            )
+        found = tuple(Address.parse(text.strip(), name) for text in addresses[name].split(","))
+        if len(found) != replicas:
+            raise ConfigurationError(
+                f"--{name}={addresses[name]} has {len(found)} addresses; the gin file asks for "
+                f"{replicas} {name} processes: give one for each, separated by commas"
+            )
+        resolved[name] = found[0] if replicas == 1 else found
+    return resolved
+
+
+def _start_log(verbose: bool) -> None:
+    level = logging.DEBUG if verbose else logging.INFO
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
+    logging.getLogger("tfdrl").setLevel(level)
+
+
+def _flags(role_name: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    if not role_name:
+        flags.DEFINE_string("role", "", "Name of the role to run.", flag_values=values)
+    command_line.gin_flags(values)
+    flags.DEFINE_string(
+        "root_dir", "", "Directory of the run: logs, events, checkpoints.", flag_values=values
+    )
+    flags.DEFINE_integer("task", 0, "Number among the role's replicas.", flag_values=values)
+    flags.DEFINE_string(
+        "listen",
+        "",
+        f"host:port to serve on, for a role that serves (default: 127.0.0.1, ports from "
+        f"{DEFAULT_PORT} in the program's order).",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "insecure_network",
+        False,
+        "Allow --listen beyond this machine, without encryption or authentication: only in a "
+        "network that you trust.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "verbose", False, "Show the messages of TensorFlow and other libraries.", flag_values=values
+    )
+    return values
+
+
+def main(argv: Sequence[str], role_name: str = "") -> int:
+    """Parses `argv` (program name first) and runs the role; returns the exit code."""
+    values = _flags(role_name)
+    usage = _USAGE if not role_name else f"Runs the {role_name} of a program, alone.\n\n{_USAGE}"
+    rest = command_line.parse(values, argv, usage, allow_unknown=True)
+    name = role_name or values.role
+    if not name:
+        raise ConfigurationError("--role is missing; give the name of the role to run")
+    return run_role(
+        name,
+        gin_files=values.gin_file,
+        gin_bindings=values.gin_bindings,
+        root_dir=values.root_dir,
+        task=values.task,
+        listen=values.listen,
+        addresses=_address_arguments(rest, values),
+        insecure_network=values.insecure_network,
+        verbose=values.verbose,
+    )
+
+
+def _address_arguments(rest: Sequence[str], values: flags.FlagValues) -> dict[str, str]:
+    # Which addresses there are depends on the architecture, so absl cannot know their flags.
+    addresses: dict[str, str] = {}
+    position = 0
+    while position < len(rest):
+        argument = rest[position]
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-"):
+            raise command_line.unknown_argument(argument, values)
+        if not equals:  # --learner host:port
+            position += 1
+            value = rest[position] if position < len(rest) else ""
+        if ":" not in value:
+            raise command_line.unknown_argument(argument, values)
+        addresses[name] = value
+        position += 1
+    return addresses
+
+
+def console(role_name: str = "") -> None:
+    """Entry point of a process: runs the role and ends the process with its exit code."""
+    program = f"tfdrl {role_name}".strip()
+    code = command_line.run(program, lambda argv: main(argv, role_name), sys.argv)
+    process.leave(code)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,99 @@
+"""root_dir: where a run leaves its files, and how a later start finds its own run there."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+
+from tfdrl import configuration
+from tfdrl.errors import ConfigurationError
+from tfdrl.parts import locks
+
+CONFIG = "config.gin"
+LOGS = "logs"
+TENSORBOARD = "tensorboard"
+CHECKPOINTS = "checkpoints"
+POLICY = "policy"
+RESULT = "result.json"
+EVALUATIONS = "evaluations.csv"
+#: How long the roles of a launcher that was killed may take to end (they are told at once).
+PREDECESSOR_SECS = 20.0
+
+
+def fresh(gin_files: list[str], parent: str | os.PathLike = "runs") -> pathlib.Path:
+    """A directory that does not exist yet: runs/apex-cartpole/20250131-235959."""
+    parts = pathlib.PurePath(gin_files[0]).with_suffix("").parts[-2:] if gin_files else ("run",)
+    stem = "-".join(part for part in parts if part.strip("/."))
+    path = pathlib.Path(parent) / stem / time.strftime("%Y%m%d-%H%M%S")
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return candidate
+
+
+def claim(root_dir: str | os.PathLike) -> locks.Lock:
+    """Creates `root_dir` if need be and takes it for this launcher.
+
+    Also waits for the learner of a launcher that was killed a moment ago.
+
+    Raises:
+      ConfigurationError: it cannot be written to, or another launcher or learner holds it.
+    """
+    root_dir = pathlib.Path(root_dir)
+    try:
+        (root_dir / LOGS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--root_dir={root_dir} cannot be written: {error.strerror}; choose another directory"
+        ) from None
+    lock = locks.lock(root_dir, "launcher")
+    if (root_dir / "learner.lock").exists():
+        try:
+            locks.lock(root_dir, "learner", wait_secs=PREDECESSOR_SECS).release()
+        except ConfigurationError:
+            lock.release()
+            raise
+    return lock
+
+
+def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: bool = False) -> None:
+    """Writes config.gin at the first start; compares with it at every later one.
+
+    Args:
+      root_dir: the run's directory, which exists.
+      text: `Configuration.text` of this start.
+      allow_change: replaces a different config.gin and keeps it as config.gin.1, .2, ...
+
+    Raises:
+      ConfigurationError: the run was started with other settings (each is listed), or the
+        directory cannot be written to.
+    """
+    path = pathlib.Path(root_dir) / CONFIG
+    try:
+        old = path.read_text() if path.exists() else None
+        if old == text:
+            return
+        if old is not None:
+            if not allow_change:
+                raise _changed(path, old, text)
+            number = 1
+            while (kept := path.with_name(f"{CONFIG}.{number}")).exists():
+                number += 1
+            kept.write_text(old)
+        # Renamed into place: a kill between the two leaves no half-written file.
+        partial = path.with_suffix(".partial")
+        partial.write_text(text)
+        partial.rename(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written: {error.strerror}; choose another --root_dir"
+        ) from None
+
+
+def _changed(path: pathlib.Path, old: str, new: str) -> ConfigurationError:
+    listed = "\n".join(f"  {line}" for line in configuration.differences(old, new))
+    return ConfigurationError(
+        f"{path.parent} was started with other settings:\n{listed}\n"
+        "Choose another --root_dir, or give --allow_config_change to continue with the new ones"
+    )

@@ -1,0 +1,272 @@
+"""Keeps the processes of one run: starts, restarts with back-off, stops, leaves none behind."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
+from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.topology import Role
+
+_POLL_SECS = 0.1
+_TAIL_LINES = 15
+_TAIL_BYTES = 64 << 10
+_START_MARKER = "==== tfdrl:"
+
+
+class Limits(NamedTuple):
+    """Settings of the supervision."""
+
+    first_backoff_secs: float = 1.0  # doubles with each restart
+    max_backoff_secs: float = 30.0
+    max_restarts: int = 5  # of one replica, within the window; the next death ends the run
+    restart_window_secs: float = 300.0
+    grace_secs: float = 10.0  # from SIGTERM to SIGKILL, for each stage of the shutdown
+
+
+class Ending(NamedTuple):
+    """Why and how a run ended."""
+
+    exit_code: int
+    reason: str
+    details: str = ""  # last lines of a log
+
+
+@dataclasses.dataclass
+class Replica:
+    """One process of the run. It is waiting for its start, running, or done."""
+
+    role: Role
+    task: int
+    command: Sequence[str]
+    log: pathlib.Path
+    process: subprocess.Popen | None = None
+    start_at_secs: float | None = 0.0  # None: running or done
+    recent_starts: collections.deque = dataclasses.field(default_factory=collections.deque)
+    restarts: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.role.name if self.role.replicas == 1 else f"{self.role.name} {self.task}"
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None
+
+
+class Departure(NamedTuple):
+    """A process that ended, and how: negative exit codes are signals, as in `subprocess`."""
+
+    replica: Replica
+    exit_code: int
+
+
+class Supervisor:
+    """Supervises the replicas of a program; owns no thread: call `poll` often.
+
+    Args:
+      replicas: in the order of starting.
+      finisher: name of the role whose exit 0 means that the run is finished.
+      limits: settings.
+      notify: receives one line for the user on every restart.
+    """
+
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        finisher: str,
+        limits: Limits = Limits(),  # noqa: B008  (immutable)
+        notify: Callable[[str], None] = print,
+    ):
+        self.replicas = list(replicas)
+        self._finisher = finisher
+        self._limits = limits
+        self._notify = notify
+
+    def start(self) -> None:
+        """Starts every process. Call from the main thread: they die with the thread."""
+        for replica in self.replicas:
+            self._start(replica)
+
+    def poll(self) -> Ending | None:
+        """Notices deaths, restarts what is due; returns the ending if the run has ended."""
+        for replica in self.replicas:
+            if replica.is_running:
+                exit_code = _reap(replica)
+                ending = None if exit_code is None else self._died(replica, exit_code)
+                if ending:
+                    return ending
+            elif replica.start_at_secs is not None and time.monotonic() >= replica.start_at_secs:
+                self._start(replica)
+        return None
+
+    def alive(self, role_name: str) -> int:
+        """How many processes of that role run now."""
+        return sum(r.is_running for r in self.replicas if r.role.name == role_name)
+
+    @property
+    def restarts(self) -> int:
+        """Restarts since the run was started."""
+        return sum(replica.restarts for replica in self.replicas)
+
+    def stop(self, hurry: Callable[[], bool] = lambda: False) -> list[Departure]:
+        """Ends every process: SIGTERM, then SIGKILL to what is left after the grace time.
+
+        Actors and evaluators go first, all at once; then the essential roles, one role at a
+        time, last started first: the learner writes its checkpoint while replay still answers.
+
+        Args:
+          hurry: asked often; once it says True everything is killed at once.
+
+        Returns those that failed in stopping or had to be killed.
+        """
+        unclean = []
+        for stage in self._stages():
+            for replica in stage:
+                _signal(replica, signal.SIGTERM)
+            deadline_secs = time.monotonic() + self._limits.grace_secs
+            while any(r.is_running for r in stage):
+                if hurry():
+                    return unclean + self.kill()
+                if time.monotonic() >= deadline_secs:
+                    unclean += _kill(stage)
+                    break
+                time.sleep(_POLL_SECS / 2)
+                for replica in stage:
+                    exit_code = _reap(replica)
+                    # SIGTERM itself ends a process that has not got as far as its handlers.
+                    if exit_code not in (None, EXIT_OK, -signal.SIGTERM):
+                        unclean.append(Departure(replica, exit_code))
+        return unclean
+
+    def kill(self) -> list[Departure]:
+        """Kills every process that is left, now, and returns them."""
+        return _kill(self.replicas)
+
+    def _stages(self) -> list[list[Replica]]:
+        helpers = [r for r in self.replicas if not r.role.essential]
+        essential: dict[str, list[Replica]] = {}
+        for replica in self.replicas:
+            replica.start_at_secs = None  # nothing is restarted from here on
+            if replica.role.essential:
+                essential.setdefault(replica.role.name, []).append(replica)
+        return [helpers, *reversed(list(essential.values()))]
+
+    def _start(self, replica: Replica) -> None:
+        replica.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            LAUNCHER_VARIABLE: str(os.getpid()),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
+        }
+        with replica.log.open("ab") as log:
+            marker = f"{_START_MARKER} {replica.name} starts at {time.strftime('%F %T')} ===="
+            log.write(f"{marker}\n".encode())
+            log.flush()
+            # A session of its own: the terminal's Ctrl-C reaches the launcher only.
+            replica.process = subprocess.Popen(
+                replica.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        replica.start_at_secs = None
+
+    def _died(self, replica: Replica, exit_code: int) -> Ending | None:
+        name, essential = replica.role.name, replica.role.essential
+        if exit_code == EXIT_OK:
+            if name == self._finisher:
+                return Ending(EXIT_OK, f"{name} finished") if replica.task == 0 else None
+            if not essential:
+                return None  # told to stop, by the learner or by somebody else
+            reason = f"{replica.name} stopped, though the run goes on"
+            return Ending(EXIT_FAILED, f"{reason} ({describe(exit_code)})", tail(replica.log))
+        if essential or exit_code in (EXIT_CONFIGURATION, EXIT_DIVERGED):
+            return self._failure(replica, exit_code, "")
+        return self._schedule_restart(replica, exit_code)
+
+    def _failure(self, replica: Replica, exit_code: int, addition: str) -> Ending:
+        reason = f"{replica.name} died ({describe(exit_code)}){addition}"
+        return Ending(exit_code if exit_code > 0 else EXIT_FAILED, reason, tail(replica.log))
+
+    def _schedule_restart(self, replica: Replica, exit_code: int) -> Ending | None:
+        limits, now_secs = self._limits, time.monotonic()
+        recent = replica.recent_starts
+        while recent and now_secs - recent[0] > limits.restart_window_secs:
+            recent.popleft()
+        if len(recent) >= limits.max_restarts:
+            window = f"{limits.restart_window_secs:g} s"
+            addition = f", after {len(recent)} restarts within {window}"
+            return self._failure(replica, exit_code, addition)
+        backoff_secs = min(limits.first_backoff_secs * 2 ** len(recent), limits.max_backoff_secs)
+        recent.append(now_secs)
+        replica.start_at_secs = now_secs + backoff_secs
+        replica.restarts += 1
+        self._notify(
+            f"{replica.name} died ({describe(exit_code)}); starting it again in "
+            f"{backoff_secs:g} s; its log: {replica.log}"
+        )
+        return None
+
+
+def describe(exit_code: int) -> str:
+    """An exit code of `subprocess` in words: "exit code 1", "killed by SIGKILL"."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    with contextlib.suppress(ValueError):
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"killed by signal {-exit_code}"
+
+
+def tail(log: pathlib.Path, lines: int = _TAIL_LINES) -> str:
+    """The last lines that the last process wrote to `log`."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(file.tell() - _TAIL_BYTES, 0))
+        written = file.read().decode(errors="replace").split(_START_MARKER)[-1]
+        return "\n".join(written.splitlines()[1:][-lines:])
+    return ""
+
+
+def _reap(replica: Replica) -> int | None:
+    """The exit code if the process has ended; then nothing of its group is left either."""
+    if replica.process is None:
+        return None
+    # Not reaped yet, the process still owns its group id: the kill cannot hit a stranger.
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    if os.waitid(os.P_PID, replica.process.pid, options) is None:
+        return None
+    _signal(replica, signal.SIGKILL)
+    exit_code = replica.process.wait()
+    replica.process = None
+    return exit_code
+
+
+def _signal(replica: Replica, number: int) -> None:
+    if replica.process is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            # SIGTERM is for the role, which ends its children itself; SIGKILL is for all.
+            target = os.killpg if number == signal.SIGKILL else os.kill
+            target(replica.process.pid, number)
+
+
+def _kill(replicas: Sequence[Replica]) -> list[Departure]:
+    running = [replica for replica in replicas if replica.is_running]
+    for replica in running:
+        _signal(replica, signal.SIGKILL)
+    for replica in running:
+        replica.process.wait()
+        replica.process = None
+    return [Departure(replica, -signal.SIGKILL) for replica in running]

@@ -1,0 +1,100 @@
+"""The loop of an actor: one batched inference and one step of all its environments at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.parts.evaluation import act_function
+from tfdrl.parts.learner_link import LearnerLink
+from tfdrl.parts.metrics import Every, MetricsWriter, Rate, WaitingClock
+from tfdrl.topology import Context
+from tfdrl.types import Nest, TimeSteps
+
+_REPORT_PERIOD_SECS = 1.0
+_EVENTS_PERIOD_SECS = 10.0
+
+
+def collect_policy(agent, epsilon: np.ndarray, seed: int):
+    """The policy by which an agent acts while training.
+
+    An agent with `actor_policy(epsilon, seed)` explores with that epsilon and reports Q-values
+    for initial priorities; any other TFAgent explores by its own collect policy.
+
+    Args:
+      epsilon: <float>[N], of each environment.
+      seed: of random actions.
+    """
+    make = getattr(agent, "actor_policy", None)
+    return agent.collect_policy if make is None else make(epsilon, seed)
+
+
+class ActorLoop:
+    """Steps N environments with a policy, counts frames, keeps the parameters fresh.
+
+    Args:
+      environment: N environments.
+      policy: acts for a batch of N.
+      link: to the learner.
+      context: of the role.
+
+    Attributes:
+      frames: environment frames stepped by this start of the actor.
+      frames_since_pull: since `pull_parameters`.
+    """
+
+    def __init__(
+        self, environment: BatchedEnvironment, policy, link: LearnerLink, context: Context
+    ):
+        self._environment, self._link, self._context = environment, link, context
+        self._act = act_function(policy)
+        self._state = policy.get_initial_state(environment.num_envs)
+        self._frames_per_call = environment.num_envs * environment.frames_per_step
+        self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
+        self._report_is_due = Every(_REPORT_PERIOD_SECS)
+        self._events_are_due = Every(_EVENTS_PERIOD_SECS)
+        self._rate = Rate()
+        self.frames = self.frames_since_pull = 0
+
+    def steps(self) -> Iterator[tuple[TimeSteps, Nest, TimeSteps, Nest]]:
+        """Yields (time step, action, next time step, policy info) until told to stop."""
+        now = self._environment.reset()
+        while not self._context.stop.is_set():
+            action, info = self._step(now)
+            then = self._environment.step(action)
+            self.frames += self._frames_per_call
+            self.frames_since_pull += self._frames_per_call
+            yield now, action, then, info
+            now = then
+
+    def _step(self, now: TimeSteps):
+        step = self._act(*now, self._state)
+        self._state = step.state
+        return tf.nest.map_structure(lambda x: x.numpy(), (step.action, step.info))
+
+    def pull_parameters(self) -> None:
+        """Takes what came since the last call, and asks for newer ones in the background."""
+        self._link.apply_newest()
+        self._link.request_parameters()
+        self.frames_since_pull = 0
+
+    def tick(self, waiting: WaitingClock, items: int, bad_priorities: int) -> None:
+        """Reports about once a second."""
+        if not self._report_is_due():
+            return
+        episodes = self._environment.take_episodes()
+        metrics = {
+            "actor/frames_per_second": self._rate.take(self.frames),
+            "actor/waiting_share": waiting.take_share(),
+            "actor/transitions": items,
+            "actor/bad_priorities": bad_priorities,
+            "actor/parameter_version": self._link.version,
+        }
+        if len(episodes.returns):
+            metrics["actor/episode_return"] = float(episodes.returns.mean())
+        self._link.report(self.frames, metrics, episodes)
+        if self._events_are_due():
+            self._metrics.write(self.frames, metrics)

@@ -1,0 +1,251 @@
+"""What every learner does beside learning: publish, count, checkpoint, tell and end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gin
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.parts.checkpoints import Checkpoints
+from tfdrl.parts.locks import lock
+from tfdrl.parts.metrics import Every, MetricsWriter, Rate
+from tfdrl.rpc.training_messages import Evaluation
+from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.topology import Context
+
+_STATUS_PERIOD_SECS = 1.0
+_EVENTS_PERIOD_SECS = 5.0
+_EVALUATION_COLUMNS = [
+    *("seconds", "frames", "learner_steps", "mean"),
+    *("standard_error", "minimum", "maximum", "episodes"),
+]
+
+
+class LearnerSession:
+    """The learner's side of a run; a learner calls `count` after updates and `tick` often.
+
+    Args:
+      experiment: limits of the run.
+      context: of the learner's role.
+      agent: its policy's variables are published, its train_step_counter counts.
+      specs: text of the environment's specs.
+      objects: more trackables to checkpoint, by name.
+      publish_period_steps: learner steps between publications.
+      checkpoint_period_secs: seconds between checkpoints.
+
+    Attributes:
+      service: the TrainingServer.
+      step: learner steps done.
+      restored: whether a checkpoint was found.
+
+    Raises:
+      ConfigurationError: another learner holds root_dir, or the port is in use.
+      TfdrlError: no checkpoint of several can be read.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        context: Context,
+        agent,
+        specs: str,
+        objects: Mapping[str, Any],
+        publish_period_steps: int,
+        checkpoint_period_secs: float,
+    ):
+        self._lock = lock(context.root_dir, "learner")
+        self._experiment, self._context, self._agent = experiment, context, agent
+        self._root = pathlib.Path(context.root_dir)
+        self._checkpoints = Checkpoints(self._root / "checkpoints", {"agent": agent, **objects})
+        self.restored = self._checkpoints.restore() is not None
+        counters = self._checkpoints.counters.values
+        self.step = int(agent.train_step_counter.numpy())
+        self._trained_secs = counters.get("training_secs", 0.0)
+        self._best = counters.get("best_return")
+        self.evaluation = _evaluation_from(counters.get("evaluation"))
+        self._start_secs = time.monotonic()
+        self._reason: str | None = None
+        self.service = TrainingServer(context.listen, context.experiment, specs)
+        if self.restored:
+            self.service.restore(counters["service"])
+            logging.info("continuing from learner step %d", self.step)
+        self._metrics = MetricsWriter(self._root, context.role, context.task)
+        self._publish_period_steps = publish_period_steps
+        self._published_step = None
+        self._publish()
+        self._checkpoint_is_due = Every(checkpoint_period_secs)
+        self._status_is_due = Every(_STATUS_PERIOD_SECS, at_once=True)
+        self._events_are_due = Every(_EVENTS_PERIOD_SECS)
+        self._step_rate, self._frame_rate = Rate(self.step), Rate(self.service.frames())
+        self._rates: dict[str, float] = {}
+        self._wrote_operative_config = False
+
+    @property
+    def training_secs(self) -> float:
+        """Seconds of training so far, over all starts."""
+        return self._trained_secs + time.monotonic() - self._start_secs
+
+    def goes_on(self) -> bool:
+        """Whether to go on: nobody said stop, and no limit is reached."""
+        if self._reason is None:
+            self._reason = self._reason_to_end()
+        return self._reason is None
+
+    def count(self, updates: int) -> None:
+        """Tells that so many learner steps were done; publishes when that is due."""
+        self.step += updates
+        if self.step - self._published_step >= self._publish_period_steps:
+            self._publish()
+
+    def tick(self, metrics: Callable[[], Mapping[str, float]]) -> None:
+        """Does what is due: evaluations, status, events, checkpoint.
+
+        Args:
+          metrics: `metrics() -> dict` of the learner's own numbers; called once a second at most.
+        """
+        if not self._status_is_due():
+            return
+        for evaluation in self.service.take_evaluations():
+            self.add_evaluation(evaluation)
+        self._rates = {
+            "environment/frames_per_second": self._frame_rate.take(self.service.frames()),
+            "learner/steps_per_second": self._step_rate.take(self.step),
+        }
+        values = {**self._rates, **metrics()}
+        episodes = self.service.take_episodes()
+        if len(episodes.returns):
+            values["environment/episode_return"] = float(episodes.returns.mean())
+        self.service.set_status(self.step, values)
+        if self._events_are_due():
+            self._metrics.write(self.step, {**values, "environment/frames": self.service.frames()})
+        if self._checkpoint_is_due():
+            self.checkpoint()
+        if self.step and not self._wrote_operative_config:
+            self._write_operative_config()
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        """Records an evaluation; it may end the run."""
+        self.evaluation = evaluation
+        if self._best is None or evaluation.mean > self._best:
+            self._best = evaluation.mean
+        row = [
+            *(round(self.training_secs, 1), evaluation.frames, evaluation.version),
+            *(evaluation.mean, evaluation.standard_error, evaluation.min, evaluation.max),
+            evaluation.episodes,
+        ]
+        path = self._root / "evaluations.csv"
+        try:
+            is_new = not path.exists()
+            with path.open("a", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerows([_EVALUATION_COLUMNS, row] if is_new else [row])
+        except OSError as error:
+            logging.warning("%s could not be written: %s", path, error)
+        self._metrics.write(self.step, {"evaluation/return": evaluation.mean})
+        logging.info(
+            "evaluation at step %d: %.1f +- %.1f over %d episodes",
+            *(evaluation.version, evaluation.mean, evaluation.standard_error, evaluation.episodes),
+        )
+
+    def checkpoint(self) -> bool:
+        """Writes a checkpoint now; False, with a warning, where it cannot be written."""
+        return self._checkpoints.save(self.step, self._counters())
+
+    def close(self, failed: bool = False) -> None:
+        """Ends the run: tells the roles, writes the last checkpoint and result.json.
+
+        Args:
+          failed: whether an error ends it; then the last good checkpoint is left as it is.
+        """
+        reason = self._reason or ("failed" if failed else "told to stop")
+        if self._reason is not None and not self._context.stop.is_set():
+            self.service.finish(reason)
+        if not failed:
+            self.checkpoint()
+        result = {
+            "reason": reason,
+            "learner_steps": self.step,
+            "frames": self.service.frames(),
+            "training_secs": self.training_secs,
+            "best_return": self._best,
+            "evaluation": self.evaluation and self.evaluation._asdict(),
+        }
+        (self._root / "result.json").write_text(json.dumps(result, indent=2))
+        if self._reason is not None and not self._context.stop.is_set():
+            time.sleep(2.5)  # long enough for every role to report once and be told to stop
+        self.service.close()
+        self._metrics.close()
+        self._lock.release()
+
+    def __enter__(self) -> LearnerSession:
+        return self
+
+    def __exit__(self, kind, *unused) -> None:
+        self.close(failed=kind is not None)
+
+    def _reason_to_end(self) -> str | None:
+        limits, evaluation = self._experiment, self.evaluation
+        if self._context.stop.is_set():
+            return "told to stop"
+        if (
+            limits.solved_return is not None
+            and evaluation is not None
+            and evaluation.mean >= limits.solved_return
+        ):
+            return (
+                f"solved: mean return {evaluation.mean:.1f} over {evaluation.episodes} episodes "
+                f"reaches {limits.solved_return:g}"
+            )
+        if limits.max_frames is not None and self.service.frames() >= limits.max_frames:
+            return f"reached max_frames = {limits.max_frames}"
+        if limits.max_learner_steps is not None and self.step >= limits.max_learner_steps:
+            return f"reached max_learner_steps = {limits.max_learner_steps}"
+        minutes = (time.monotonic() - self._start_secs) / 60
+        if limits.max_minutes is not None and minutes >= limits.max_minutes:
+            return f"reached max_minutes = {limits.max_minutes:g}"
+        return None
+
+    def _publish(self) -> None:
+        if self._published_step != self.step:
+            variables = self._agent.collect_policy.variables()
+            self.service.publish(self.step, [variable.numpy() for variable in variables])
+            self._published_step = self.step
+
+    def _counters(self) -> dict[str, Any]:
+        return {
+            "training_secs": self.training_secs,
+            "best_return": self._best,
+            "evaluation": self.evaluation and self.evaluation._asdict(),
+            "service": self.service.state(),
+        }
+
+    def _write_operative_config(self) -> None:
+        self._wrote_operative_config = True
+        path = self._root / "checkpoints" / "operative_config.gin"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(gin.operative_config_str())
+        except OSError as error:
+            logging.warning("%s could not be written: %s", path, error)
+
+
+def _evaluation_from(values: Mapping[str, Any] | None) -> Evaluation | None:
+    return Evaluation(**values) if values else None
+
+
+def check_gamma(agent, gamma: float, where: str) -> None:
+    """Raises ConfigurationError if the agent's discount is not the one of the n-step returns."""
+    theirs = getattr(agent, "gamma", getattr(agent, "_gamma", None))
+    if theirs is not None and abs(float(theirs) - gamma) > 1e-9:
+        raise ConfigurationError(
+            f"{where} = {gamma:g}, but {type(agent).__name__}.gamma = {float(theirs):g}: the "
+            "n-step returns and the bootstrap must have one discount factor; bind both to a macro"
+        )

@@ -1,0 +1,97 @@
+"""One owner of a run's directory: a lock that dies with its process. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import socket
+import time
+
+from tfdrl.errors import ConfigurationError
+
+_RETRY_SECS = 0.2
+
+
+class Lock:
+    """A held lock; keep it alive as long as the directory is in use."""
+
+    def __init__(self, path: pathlib.Path, descriptor: int):
+        self.path = path
+        self._descriptor: int | None = descriptor
+        # A forked child shares the lock and would keep it after our death.
+        os.register_at_fork(after_in_child=self._close)
+
+    def release(self) -> None:
+        """Gives the lock up. Safe to call twice."""
+        self._close()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.release()
+
+
+def lock(root_dir: str | os.PathLike, name: str, wait_secs: float = 0.0) -> Lock:
+    """Takes the lock `root_dir/name.lock`, whose text names the holder.
+
+    The kernel drops the lock when its process dies, however it dies, so that a file left behind
+    by a dead process is no obstacle.
+
+    Args:
+      root_dir: an existing directory.
+      name: what is locked, such as "learner".
+      wait_secs: how long to wait for another process to give it up.
+
+    Raises:
+      ConfigurationError: another process holds it (the text names it), or the directory cannot
+        be written to.
+    """
+    path = pathlib.Path(root_dir) / f"{name}.lock"
+    deadline_secs = time.monotonic() + wait_secs
+    while True:
+        descriptor = _open(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise ConfigurationError(f"{path} cannot be locked: {error.strerror}") from None
+        if time.monotonic() >= deadline_secs:
+            raise _held(path, name)
+        time.sleep(_RETRY_SECS)
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    text = f"process {os.getpid()} on {socket.gethostname()} since {started}\n"
+    with contextlib.suppress(OSError):  # the text is for people; a full disk must not matter
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+    return Lock(path, descriptor)
+
+
+def _open(path: pathlib.Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written: {error.strerror}; choose a root_dir that can be"
+        ) from None
+
+
+def _held(path: pathlib.Path, name: str) -> ConfigurationError:
+    try:
+        holder = path.read_text(errors="replace").strip()
+    except OSError:
+        holder = ""
+    return ConfigurationError(
+        f"{path.parent} is in use by another {name}: {holder or 'an unknown process'}; "
+        "wait for it, stop it, or choose another root_dir"
+    )

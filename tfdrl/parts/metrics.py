@@ -1,0 +1,85 @@
+"""TensorBoard scalars, rates and waiting times: the same names in every role."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+
+class WaitingClock:
+    """Adds up the time spent waiting inside `with clock:`."""
+
+    def __init__(self):
+        self._waited_secs = 0.0
+        self._since_secs = time.monotonic()
+        self._entered_secs = 0.0
+
+    def __enter__(self):
+        self._entered_secs = time.monotonic()
+
+    def __exit__(self, *exception):
+        self._waited_secs += time.monotonic() - self._entered_secs
+
+    def take_share(self) -> float:
+        """The share of time, 0 to 1, spent waiting since the last call."""
+        now_secs = time.monotonic()
+        share = self._waited_secs / max(now_secs - self._since_secs, 1e-9)
+        self._waited_secs, self._since_secs = 0.0, now_secs
+        return min(share, 1.0)
+
+
+class Rate:
+    """How fast a counter grows, per second, between two calls."""
+
+    def __init__(self, count: float = 0.0):
+        self._count, self._secs = count, time.monotonic()
+
+    def take(self, count: float) -> float:
+        now_secs = time.monotonic()
+        rate = (count - self._count) / max(now_secs - self._secs, 1e-9)
+        self._count, self._secs = count, now_secs
+        return rate
+
+
+class Every:
+    """True at most once in a period."""
+
+    def __init__(self, period_secs: float, at_once: bool = False):
+        self._period_secs = period_secs
+        self._next_secs = time.monotonic() + (0.0 if at_once else period_secs)
+
+    def __call__(self) -> bool:
+        now_secs = time.monotonic()
+        if now_secs < self._next_secs:
+            return False
+        self._next_secs = now_secs + self._period_secs
+        return True
+
+
+class MetricsWriter:
+    """Writes scalars under root_dir/tensorboard/<role>-<task>.
+
+    Args:
+      root_dir: of the run.
+      role, task: whose metrics they are.
+    """
+
+    def __init__(self, root_dir: pathlib.Path, role: str, task: int):
+        directory = pathlib.Path(root_dir) / "tensorboard" / f"{role}-{task}"
+        self._writer = tf.summary.create_file_writer(str(directory))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes all of `metrics` at `step`; a full disk costs the events, not the run."""
+        try:
+            with self._writer.as_default():
+                for name, value in metrics.items():
+                    tf.summary.scalar(name, value, step=step)
+            self._writer.flush()
+        except tf.errors.OpError:
+            pass  # told by the checkpoint's own warning, which matters more
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,107 @@
+"""Gradient steps under a strategy, several in one call of TensorFlow."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import tensorflow as tf
+
+from tfdrl.errors import ConfigurationError, DivergedError
+
+
+class Trainer:
+    """Trains an agent on K batches at once.
+
+    Args:
+      agent: a TFAgent, built under the strategy's scope.
+      strategy: replicas get equal parts of each batch.
+      max_bad_steps: non-finite losses in a row before `DivergedError`; 1 stops at the first.
+    """
+
+    def __init__(self, agent, strategy: tf.distribute.Strategy, max_bad_steps: int):
+        self._agent, self._strategy = agent, strategy
+        self._max_bad_steps = max_bad_steps
+        self._bad_in_a_row = 0
+        self._gives_td_error = True  # known once `_train_once` was traced
+        self.bad_steps = 0
+        self._train = tf.function(self._train_all)
+
+    def train(self, experience, weights) -> tuple[np.ndarray, np.ndarray | None]:
+        """K gradient steps.
+
+        Args:
+          experience: nest of [K, B, ...].
+          weights: <float32>[K, B].
+
+        Returns:
+          The losses <float32>[K], and the TD errors <float32>[K, B] if the agent gives them.
+
+        Raises:
+          DivergedError: too many losses in a row were not finite. The parameters are as they
+            were before the first of them if the agent skips such steps.
+        """
+        loss, td_error = self._train(experience, weights)
+        loss = loss.numpy()
+        self._check_finite(loss)
+        return loss, td_error.numpy() if self._gives_td_error else None
+
+    def _train_all(self, experience, weights):
+        updates = tf.nest.flatten(experience)[0].shape[0]
+        losses = tf.TensorArray(tf.float32, updates)
+        errors = tf.TensorArray(tf.float32, updates)
+        for k in tf.range(updates):
+            batch = tf.nest.map_structure(lambda x: x[k], (experience, weights))  # noqa: B023
+            loss, td_error = self._train_once(*batch)
+            losses = losses.write(k, loss)
+            errors = errors.write(k, td_error)
+        return losses.stack(), errors.stack()
+
+    @tf.autograph.experimental.do_not_convert
+    def _train_once(self, experience, weights):
+        strategy = self._strategy
+        if strategy.num_replicas_in_sync == 1:
+            return self._train_replica(experience, weights)
+        parts = self._split((experience, weights))
+        loss, td_error = strategy.run(self._train_replica, parts)
+        loss = strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+        return loss, tf.concat(strategy.experimental_local_results(td_error), axis=0)
+
+    def _train_replica(self, experience, weights):
+        info = self._agent.train(experience, weights=weights)
+        td_error = getattr(info.extra, "td_error", None)
+        self._gives_td_error = td_error is not None
+        return info.loss, tf.zeros_like(weights) if td_error is None else td_error
+
+    def _split(self, batch):
+        replicas = self._strategy.num_replicas_in_sync
+
+        def part(context):
+            i = context.replica_id_in_sync_group
+            return tf.nest.map_structure(lambda x: tf.split(x, replicas)[i], batch)
+
+        return self._strategy.experimental_distribute_values_from_function(part)
+
+    def _check_finite(self, loss: np.ndarray) -> None:
+        for k, is_finite in enumerate(np.isfinite(loss)):
+            self._bad_in_a_row = 0 if is_finite else self._bad_in_a_row + 1
+            if is_finite:
+                continue
+            self.bad_steps += 1
+            step = int(self._agent.train_step_counter.numpy()) - len(loss) + k + 1
+            logging.warning("the loss of learner step %d is %s", step, loss[k])
+            if self._bad_in_a_row >= self._max_bad_steps:
+                raise DivergedError(
+                    f"training diverged: the loss was not finite for {self._bad_in_a_row} learner "
+                    f"steps in a row, the last being step {step}; the last good checkpoint is "
+                    "kept. Look at the learning rate, the gradient clipping and the rewards"
+                )
+
+
+def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
+    """Raises ConfigurationError if the replicas cannot have equal parts of a batch."""
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise ConfigurationError(
+            f"a batch of {batch_size} cannot be split over {replicas} replicas; use a multiple"
+        )

@@ -1,0 +1,95 @@
+"""numpy arrays to and from `Tensor` messages: raw little-endian bytes, nothing pickled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfdrl.rpc import tensor_pb2
+
+#: Element types that may travel; anything else (objects, strings, dates) is refused.
+DTYPES = {
+    name: np.dtype(name).newbyteorder("<")
+    for name in (
+        *("bool", "float16", "float32", "float64"),
+        *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    )
+}
+MAX_RANK = 8
+
+
+class MessageError(ValueError):
+    """A message that makes no sense; the text says what was wrong and what would be right."""
+
+
+def encode(array: np.ndarray, name: str = "tensor") -> tensor_pb2.Tensor:
+    """The message of `array`, of any layout and byte order. Copies the data.
+
+    Raises MessageError for a dtype outside `DTYPES` or more than `MAX_RANK` dimensions.
+    """
+    array = np.asarray(array)
+    dtype = DTYPES.get(array.dtype.name)
+    if dtype is None:
+        raise MessageError(_unknown_dtype(name, array.dtype.name))
+    if array.ndim > MAX_RANK:
+        raise MessageError(f"{name} has {array.ndim} dimensions; at most {MAX_RANK} may travel")
+    return tensor_pb2.Tensor(
+        dtype=array.dtype.name,
+        shape=array.shape,
+        data=array.astype(dtype, copy=False).tobytes(),
+    )
+
+
+def decode(
+    message: tensor_pb2.Tensor,
+    name: str = "tensor",
+    *,
+    dtype: np.dtype | None = None,
+    shape: Sequence[int | None] | None = None,
+) -> np.ndarray:
+    """The array of `message`: a read-only view of its bytes.
+
+    Args:
+      message: as received, from anybody.
+      name: what to call it in an error.
+      dtype: the only element type accepted, if given.
+      shape: the only shape accepted, if given; None stands for any size.
+
+    Raises MessageError before it looks at the data if dtype, rank, a size, the number of bytes
+    or the expected dtype and shape do not fit.
+    """
+    stored = DTYPES.get(message.dtype)
+    if stored is None:
+        raise MessageError(_unknown_dtype(name, message.dtype))
+    if dtype is not None and stored != np.dtype(dtype):
+        raise MessageError(f"{name} is {message.dtype}; expected {np.dtype(dtype).name}")
+    if len(message.shape) > MAX_RANK:
+        raise MessageError(f"{name} has {len(message.shape)} dimensions; at most {MAX_RANK}")
+    sizes = tuple(message.shape)
+    if min(sizes, default=0) < 0:
+        raise MessageError(f"{name} has shape {sizes}; sizes must not be negative")
+    if shape is not None and not _fits(sizes, shape):
+        expected = tuple("any" if size is None else size for size in shape)
+        raise MessageError(f"{name} has shape {sizes}; expected {expected}")
+    data = message.data
+    expected_bytes = math.prod(sizes) * stored.itemsize
+    if len(data) != expected_bytes:
+        raise MessageError(
+            f"{name} has {len(data)} bytes; shape {sizes} of {message.dtype} takes {expected_bytes}"
+        )
+    # Any other byte in a boolean array makes numpy's own operations disagree with each other.
+    if stored.kind == "b" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
+        raise MessageError(f"{name} is bool; its bytes must be 0 or 1")
+    return np.frombuffer(data, stored).reshape(sizes)
+
+
+def _fits(sizes: Sequence[int], expected: Sequence[int | None]) -> bool:
+    return len(sizes) == len(expected) and all(
+        want is None or size == want for size, want in zip(sizes, expected)
+    )
+
+
+def _unknown_dtype(name: str, dtype: str) -> str:
+    return f"{name} has dtype {dtype[:40]!r}; possible are: {', '.join(DTYPES)}"

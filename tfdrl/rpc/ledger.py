@@ -1,0 +1,157 @@
+"""Counts what roles report, each thing once however often it is reported."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.rpc import training_pb2
+from tfdrl.rpc.training_messages import Evaluation, RoleStatus, evaluation_from_message
+from tfdrl.types import Episodes
+
+#: Processes ever started, over the whole experiment; bounds what strangers can make us keep.
+MAX_RUNS = 1 << 16
+#: Kept until the learner takes them; beyond it the oldest go.
+MAX_PENDING_EPISODES = 1 << 20
+MAX_PENDING_EVALUATIONS = 1 << 12
+
+
+class RunKey(NamedTuple):
+    """One life of one process."""
+
+    role: str
+    task: int
+    run_id: int
+
+
+class TooManyRunsError(Exception):
+    """More processes than `MAX_RUNS` have reported."""
+
+
+@dataclasses.dataclass
+class _Run:
+    """What is known of one life of one process: both counters are cumulative."""
+
+    frames: int = 0
+    episodes: int = 0
+    evaluation: Evaluation | None = None
+
+
+class _LastReport(NamedTuple):
+    run_id: int
+    time_secs: float
+    metrics: dict[str, float]
+
+
+class Ledger:
+    """Counters of all roles and runs. Not thread-safe: its owner holds a lock.
+
+    frames() = sum over (role, task, run_id) of the largest count that it reported. So a report
+    that comes twice, late or out of order changes nothing, and a restarted process, which has a
+    new run_id and counts from 0, adds to what its predecessors did.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[RunKey, _Run] = {}
+        self._frames = 0
+        self._last_reports: dict[tuple[str, int], _LastReport] = {}
+        self._episodes: list[np.ndarray] = []  # <float64>[2, k] each: returns, lengths
+        self._num_episodes = 0
+        self._evaluations: collections.deque = collections.deque(maxlen=MAX_PENDING_EVALUATIONS)
+        self.last_evaluation: Evaluation | None = None
+
+    def record(self, request: training_pb2.ReportRequest) -> None:
+        """Counts a report that `check_report` found sound.
+
+        Raises TooManyRunsError, with nothing changed.
+        """
+        sender = request.sender
+        key = RunKey(sender.role, sender.task, sender.run_id)
+        if key not in self._runs and len(self._runs) >= MAX_RUNS:
+            raise TooManyRunsError(f"{MAX_RUNS} processes have reported; no more can be counted")
+        run = self._runs.setdefault(key, _Run())
+        self._add_frames(run, request.frames)
+        if request.episodes.returns:
+            self._add_episodes(run, request.episodes)
+        if request.HasField("evaluation"):
+            self._add_evaluation(run, evaluation_from_message(request.evaluation))
+        process = (sender.role, sender.task)
+        metrics = dict(request.metrics)
+        if not metrics and process in self._last_reports:
+            metrics = self._last_reports[process].metrics
+        self._last_reports[process] = _LastReport(sender.run_id, time.monotonic(), metrics)
+
+    def frames(self) -> int:
+        """Environment frames over all roles and runs."""
+        return self._frames
+
+    def take_episodes(self) -> Episodes:
+        """Episodes reported since the last call."""
+        taken, self._episodes, self._num_episodes = self._episodes, [], 0
+        returns, lengths = np.concatenate([np.zeros((2, 0)), *taken], axis=1)
+        return Episodes(returns.astype(np.float32), lengths.astype(np.int64))
+
+    def take_evaluations(self) -> list[Evaluation]:
+        """Evaluations reported since the last call, in the order they came."""
+        taken = list(self._evaluations)
+        self._evaluations.clear()
+        return taken
+
+    def roles(self) -> list[RoleStatus]:
+        """The last report of each process that ever reported to this ledger, sorted."""
+        now_secs = time.monotonic()
+        return [
+            RoleStatus(role, task, last.run_id, now_secs - last.time_secs, dict(last.metrics))
+            for (role, task), last in sorted(self._last_reports.items())
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """The counters, as JSON can hold them."""
+        return {"runs": [[*key, run.frames, run.episodes] for key, run in self._runs.items()]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes the counters of `state()`; of a run known to both, the larger ones.
+
+        Raises ConfigurationError, with nothing changed, if `state` is not such a state.
+        """
+        try:
+            runs = {
+                RunKey(str(role), int(task), int(run_id)): (int(frames), int(episodes))
+                for role, task, run_id, frames, episodes in state["runs"]
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                "the counters of the checkpoint cannot be read "
+                f"({type(error).__name__}: {error}); expected what TrainingServer.state() returned"
+            ) from None
+        for key, (frames, episodes) in runs.items():
+            run = self._runs.setdefault(key, _Run())
+            self._add_frames(run, frames)
+            run.episodes = max(run.episodes, episodes)
+
+    def _add_frames(self, run: _Run, frames: int) -> None:
+        self._frames += max(0, frames - run.frames)
+        run.frames = max(run.frames, frames)
+
+    def _add_episodes(self, run: _Run, episodes: training_pb2.Episodes) -> None:
+        # Those that an earlier report brought, whose answer the sender never saw.
+        known = max(0, run.episodes - episodes.first)
+        run.episodes = max(run.episodes, episodes.first + len(episodes.returns))
+        if known >= len(episodes.returns):
+            return
+        added = np.array([episodes.returns, episodes.length_frames], np.float64)[:, known:]
+        self._episodes.append(added)
+        self._num_episodes += added.shape[1]
+        while self._num_episodes > MAX_PENDING_EPISODES:
+            self._num_episodes -= self._episodes.pop(0).shape[1]
+
+    def _add_evaluation(self, run: _Run, evaluation: Evaluation) -> None:
+        if evaluation == run.evaluation:
+            return
+        run.evaluation = self.last_evaluation = evaluation
+        self._evaluations.append(evaluation)

@@ -1,0 +1,254 @@
+"""The learner's side: publishes parameters, counts reports, tells roles when to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.rpc import codec, connection, serving, training_pb2
+from tfdrl.rpc import training_messages as messages
+from tfdrl.rpc.ledger import Ledger, TooManyRunsError
+from tfdrl.rpc.training_messages import Evaluation
+from tfdrl.topology import Address
+from tfdrl.types import Episodes
+
+#: Handlers compute little; a few threads answer hundreds of roles.
+_THREADS = 8
+#: gRPC carries a refusal's text in a header of 8 KB.
+_MAX_SHOWN_CHARACTERS = 1000
+
+
+class TrainingServer:
+    """Serves the `Training` service of training.proto. All methods are thread-safe.
+
+    Attributes:
+      address: where it listens, with the real port.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        experiment: str,
+        specs: str = "",
+        *,
+        max_message_bytes: int = connection.DEFAULT_MAX_MESSAGE_BYTES,
+        max_concurrent_rpcs: int = 256,
+    ):
+        """Starts to listen.
+
+        Args:
+          address: host and port; port 0 picks a free one. Nothing listens on other hosts.
+          experiment: digest of the configuration; requests of others are refused.
+          specs: text of the specs; compared with that of a role that joins and has one.
+          max_message_bytes: bound of one parameter set.
+          max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED; clients try again.
+
+        Raises ConfigurationError if the port is in use or a bound is out of range.
+        """
+        self._max_message_bytes = max_message_bytes
+        self._experiment = experiment
+        self._specs = specs
+        self._lock = threading.Lock()
+        self._ledger = Ledger()
+        self._version = messages.NO_VERSION
+        self._parameters = b""  # a serialised ParametersReply, the same for every caller
+        self._learner_step = 0
+        self._metrics: dict[str, float] = {}
+        self._stop_reason: str | None = None
+        self._server = serving.Server(
+            address,
+            messages.SERVICE,
+            self._handlers(),
+            threads=_THREADS,
+            max_concurrent_rpcs=max_concurrent_rpcs,
+            max_receive_bytes=messages.MAX_REQUEST_BYTES,
+            max_send_bytes=max_message_bytes,
+        )
+        self.address = self._server.address
+
+    def publish(self, version: int, tensors: Sequence[np.ndarray]) -> None:
+        """Makes `tensors` the parameters that roles get from now on.
+
+        Copies and serialises once, however many roles pull; a pull gets all of the old set or
+        all of the new one.
+
+        Raises ValueError if `version` does not grow, ConfigurationError if the set is larger
+        than max_message_bytes or holds a dtype that cannot travel.
+        """
+        arrays = [np.asarray(tensor) for tensor in tensors]
+        self._check_size(sum(array.nbytes for array in arrays))
+        reply = training_pb2.ParametersReply(modified=True, version=version)
+        try:
+            for i, array in enumerate(arrays):
+                reply.tensors.append(codec.encode(array, f"parameter {i}"))
+        except codec.MessageError as error:
+            raise ConfigurationError(f"parameters cannot be published: {error}") from None
+        serialised = reply.SerializeToString()
+        self._check_size(len(serialised))
+        with self._lock:
+            if version <= self._version:
+                raise ValueError(f"version {version} does not follow version {self._version}")
+            self._version, self._parameters = version, serialised
+
+    def take_evaluations(self) -> list[Evaluation]:
+        """Evaluations reported since the last call."""
+        with self._lock:
+            return self._ledger.take_evaluations()
+
+    def take_episodes(self) -> Episodes:
+        """Training episodes reported since the last call: returns and lengths in frames."""
+        with self._lock:
+            return self._ledger.take_episodes()
+
+    def frames(self) -> int:
+        """Environment frames of training, over all roles and runs."""
+        with self._lock:
+            return self._ledger.frames()
+
+    def set_status(self, learner_step: int, metrics: Mapping[str, float]) -> None:
+        """Sets what Status says of the learner itself."""
+        learner_step = int(learner_step)
+        metrics = {name: float(value) for name, value in metrics.items()}
+        with self._lock:
+            self._learner_step, self._metrics = learner_step, metrics
+
+    def role_metrics(self) -> dict[tuple[str, int], tuple[float, dict[str, float]]]:
+        """By role and task: seconds since its last report, and its metrics."""
+        with self._lock:
+            roles = self._ledger.roles()
+        return {(r.role, r.task): (r.seconds_since_report, r.metrics) for r in roles}
+
+    def finish(self, reason: str) -> None:
+        """From now on every report is answered with stop and `reason`; the first call counts."""
+        with self._lock:
+            if self._stop_reason is None:
+                self._stop_reason = reason
+
+    def state(self) -> dict[str, Any]:
+        """The counters, for the checkpoint: JSON can hold it."""
+        with self._lock:
+            return self._ledger.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes the counters of `state()`: a role that kept its run_id goes on counting.
+
+        Raises ConfigurationError if `state` is not such a state.
+        """
+        with self._lock:
+            self._ledger.restore(state)
+
+    def close(self, grace_secs: float = 1.0) -> None:
+        """Stops listening; calls in progress have `grace_secs` to end. May be called twice."""
+        self._server.close(grace_secs)
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._max_message_bytes:
+            raise ConfigurationError(
+                f"parameters of {size_bytes} bytes cannot be published: "
+                f"max_message_bytes is {self._max_message_bytes}"
+            )
+
+    def _handlers(self) -> serving.Handlers:
+        return {
+            "Join": serving.unary(self._join, training_pb2.JoinRequest),
+            "GetParameters": serving.unary(self._get_parameters, training_pb2.ParametersRequest),
+            "Report": serving.unary(self._report, training_pb2.ReportRequest),
+            "Status": serving.unary(self._status, training_pb2.StatusRequest),
+        }
+
+    def _join(self, request: training_pb2.JoinRequest) -> bytes:
+        if request.protocol_version != messages.PROTOCOL_VERSION:
+            raise _mismatch(
+                "protocol version",
+                request.protocol_version,
+                messages.PROTOCOL_VERSION,
+                "install the same version of tfdrl",
+            )
+        self._check_experiment(request.sender)
+        if request.specs and self._specs and request.specs != self._specs:
+            raise _mismatch(
+                "specs",
+                *_difference(request.specs, self._specs),
+                "give every role the same environment and network",
+            )
+        with self._lock:
+            version = self._version
+        return training_pb2.JoinReply(
+            experiment=self._experiment, version=version
+        ).SerializeToString()
+
+    def _get_parameters(self, request: training_pb2.ParametersRequest) -> bytes:
+        self._check_experiment(request.sender)
+        with self._lock:
+            version, parameters = self._version, self._parameters
+        # Not "newer than": after a restart from a checkpoint the learner's versions are smaller
+        # than those its roles have, and the roles must get them.
+        if version in (messages.NO_VERSION, request.have_version):
+            return training_pb2.ParametersReply(version=version).SerializeToString()
+        return parameters
+
+    def _report(self, request: training_pb2.ReportRequest) -> bytes:
+        self._check_experiment(request.sender)
+        messages.check_report(request)
+        with self._lock:
+            try:
+                self._ledger.record(request)
+            except TooManyRunsError as error:
+                raise serving.RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from None
+            frames, reason = self._ledger.frames(), self._stop_reason
+        return training_pb2.ReportReply(
+            stop=reason is not None, reason=reason or "", frames=frames
+        ).SerializeToString()
+
+    def _status(self, request: training_pb2.StatusRequest) -> bytes:
+        if request.sender.experiment:
+            self._check_experiment(request.sender)
+        with self._lock:
+            reply = training_pb2.StatusReply(
+                experiment=self._experiment,
+                learner_step=self._learner_step,
+                frames=self._ledger.frames(),
+                version=self._version,
+                metrics=self._metrics,
+                finished=self._stop_reason is not None,
+                reason=self._stop_reason or "",
+            )
+            evaluation, roles = self._ledger.last_evaluation, self._ledger.roles()
+        reply.roles.extend(training_pb2.RoleStatus(**role._asdict()) for role in roles)
+        if evaluation is not None:
+            reply.evaluation.CopyFrom(messages.evaluation_to_message(evaluation))
+        return reply.SerializeToString()
+
+    def _check_experiment(self, sender: training_pb2.Sender) -> None:
+        if sender.experiment != self._experiment:
+            raise _mismatch(
+                "experiment",
+                sender.experiment[:_MAX_SHOWN_CHARACTERS],
+                self._experiment[:_MAX_SHOWN_CHARACTERS],
+                "start every role with the same gin file and bindings",
+            )
+
+
+def _mismatch(what: str, theirs: object, ours: object, cure: str) -> serving.RefusedError:
+    return serving.RefusedError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"{what} mismatch: yours is {theirs!r}, the learner's is {ours!r}; {cure}",
+    )
+
+
+def _difference(theirs: str, ours: str) -> tuple[str, str]:
+    """Both texts, or, of long ones, what follows from the first difference."""
+    if max(len(theirs), len(ours)) <= _MAX_SHOWN_CHARACTERS:
+        return theirs, ours
+    pairs = enumerate(zip(theirs, ours))
+    shorter = min(len(theirs), len(ours))
+    first = next((i for i, (a, b) in pairs if a != b), shorter)
+    # From the start of the line, so that the name of what differs is shown.
+    start = max(theirs.rfind("\n", 0, first) + 1, first - _MAX_SHOWN_CHARACTERS // 2)
+    end = start + _MAX_SHOWN_CHARACTERS
+    return theirs[start:end], ours[start:end]

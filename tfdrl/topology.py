@@ -1,0 +1,106 @@
+"""Who runs and who talks to whom, as data. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pathlib
+import threading
+from collections.abc import Callable
+
+from tfdrl.errors import ConfigurationError
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where a role listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, flag: str = "address") -> Address:
+        """Reads "host:port". Raises ConfigurationError that names `flag`."""
+        host, colon, port = text.rpartition(":")
+        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+            raise ConfigurationError(
+                f"--{flag}={text!r} is not an address; write host:port, such as localhost:8000"
+            )
+        return cls(host.strip("[]"), int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """One kind of process of a program.
+
+    Attributes:
+      name: unique in its program; the word in flags, logs and TensorBoard.
+      function: "module:name" of `function(config, context, **addresses)`; a string, so that
+        a program can be looked at without importing what its roles import.
+      replicas: how many processes; each has a task number 0..replicas-1.
+      talks_to: names of the serving roles whose address it is given as a keyword argument.
+      serves: whether it listens on an address of its own (`context.listen`).
+      essential: its death ends the run; other roles are restarted, with back-off.
+      needs_tensorflow: whether its process loads TensorFlow.
+      threads: TensorFlow threads of the process; 0 lets TensorFlow choose.
+    """
+
+    name: str
+    function: str
+    replicas: int = 1
+    talks_to: tuple[str, ...] = ()
+    serves: bool = False
+    essential: bool = False
+    needs_tensorflow: bool = True
+    threads: int = 1
+
+    def load(self) -> Callable:
+        """Imports and returns the role's function."""
+        module, _, name = self.function.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The roles of one architecture: the paper's figure as data, in the order of starting."""
+
+    name: str
+    roles: tuple[Role, ...]
+
+    def role(self, name: str) -> Role:
+        """The role of that name. Raises ConfigurationError that lists the roles there are."""
+        for role in self.roles:
+            if role.name == name:
+                return role
+        names = ", ".join(role.name for role in self.roles)
+        raise ConfigurationError(f"{self.name} has no role {name!r}; its roles are: {names}")
+
+
+@dataclasses.dataclass
+class Context:
+    """What a running role knows of its surroundings.
+
+    Attributes:
+      role: its name.
+      task: its number among its replicas.
+      replicas: how many of it there are.
+      root_dir: where the run leaves its files.
+      listen: the address it serves on, if it serves.
+      stop: set when the role should finish (signal, or end of training).
+      experiment: digest of the configuration; two roles of one run have the same.
+    """
+
+    role: str
+    task: int
+    replicas: int
+    root_dir: pathlib.Path
+    listen: Address | None = None
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    experiment: str = ""

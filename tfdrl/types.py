@@ -1,0 +1,86 @@
+"""The data that crosses a boundary: shapes and time pairing, stated once.
+
+Time pairing (TF-Agents' `Trajectory` pairing, everywhere in tfdrl): index t holds
+`observation_t`, the action that answered it, and the reward, discount and
+`next_step_type` that followed. An episode ends with a LAST step, whose successor is
+FIRST (next-step auto-reset, as Gymnasium 1.x does): the action given at a LAST step
+is ignored. Termination has discount 0; truncation keeps discount 1 and bootstraps
+from the true last observation, which the LAST step carries.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+#: Values of `TimeSteps.step_type`, the same as `tf_agents.trajectories.StepType`.
+FIRST, MID, LAST = 0, 1, 2
+
+#: An array, or a dict / tuple of nests.
+Nest = Any
+
+
+class ArraySpec(NamedTuple):
+    """Shape, dtype and inclusive bounds of one array, without a batch dimension."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    minimum: Any = None  # scalar or array broadcastable to `shape`; None: unbounded
+    maximum: Any = None
+    name: str = ""
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether the values are bounded integers (an action that counts)."""
+        return np.issubdtype(self.dtype, np.integer) and self.maximum is not None
+
+    @property
+    def num_values(self) -> int:
+        """How many values a scalar bounded integer takes."""
+        return int(np.max(self.maximum)) - int(np.min(self.minimum)) + 1
+
+
+class TimeSteps(NamedTuple):
+    """One time step of N environments.
+
+    step_type    <int32>[N]      FIRST, MID or LAST
+    reward       <float32>[N]    of the transition that led here; 0 at FIRST
+    discount     <float32>[N]    0 after a termination, else 1
+    observation  nest of [N, ...]
+    """
+
+    step_type: np.ndarray
+    reward: np.ndarray
+    discount: np.ndarray
+    observation: Nest
+
+
+class Episodes(NamedTuple):
+    """Episodes that ended, in raw (unclipped, whole-game) rewards.
+
+    returns        <float32>[k]  undiscounted sum of raw rewards
+    length_frames  <int64>[k]    length in environment frames
+    """
+
+    returns: np.ndarray
+    length_frames: np.ndarray
+
+
+class Transitions(NamedTuple):
+    """A batch of k n-step transitions (Ape-X, section 3, "n-step transition").
+
+    observation       nest of [k, ...]   s_t
+    action            nest of [k, ...]   a_t
+    n_step_return     <float32>[k]       sum of gamma^i r_{t+i+1} over the window
+    discount          <float32>[k]       gamma^(m-1) for a window of m <= n steps, 0 if the
+                                         episode terminated in it. TF-Agents' convention: the
+                                         agent multiplies the last factor of gamma.
+    next_observation  nest of [k, ...]   s_{t+m}
+    """
+
+    observation: Nest
+    action: Nest
+    n_step_return: np.ndarray
+    discount: np.ndarray
+    next_observation: Nest
