@@ -16,7 +16,7 @@ from tfdrl.topology import Program, Role
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class tiny:  # noqa: N801
+class tiny:
     """What each role does: a key of `_BEHAVIOURS`."""
 
     replay: str = "wait"
@@ -52,7 +52,7 @@ class tiny:  # noqa: N801
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class tiny_without_environment(tiny):  # noqa: N801
+class tiny_without_environment(tiny):
     """Its environment does not exist."""
 
     def environment(self, num_envs, training, seed):
@@ -112,10 +112,11 @@ def _serve(context):
     from tfdrl.rpc.training_server import TrainingServer
 
     server = TrainingServer(context.listen, experiment=context.experiment)
+    server.set_status(5, {"learner/waiting_share": 1.0})
     try:
         context.stop.wait()
     finally:
-        server.stop()
+        server.close()
 
 
 def _when_all_are_up(context):

@@ -56,6 +56,7 @@ class Apex:
         the replay: only at the end.
       max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
       evaluation_environments: environments that the evaluator steps together.
+      evaluation_period_secs: from the start of one evaluation to the next, at least.
       timeout_secs: how long a role waits for one that does not answer.
       learner_threads, actor_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
     """
@@ -81,6 +82,7 @@ class Apex:
     replay_checkpoint_period_secs: float = 600.0
     max_bad_steps: int = 1
     evaluation_environments: int = 100
+    evaluation_period_secs: float = 10.0
     timeout_secs: float = 120.0
     learner_threads: int = 0
     actor_threads: int = 1

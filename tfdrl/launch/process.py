@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import pathlib
 import select
 import signal
 import sys
@@ -64,7 +65,15 @@ def die_with_launcher() -> None:
 def is_orphan() -> bool:
     """Whether a launcher started this process and is no longer its parent."""
     launcher = os.environ.get(LAUNCHER_VARIABLE)
-    return bool(launcher) and os.getppid() != int(launcher)
+    if not launcher:
+        return False
+    if os.getppid() != int(launcher):
+        return True
+    # Its main thread dies first, and tells us so, while other threads still keep the process.
+    with contextlib.suppress(OSError):
+        stat = pathlib.Path(f"/proc/{launcher}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] in ("Z", "X")
+    return False
 
 
 def stop_on_signals(stop: threading.Event) -> None:
@@ -100,18 +109,11 @@ def _watch(read_end: int, stop: threading.Event) -> None:
             received += sum(number in _SIGNALS for number in os.read(read_end, 64))
         elif is_orphan():
             print("the launcher died and this role did not stop in time", file=sys.stderr)
-            _kill_own_group()
+            leave(EXIT_FAILED)
         if received:
             stop.set()
         if received > 1:
             leave(EXIT_FAILED)
-
-
-def _kill_own_group() -> None:
-    sys.stderr.flush()
-    if os.getpgrp() == os.getpid():  # started in a group of its own: nobody else is hit
-        os.killpg(0, signal.SIGKILL)
-    os._exit(EXIT_FAILED)
 
 
 def leave(exit_code: int) -> None:
@@ -125,4 +127,7 @@ def leave(exit_code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a closed pipe must not change the exit code
             stream.flush()
+    # The launcher kills what a role leaves behind; without it the role must, itself included.
+    if is_orphan() and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(exit_code)

@@ -121,7 +121,7 @@ def waiting(snapshot: Snapshot) -> str:
 def _processes(crews: Sequence[Crew], restarts: int) -> str:
     parts = [f"{crew.role.name} {crew.alive}/{crew.role.replicas}" for crew in crews]
     if restarts:
-        parts.append(_count("restart", restarts))
+        parts.append(f"{restarts} restart{'s' if restarts > 1 else ''}")
     return ", ".join(parts)
 
 

@@ -61,6 +61,8 @@ def evaluate_until_stopped(
         metrics.write(version, {"evaluation/return": evaluation.mean})
         _report(link, evaluation, context)
         link.report(0, {"evaluation/seconds": evaluation.seconds}, no_episodes())
+        rest_secs = config.evaluation_period_secs - (time.monotonic() - start_secs)
+        context.stop.wait(max(rest_secs, 0.0))
         link.wait_for_newer(period_secs=0.2)
     link.close()
     environment.close()

@@ -40,11 +40,14 @@ class LearnerSession:
       objects: more trackables to checkpoint, by name.
       publish_period_steps: learner steps between publications.
       checkpoint_period_secs: seconds between checkpoints.
+      before_checkpoint: called before a checkpoint is written; its result, JSON-able, is part of
+        the checkpoint and comes back as `restored_state`.
 
     Attributes:
       service: the TrainingServer.
       step: learner steps done.
       restored: whether a checkpoint was found.
+      restored_state: what `before_checkpoint` had returned then.
 
     Raises:
       ConfigurationError: another learner holds root_dir, or the port is in use.
@@ -60,12 +63,15 @@ class LearnerSession:
         objects: Mapping[str, Any],
         publish_period_steps: int,
         checkpoint_period_secs: float,
+        before_checkpoint: Callable[[], Mapping[str, Any]] | None = None,
     ):
         self._lock = lock(context.root_dir, "learner")
         self._experiment, self._context, self._agent = experiment, context, agent
         self._root = pathlib.Path(context.root_dir)
         self._checkpoints = Checkpoints(self._root / "checkpoints", {"agent": agent, **objects})
+        self._before_checkpoint = before_checkpoint
         self.restored = self._checkpoints.restore() is not None
+        self.restored_state = self._checkpoints.counters.values.get("state")
         counters = self._checkpoints.counters.values
         self.step = int(agent.train_step_counter.numpy())
         self._trained_secs = counters.get("training_secs", 0.0)
@@ -157,7 +163,16 @@ class LearnerSession:
 
     def checkpoint(self) -> bool:
         """Writes a checkpoint now; False, with a warning, where it cannot be written."""
-        return self._checkpoints.save(self.step, self._counters())
+        try:
+            state = self._before_checkpoint() if self._before_checkpoint else None
+        except OSError as error:
+            logging.error("THE REPLAY COULD NOT BE WRITTEN (%s); training goes on", error)
+            return False
+        return self._checkpoints.save(self.step, {**self._counters(), "state": state})
+
+    def restore_objects(self) -> None:
+        """Restores once more what the checkpoint held, undoing what was done since."""
+        self._checkpoints.restore()
 
     def close(self, failed: bool = False) -> None:
         """Ends the run: tells the roles, writes the last checkpoint and result.json.

@@ -16,7 +16,6 @@ from tfdrl.parts.replay_tables import TABLE
 from tfdrl.parts.transitions import Block
 from tfdrl.topology import Address
 
-
 #: Items between two flushes, and how many may stay unconfirmed: two such groups are under way, so
 #: that sending overlaps with acting, and memory is bounded. Reverb warns above 50.
 _FLUSH_ITEMS = 24

@@ -71,8 +71,7 @@ def decode(
     if min(sizes, default=0) < 0:
         raise MessageError(f"{name} has shape {sizes}; sizes must not be negative")
     if shape is not None and not _fits(sizes, shape):
-        expected = tuple("any" if size is None else size for size in shape)
-        raise MessageError(f"{name} has shape {sizes}; expected {expected}")
+        raise MessageError(f"{name} has shape {sizes}; expected {tuple(shape)} (None: any)")
     data = message.data
     expected_bytes = math.prod(sizes) * stored.itemsize
     if len(data) != expected_bytes:

@@ -33,6 +33,18 @@ class Server:
 
     Attributes:
       address: where it listens, with the real port.
+
+    Args:
+      address: host and port; port 0 picks a free one.
+      service: full name, such as "tfdrl.v1.Training".
+      handlers: by method name.
+      threads: size of the pool that runs the handlers.
+      max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED at once.
+      max_receive_bytes: bound of one request.
+      max_send_bytes: bound of one reply.
+
+    Raises ConfigurationError if the port is in use, the host is not this machine's, or a
+    bound is out of range.
     """
 
     def __init__(
@@ -46,20 +58,7 @@ class Server:
         max_receive_bytes: int,
         max_send_bytes: int,
     ):
-        """Starts to listen.
-
-        Args:
-          address: host and port; port 0 picks a free one.
-          service: full name, such as "tfdrl.v1.Training".
-          handlers: by method name.
-          threads: size of the pool that runs the handlers.
-          max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED at once.
-          max_receive_bytes: bound of one request.
-          max_send_bytes: bound of one reply.
-
-        Raises ConfigurationError if the port is in use, the host is not this machine's, or a
-        bound is out of range.
-        """
+        """Starts to listen."""
         for name, value in (("threads", threads), ("max_concurrent_rpcs", max_concurrent_rpcs)):
             if value < 1:
                 raise ConfigurationError(f"{name}={value}; it must be at least 1")

@@ -29,6 +29,15 @@ class TrainingClient:
     Every call has a deadline. UnavailableError means: try again later (the same client finds a
     learner that was restarted on its port). ConfigurationError means: never.
     Thread-safe, but report episodes from one thread only.
+
+    Args:
+      address: where the learner listens.
+      experiment: digest of the configuration. Empty: only `status` will be answered.
+      role: the role's name, such as "actor".
+      task: its number among its replicas.
+      run_id: random number of this start of the process, below 2**64.
+      specs: text of the specs; empty if the role has none to compare.
+      max_message_bytes: bound of one parameter set.
     """
 
     def __init__(
@@ -42,17 +51,7 @@ class TrainingClient:
         specs: str = "",
         max_message_bytes: int = connection.DEFAULT_MAX_MESSAGE_BYTES,
     ):
-        """Connects with the first call.
-
-        Args:
-          address: where the learner listens.
-          experiment: digest of the configuration. Empty: only `status` will be answered.
-          role: the role's name, such as "actor".
-          task: its number among its replicas.
-          run_id: random number of this start of the process, below 2**64.
-          specs: text of the specs; empty if the role has none to compare.
-          max_message_bytes: bound of one parameter set.
-        """
+        """Connects with the first call."""
         if task < 0 or not 0 <= run_id < 1 << 64:
             raise ConfigurationError(
                 f"task={task}, run_id={run_id}: a task counts from 0, a run_id is below 2**64"

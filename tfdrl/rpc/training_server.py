@@ -28,6 +28,15 @@ class TrainingServer:
 
     Attributes:
       address: where it listens, with the real port.
+
+    Args:
+      address: host and port; port 0 picks a free one. Nothing listens on other hosts.
+      experiment: digest of the configuration; requests of others are refused.
+      specs: text of the specs; compared with that of a role that joins and has one.
+      max_message_bytes: bound of one parameter set.
+      max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED; clients try again.
+
+    Raises ConfigurationError if the port is in use or a bound is out of range.
     """
 
     def __init__(
@@ -39,17 +48,7 @@ class TrainingServer:
         max_message_bytes: int = connection.DEFAULT_MAX_MESSAGE_BYTES,
         max_concurrent_rpcs: int = 256,
     ):
-        """Starts to listen.
-
-        Args:
-          address: host and port; port 0 picks a free one. Nothing listens on other hosts.
-          experiment: digest of the configuration; requests of others are refused.
-          specs: text of the specs; compared with that of a role that joins and has one.
-          max_message_bytes: bound of one parameter set.
-          max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED; clients try again.
-
-        Raises ConfigurationError if the port is in use or a bound is out of range.
-        """
+        """Starts to listen."""
         self._max_message_bytes = max_message_bytes
         self._experiment = experiment
         self._specs = specs

@@ -1,0 +1,195 @@
+"""Locks, the run's directory, progress and summary."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.launch import curves, progress, run_directory, summary
+from tfdrl.launch.status import Snapshot, Tracker
+from tfdrl.parts.locks import lock
+from tfdrl.rpc.training_messages import Evaluation, RoleStatus, Status
+from tfdrl.topology import Role
+
+_EVALUATION = Evaluation(3, 1000, 432.1, 430.0, 5.25, 100.0, 500.0, 100, 2.0)
+
+
+def _status(step=100, frames=2000, evaluation=None, metrics=None, roles=()):
+    return Status("x", step, frames, 1, metrics or {}, list(roles), evaluation, False, "")
+
+
+def test_lock_names_its_holder_and_dies_with_it(tmp_path):
+    code = (
+        "import sys, time; from tfdrl.parts.locks import lock\n"
+        "held = lock(sys.argv[1], 'learner'); print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ConfigurationError, match=f"another learner: process {holder.pid} on "):
+        lock(tmp_path, "learner")
+    lock(tmp_path, "launcher").release()  # another name is another lock
+    holder.kill()
+    with lock(tmp_path, "learner", wait_secs=5.0):
+        assert f"process {os.getpid()} on" in (tmp_path / "learner.lock").read_text()
+    holder.wait()
+
+
+def test_forked_child_does_not_keep_the_lock(tmp_path):
+    context = multiprocessing.get_context("fork")
+    held = lock(tmp_path, "learner")
+    child = context.Process(target=time.sleep, args=(30,))
+    child.start()
+    held.release()
+    lock(tmp_path, "learner", wait_secs=2.0).release()
+    child.kill()
+    child.join()
+
+
+def test_fresh_directories_differ(tmp_path):
+    first = run_directory.fresh(["apex/cartpole.gin"], tmp_path)
+    assert first.parent == tmp_path / "apex-cartpole"
+    first.mkdir(parents=True)
+    assert run_directory.fresh(["/gin/apex/cartpole.gin"], tmp_path) != first
+
+
+def test_directory_that_cannot_be_written_is_a_configuration_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        run_directory.claim(tmp_path / "file" / "run")
+
+
+def test_configuration_is_kept_compared_and_replaced(tmp_path):
+    run_directory.keep_configuration(tmp_path, "a.b = 1\n")
+    run_directory.keep_configuration(tmp_path, "a.b = 1\n")
+    with pytest.raises(ConfigurationError, match=r"a\.b: 1 -> 2"):
+        run_directory.keep_configuration(tmp_path, "a.b = 2\n")
+    run_directory.keep_configuration(tmp_path, "a.b = 2\n", allow_change=True)
+    run_directory.keep_configuration(tmp_path, "a.b = 3\n", allow_change=True)
+    kept = [(tmp_path / name).read_text() for name in ("config.gin.1", "config.gin.2")]
+    assert kept == ["a.b = 1\n", "a.b = 2\n"]
+    assert (tmp_path / "config.gin").read_text() == "a.b = 3\n"
+
+
+def test_rates_are_measured_unless_reported():
+    tracker = Tracker(now_secs=0.0)
+    tracker.add(_status(step=0, frames=1000), 10.0)
+    tracker.add(_status(step=50, frames=1500), 15.0)
+    assert tracker.snapshot.frames_per_second == (1500 - 1000) / (15 - 10)
+    assert tracker.snapshot.steps_per_second == 50 / (15 - 10)
+    reported = {"learner/steps_per_second": 11.0}
+    tracker.add(_status(step=60, frames=1500, metrics=reported), 16.0)
+    assert tracker.snapshot.steps_per_second == 11.0
+
+
+def test_progress_is_a_step_or_a_frame():
+    tracker = Tracker(now_secs=0.0)
+    for now_secs, step, frames in ((1, 5, 5), (2, 5, 6), (3, 6, 6), (9, 6, 6)):
+        tracker.add(_status(step, frames), float(now_secs))
+    assert tracker.snapshot.progress_secs == 3.0
+    assert tracker.snapshot.answered_secs == 9.0
+
+
+def test_best_evaluation_is_remembered():
+    tracker = Tracker(now_secs=0.0)
+    for mean in (1.0, 7.0, 3.0):
+        tracker.add(_status(evaluation=_EVALUATION._replace(mean=mean)), 1.0)
+    assert tracker.snapshot.best.mean == 7.0
+    assert tracker.snapshot.status.evaluation.mean == 3.0
+
+
+def test_metrics_of_roles_that_have_gone_silent_do_not_count():
+    roles = [
+        RoleStatus("actor", task, 1, silent_secs, {"actor/waiting_share": share})
+        for task, silent_secs, share in ((0, 1.0, 0.1), (1, 1.0, 0.3), (2, 90.0, 0.9))
+    ]
+    snapshot = Snapshot(status=_status(roles=roles))
+    assert snapshot.metric("actor/waiting_share") == pytest.approx((0.1 + 0.3) / 2)
+    assert snapshot.metric("learner/loss") is None
+
+
+def test_line_shows_what_is_known_and_nothing_else():
+    metrics = {"learner/waiting_share": 0.04, "actor/waiting_share": 0.12, "replay/size": 5000}
+    snapshot = Snapshot(
+        status=_status(12000, 1234567, _EVALUATION, metrics),
+        answered_secs=60.0,
+        best=_EVALUATION._replace(mean=450.0),
+        frames_per_second=12345.0,
+        steps_per_second=9.5,
+    )
+    crews = [progress.Crew(Role("actor", "", replicas=8), 7)]
+    rows = progress.facts(snapshot, crews, 1, elapsed_secs=3725, now_secs=61.0, target=475.0)
+    assert progress.line(rows) == (
+        "elapsed 1:02:05 | frames 1,234,567 (12,345/s) | learner steps 12,000 (9.5/s) | "
+        "evaluation return 432.1 ± 5.2 (best 450.0, target 475.0) | replay 5,000 items | "
+        "waiting learner 4 %, actors 12 % | processes actor 7/8, 1 restart"
+    )
+
+
+def test_start_and_silence_are_said():
+    crews = [progress.Crew(Role("learner", ""), 1), progress.Crew(Role("actor", "", replicas=4), 4)]
+    before = progress.facts(Snapshot(), crews, 0, elapsed_secs=3, now_secs=3.0)
+    assert progress.line(before) == "elapsed 0:00:03 | starting learner, 4 actors"
+    silent = Snapshot(status=_status(), answered_secs=10.0)
+    rows = progress.facts(silent, crews, 0, elapsed_secs=200, now_secs=200.0)
+    assert ("WARNING", "no answer from the learner for 0:03:10") in rows
+
+
+def test_summary_comes_from_what_the_learner_wrote(tmp_path):
+    result = {
+        "reason": "solved: mean return 476.0",
+        "learner_steps": 500,
+        "frames": 90000,
+        "evaluation": {"mean": 476.0, "standard_error": 2.5, "episodes": 100},
+        "training_secs": 61.0,
+    }
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    (tmp_path / "logs").mkdir()
+    page = _page(tmp_path, time.time())
+    assert "solved: mean return 476.0 (exit code 0)" in page
+    assert "return 476.00 ± 2.50 (standard error) over 100 episodes; the target is 475.00" in page
+    assert "90,000" in page and "0:01:01" in page and str(tmp_path / "logs") in page
+    assert "tfdrl-train --root_dir=x" in page and "checkpoints" not in page
+
+
+def test_summary_does_not_show_the_result_of_an_earlier_start(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps({"reason": "solved", "frames": 77}))
+    page = _page(tmp_path, time.time() + 100)
+    assert "solved" not in page and "2,000" in page
+
+
+def _page(directory, started_at):
+    return summary.text(
+        directory,
+        reason="learner finished",
+        exit_code=0,
+        started_at=started_at,
+        snapshot=Snapshot(status=_status()),
+        target=475.0,
+        command=["tfdrl-train", "--root_dir=x"],
+    )
+
+
+def test_learning_curve_is_drawn_from_the_complete_rows(tmp_path):
+    assert curves.draw(tmp_path) is None
+    header = "seconds,frames,learner_steps,mean,standard_error,minimum,maximum,episodes"
+    rows = ["1,100,10,20.0,1.0,5,40,10", "2,200,20,30.0,1.5,5,50,10", "3,30"]
+    (tmp_path / "evaluations.csv").write_text("\n".join([header, *rows]))
+    assert [row["mean"] for row in curves.read(tmp_path)] == [20.0, 30.0]
+    pytest.importorskip("matplotlib")
+    assert curves.draw(tmp_path, 475.0).read_bytes().startswith(b"\x89PNG")
+
+
+def test_launcher_loads_without_tensorflow():
+    code = (
+        "import sys, binaries.train, binaries.actor\n"
+        "from tfdrl.launch import local, role, curves\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

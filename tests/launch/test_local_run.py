@@ -1,0 +1,251 @@
+"""Whole local runs of a program whose roles only behave, through the real binaries."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+_GIN = "import tiny_program\nexperiment.architecture = @tiny()\n"
+
+
+@pytest.fixture
+def environment():
+    path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(_REPOSITORY)])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+@pytest.fixture
+def train(tmp_path, environment):
+    """Starts tfdrl-train on `tmp_path/run`; kills everything at the end of the test."""
+    (tmp_path / "tiny.gin").write_text(_GIN)
+    started = []
+
+    def start(*arguments, **bindings):
+        command = [sys.executable, "-m", "binaries.train", f"--gin_file={tmp_path}/tiny.gin"]
+        command += [f"--gin_bindings=tiny.{name} = {value!r}" for name, value in bindings.items()]
+        command += [f"--root_dir={tmp_path}/run", *arguments]
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+    for pid in _processes(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _processes(directory):
+    """Processes whose command line names `directory`."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+            if str(directory).encode() in (path / "cmdline").read_bytes() and state != "Z":
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+def _wait_until_up(root_dir, names=("replay-0", "learner-0", "actor-0", "actor-1")):
+    _wait(lambda: all((root_dir / f"ready-{name}").exists() for name in names))
+
+
+def _wait_until_gone(directory, limit_secs, find=None):
+    deadline = time.monotonic() + limit_secs
+    while left := (find or _processes)(directory):
+        lines = [pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
+        assert time.monotonic() < deadline, f"left behind: {lines}"
+        time.sleep(0.05)
+
+
+def _wait(condition, limit_secs=20.0):
+    deadline = time.monotonic() + limit_secs
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_ctrl_c_stops_everything_in_order_and_is_a_success(train, tmp_path):
+    process = train(actor="breed")  # its actors have children
+    _wait_until_up(tmp_path / "run")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 0, output
+    assert "stopping; press Ctrl-C again to kill" in output
+    assert "told to stop" in (tmp_path / "run" / "summary.txt").read_text()
+    stopped = (tmp_path / "run" / "stopped").read_text().split()
+    assert sorted(stopped[:2]) == ["actor-0", "actor-1"] and stopped[2:] == [
+        "learner-0",
+        "replay-0",
+    ]
+    _wait_until_gone(tmp_path, 5.0)
+
+
+def test_second_ctrl_c_kills_at_once(train, tmp_path):
+    process = train(actor="hang")
+    _wait_until_up(tmp_path / "run")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 1, output
+    assert time.monotonic() - start < 5.0
+    assert not _processes(tmp_path)
+
+
+def test_killed_launcher_leaves_no_role_behind(train, tmp_path):
+    process = train(actor="breed")
+    _wait_until_up(tmp_path / "run")
+    assert len(_processes(tmp_path)) >= 5
+    process.kill()
+    _wait_until_gone(tmp_path, 10.0)
+
+
+def _roles(directory):
+    return [
+        pid
+        for pid in _processes(directory)
+        if b"--role=" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def test_killed_launcher_leaves_no_deaf_role_behind(train, tmp_path):
+    process = train(actor="hang", actors=1)
+    _wait_until_up(tmp_path / "run", ("replay-0", "learner-0", "actor-0"))
+    process.kill()
+    _wait_until_gone(tmp_path, 15.0)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "exit_code", "words"),
+    [
+        ({"replay": "die"}, 7, "replay died (exit code 7)"),
+        ({"replay": "kill_self"}, 1, "replay died (killed by SIGKILL)"),
+        ({"learner": "diverge"}, 3, "the loss was not finite 10 times in a row"),
+        ({"actor": "misconfigured"}, 2, "tfdrl actor: tiny.actor is wrong"),
+        ({"learner": "finish"}, 0, "learner finished"),
+    ],
+)
+def test_how_a_run_ends(train, tmp_path, bindings, exit_code, words):
+    process = train(**bindings)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == exit_code, output
+    assert words in output
+    if exit_code == 7:
+        lines = [line.strip() for line in output.splitlines() if " of replay" in line]
+        assert lines == [f"line {i} of replay" for i in range(5, 20)]
+    assert not _processes(tmp_path)
+
+
+def test_roles_get_the_addresses_that_were_announced(train, tmp_path):
+    output, _ = train(learner="finish").communicate(timeout=30)
+    address = output.split("1 replay at ")[1].split()[0]
+    assert (tmp_path / "run" / "ready-actor-0").read_text() == f"replay={address}"
+    assert (tmp_path / "run" / "ready-replay-0").read_text() == ""
+
+
+def test_second_launcher_is_refused_and_told_who_holds_the_directory(train, tmp_path):
+    first = train()
+    _wait_until_up(tmp_path / "run")
+    second = train()
+    output, _ = second.communicate(timeout=20)
+    assert second.returncode == 2
+    assert f"in use by another launcher: process {first.pid} on " in output
+    first.kill()
+    _wait_until_gone(tmp_path, 15.0)
+    third = train()
+    _wait(lambda: len(_roles(tmp_path)) == 4)  # the lock of the dead is no obstacle
+    third.send_signal(signal.SIGTERM)
+    assert third.wait(timeout=15) == 0
+
+
+def test_changed_settings_are_refused_unless_allowed(train, tmp_path):
+    assert train(learner="finish").wait(timeout=30) == 0
+    refused = train(learner="finish", actors=3)
+    output, _ = refused.communicate(timeout=20)
+    assert refused.returncode == 2
+    assert "tiny.actors: (not set) -> 3" in output and "--allow_config_change" in output
+    for path in (tmp_path / "run").glob("ready-*"):
+        path.unlink()
+    allowed = train("--allow_config_change", learner="finish", actors=3)
+    assert allowed.wait(timeout=30) == 0
+    assert "tiny.actors = 3" in (tmp_path / "run" / "config.gin").read_text()
+    assert "tiny.actors" not in (tmp_path / "run" / "config.gin.1").read_text()
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        ("serve", "no learner step and no environment frame (waiting: learner 100 %), for 5 s"),
+        ("wait", "the learner has not answered since its start, for 5 s"),
+    ],
+)
+def test_stuck_learner_ends_the_run(train, tmp_path, learner, words):
+    process = train("--stuck_after_secs=5", learner=learner, learner_serves=True)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1, output
+    assert words in output, output
+    assert not _processes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("binding", "words"),
+    [
+        ("tiny.actorz = 3", "did you mean actor or actors?"),
+        (
+            "experiment.architecture = @tiny_without_environment()",
+            "there is no environment NoSuchGame-v0",
+        ),
+    ],
+)
+def test_mistakes_are_found_before_any_process_starts(train, tmp_path, binding, words):
+    start = time.monotonic()
+    process = train(f"--gin_bindings={binding}")
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 2 and words in output, output
+    assert time.monotonic() - start < 5.0
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--role=actor"], "--replay is missing; actor talks to replay"),
+        (["--role=actor", "--replay=nowhere"], "unknown flag --replay"),
+        (["--role=actor", "--replya=a:1"], "did you mean --replay?"),
+        (["--role=actor", "--task=2", "--replay=a:1"], "--task=2"),
+        (["--role=actr", "--replay=a:1"], "its roles are: replay, learner, actor"),
+        (["--role=replay", "--listen=0.0.0.0:8000"], "add --insecure_network"),
+        (["--role=learner", "--replay=a:1", "--listen=127.0.0.1:8000"], "learner serves nothing"),
+        (["--role=actor", "--replay=a:1,b:2"], "has 2 addresses"),
+        ([], "--role is missing"),
+    ],
+)
+def test_role_names_the_flag_that_is_wrong(tmp_path, environment, arguments, words):
+    (tmp_path / "tiny.gin").write_text(_GIN)
+    command = [sys.executable, "-m", "tfdrl.launch.role", f"--gin_file={tmp_path}/tiny.gin"]
+    done = subprocess.run(
+        [*command, f"--root_dir={tmp_path}", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr

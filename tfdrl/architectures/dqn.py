@@ -1,0 +1,103 @@
+"""DQN (Mnih et al. 2013, 2015) in one process: act, store, sample, learn, in turn.
+
+    environment <--> policy      replay, uniform
+         |             ^          ^         |
+         +---- steps --|----------+         v  every 4th step
+                       +---- same variables: learner ----> evaluation
+
+The baseline of everything else: no second process, and the same numbers on every run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import gin
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.topology import Context, Program, Role
+
+
+@gin.configurable("dqn")
+@dataclasses.dataclass(frozen=True)
+class Dqn:
+    """Settings of DQN; the defaults are those of Mnih 2015. "Steps" are agent decisions.
+
+    Attributes:
+      environment: environment factory, such as @gym_environment or @atari_environment.
+      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
+      gamma: discount of one step, the same as the agent's.
+      n_step: steps of a full window; 1 in the paper.
+      environments: stepped together in the one process; 1 in the paper.
+      replay_capacity_steps: steps that the replay holds.
+      min_replay_steps: steps before learning starts.
+      frame_stack: k > 1 where observations are stacks of k frames, to store each frame once.
+      batch_size: transitions of one learner step.
+      update_period_steps: agent steps for each learner step; 4 is 16 Atari frames.
+      epsilon_start, epsilon_end, epsilon_decay_steps: linear schedule over agent steps.
+      evaluation_period_steps: agent steps between evaluations.
+      evaluation_environments: environments that are evaluated together.
+      checkpoint_period_steps: agent steps between checkpoints. At a checkpoint the running
+        episodes are cut off like at a time limit and new environments are made, so that a run
+        which continues from it goes on exactly as the uninterrupted one.
+      max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
+      threads: TensorFlow threads; 0: TensorFlow chooses.
+    """
+
+    environment: Callable = gin.REQUIRED
+    agent: Callable = gin.REQUIRED
+    gamma: float = 0.99
+    n_step: int = 1
+    environments: int = 1
+    replay_capacity_steps: int = 1_000_000
+    min_replay_steps: int = 50_000
+    frame_stack: int = 1
+    batch_size: int = 32
+    update_period_steps: int = 4
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.1
+    epsilon_decay_steps: int = 1_000_000
+    evaluation_period_steps: int = 250_000
+    evaluation_environments: int = 100
+    checkpoint_period_steps: int = 250_000
+    max_bad_steps: int = 1
+    threads: int = 0
+
+    def __post_init__(self):
+        for name in (
+            *("n_step", "environments", "replay_capacity_steps", "min_replay_steps", "batch_size"),
+            *("frame_stack", "update_period_steps", "evaluation_period_steps", "max_bad_steps"),
+            *("evaluation_environments", "checkpoint_period_steps"),
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"dqn.{name} = {getattr(self, name)} must be 1 or more")
+        least = self.environments * (self.n_step + 1)
+        if not least <= self.min_replay_steps <= self.replay_capacity_steps:
+            raise ConfigurationError(
+                f"dqn.min_replay_steps = {self.min_replay_steps} must be between {least} (one "
+                f"window of each environment) and replay_capacity_steps = "
+                f"{self.replay_capacity_steps}: otherwise learning would never start"
+            )
+
+    def program(self) -> Program:
+        """One process."""
+        function = f"{__name__}:learner"
+        return Program(
+            "dqn", (Role("learner", function, serves=True, essential=True, threads=self.threads),)
+        )
+
+
+def learner(experiment: Experiment, context: Context) -> None:
+    """The whole of DQN."""
+    from tfdrl.parts.one_process import OneProcess
+
+    config = experiment.architecture
+    with OneProcess(experiment, context) as run:
+        while run.session.goes_on():
+            run.act_and_store()
+            if run.replay.size_steps >= config.min_replay_steps:
+                for _ in range(run.updates_due()):
+                    run.learn(run.replay.sample(config.batch_size))
+            run.evaluate_and_checkpoint_if_due()
