@@ -50,6 +50,7 @@ class Role:
       essential: its death ends the run; other roles are restarted, with back-off.
       needs_tensorflow: whether its process loads TensorFlow.
       threads: TensorFlow threads of the process; 0 lets TensorFlow choose.
+      niceness: 0 to 19; where cores are shared, processes with a lower one go first.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Role:
     essential: bool = False
     needs_tensorflow: bool = True
     threads: int = 1
+    niceness: int = 0
 
     def load(self) -> Callable:
         """Imports and returns the role's function."""

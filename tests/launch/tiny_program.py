@@ -119,6 +119,38 @@ def _serve(context):
         server.close()
 
 
+def _native(context):
+    # pthread_join of a thread that ends when `stop` is set: C code that no signal interrupts.
+    import ctypes
+    import threading
+
+    gate = threading.Thread(target=context.stop.wait)
+    gate.start()
+    libc = ctypes.CDLL(None)
+    libc.pthread_join(ctypes.c_ulong(gate.ident), None)
+
+
+def _thread(context):
+    import threading
+
+    threading.Thread(target=lambda: time.sleep(99), daemon=False).start()
+
+
+def _fork(context):
+    import multiprocessing
+
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(99,))
+    child.start()
+    child.terminate()
+    child.join()
+    is_set = context.stop.wait(0.3)
+    print(f"child ended with {child.exitcode}; stop is set: {is_set}")
+
+
+def _raise(context):
+    raise RuntimeError("a fault of the role")
+
+
 def _when_all_are_up(context):
     while not all((context.root_dir / f"ready-{role}-0").exists() for role in ("replay", "actor")):
         time.sleep(0.02)
@@ -134,4 +166,8 @@ _BEHAVIOURS = {
     "diverge": _diverge,
     "misconfigured": _misconfigured,
     "serve": _serve,
+    "native": _native,
+    "thread": _thread,
+    "fork": _fork,
+    "raise": _raise,
 }

@@ -58,6 +58,8 @@ class Apex:
       evaluation_environments: environments that the evaluator steps together.
       evaluation_period_secs: from the start of one evaluation to the next, at least.
       timeout_secs: how long a role waits for one that does not answer.
+      actor_niceness: of actors and evaluator, 0 to 19: where they share cores with the learner,
+        they would otherwise starve it, because acting is never blocked.
       learner_threads, actor_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
     """
 
@@ -84,6 +86,7 @@ class Apex:
     evaluation_environments: int = 100
     evaluation_period_secs: float = 10.0
     timeout_secs: float = 120.0
+    actor_niceness: int = 10
     learner_threads: int = 0
     actor_threads: int = 1
 
@@ -120,8 +123,14 @@ class Apex:
                     replicas=self.actors,
                     talks_to=("replay", "learner"),
                     threads=self.actor_threads,
+                    niceness=self.actor_niceness,
                 ),
-                Role("evaluator", here + "evaluator", talks_to=("learner",)),
+                Role(
+                    "evaluator",
+                    here + "evaluator",
+                    talks_to=("learner",),
+                    niceness=self.actor_niceness,
+                ),
             ),
         )
 

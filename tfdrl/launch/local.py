@@ -166,8 +166,10 @@ class _Run:
     def _finish(self, supervisor: Supervisor, display: progress.Display, ending: Ending) -> Ending:
         self._show(supervisor, display)
         interrupts = self._interrupts.count
-        hint = "stopping; press Ctrl-C again to kill" if interrupts else "stopping the other roles"
-        display.say(f"{ending.reason}; {hint}")
+        if interrupts:
+            display.say("stopping; press Ctrl-C again to kill")
+        else:
+            display.say(f"{ending.reason}; stopping the other roles")
         if ending.details:
             display.say("its last lines:\n" + _indented(ending.details))
         unclean = supervisor.stop(lambda: self._interrupts.count > interrupts)

@@ -34,6 +34,7 @@ def silence() -> None:
     for module in ("gym", "gymnasium", "tensorflow", "keras", "tf_agents", "reverb"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=SyntaxWarning)  # of code that AutoGraph writes
     absl_logging.set_verbosity(absl_logging.ERROR)  # TF-Agents
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with contextlib.suppress(ImportError, AttributeError):
@@ -88,7 +89,12 @@ def stop_on_signals(stop: threading.Event) -> None:
     for number in _SIGNALS:
         signal.signal(number, lambda *unused: None)
     # A forked environment process must obey terminate(), and not write into our pipe.
-    os.register_at_fork(after_in_child=_restore_signals)
+    # Blocked meanwhile, or a terminate() that comes early would be lost there and stop us.
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
+        after_in_child=_restore_signals,
+    )
     watcher = threading.Thread(target=_watch, args=(read_end, stop), name="signals", daemon=True)
     watcher.start()
 
@@ -97,6 +103,7 @@ def _restore_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _watch(read_end: int, stop: threading.Event) -> None:

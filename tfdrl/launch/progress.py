@@ -178,7 +178,7 @@ class PanelDisplay:
 
     def say(self, text: str) -> None:
         """Prints a message above the panel."""
-        self._live.console.print(text, markup=False, highlight=False)
+        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Gives the terminal back. May be called twice."""

@@ -7,6 +7,7 @@ module with the role's name fixed.
 from __future__ import annotations
 
 import logging
+import os
 import pathlib
 import sys
 import traceback
@@ -66,7 +67,7 @@ def run_role(
         _check_listen(listen, insecure_network)
         if not verbose:
             process.silence()
-        _start_log(verbose)
+        _start_log()
         role, experiment, context, resolved = _configure(
             role_name, gin_files, gin_bindings, root_dir, task, listen, dict(addresses or {})
         )
@@ -115,6 +116,7 @@ def _configure(
     context = _context(program, role, task, root_dir, listen, loaded.digest)
     resolved = resolve_addresses(program, role, addresses)
     process.limit_threads(role.threads)
+    os.nice(role.niceness)
     if role.needs_tensorflow:
         configuration.load(gin_files, gin_bindings, tensorflow=True)
     return role, Experiment.from_gin(), context, resolved
@@ -198,11 +200,9 @@ def resolve_addresses(
     return resolved
 
 
-def _start_log(verbose: bool) -> None:
-    level = logging.DEBUG if verbose else logging.INFO
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
-    logging.getLogger("tfdrl").setLevel(level)
+def _start_log() -> None:
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
 
 
 def _flags(role_name: str) -> flags.FlagValues:

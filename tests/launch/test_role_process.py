@@ -1,0 +1,96 @@
+"""A role's process on its own: signals, exit codes, nothing that keeps it alive."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts one role as its binary does, and waits until its function runs."""
+    (tmp_path / "tiny.gin").write_text("import tiny_program\nexperiment.architecture = @tiny()\n")
+    path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(_REPOSITORY)])
+    started = []
+
+    def start_role(module, role, *arguments):
+        command = [sys.executable, "-m", module, f"--gin_file={tmp_path}/tiny.gin", *arguments]
+        process = subprocess.Popen(
+            [*command, f"--root_dir={tmp_path}"],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        deadline = time.monotonic() + 20
+        while not (tmp_path / f"ready-{role}-0").exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return process
+
+    yield start_role
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_lets_the_role_finish(start, tmp_path, number):
+    process = start("binaries.actor", "actor", "--replay", "localhost:8000")
+    process.send_signal(number)
+    assert process.wait(timeout=5) == 0
+    assert (tmp_path / "stopped").read_text() == "actor-0\n"
+    assert (tmp_path / "ready-actor-0").read_text() == "replay=localhost:8000"
+
+
+def test_second_signal_ends_the_process_at_once(start):
+    process = start(
+        "binaries.actor", "actor", "--replay=localhost:8000", "--gin_bindings=tiny.actor = 'hang'"
+    )
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=2) == 1
+
+
+def test_signal_is_noticed_while_native_code_blocks_the_main_thread(start):
+    process = start(
+        "binaries.actor", "actor", "--replay=localhost:8000", "--gin_bindings=tiny.actor = 'native'"
+    )
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=5) == 0
+
+
+def test_thread_that_never_ends_does_not_keep_the_process(start):
+    process = start("binaries.replay_server", "replay", "--gin_bindings=tiny.replay = 'thread'")
+    assert process.wait(timeout=5) == 0
+
+
+def test_terminated_child_of_a_role_does_not_stop_the_role(start):
+    process = start("binaries.replay_server", "replay", "--gin_bindings=tiny.replay = 'fork'")
+    output, _ = process.communicate(timeout=10)
+    assert "child ended with -15; stop is set: False" in output
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "exit_code", "words"),
+    [
+        ("raise", 1, "RuntimeError: a fault of the role"),
+        ("diverge", 3, "tfdrl replay: the loss was not finite 10 times in a row\n"),
+        ("misconfigured", 2, "tfdrl replay: tiny.actor is wrong\n"),
+    ],
+)
+def test_exit_code_and_words_of_a_failure(start, behaviour, exit_code, words):
+    binding = f"--gin_bindings=tiny.replay = {behaviour!r}"
+    output, _ = (process := start("binaries.replay_server", "replay", binding)).communicate()
+    assert process.returncode == exit_code
+    assert words in output
+    assert ("Traceback" in output) == (exit_code == 1)
