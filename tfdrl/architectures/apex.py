@@ -45,6 +45,9 @@ class Apex:
       epsilon_base, epsilon_alpha: rung i of N has epsilon base^(1 + alpha i / (N - 1)); the N
         environments of all actors are the rungs.
       actor_buffer_transitions: transitions an actor collects before it sends them.
+      actor_max_frames_per_second: slows an actor down, where actors share cores with the learner
+        and would starve it; None for full speed.
+      sampler_workers: streams by which the learner reads the replay.
       parameter_pull_period_frames: frames of an actor between two pulls.
       batch_size: transitions of one learner step.
       updates_per_call: learner steps in one call of TensorFlow; priorities and publication
@@ -74,6 +77,8 @@ class Apex:
     epsilon_base: float = 0.4
     epsilon_alpha: float = 7.0
     actor_buffer_transitions: int = 50
+    actor_max_frames_per_second: float | None = None
+    sampler_workers: int = 1
     parameter_pull_period_frames: int = 400
     batch_size: int = 512
     updates_per_call: int = 1
@@ -182,6 +187,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
             config.updates_per_call,
             config.importance_exponent,
             config.prefetch_batches,
+            config.sampler_workers,
         ),
         config.prefetch_batches,
         server,
@@ -242,7 +248,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
         config.timeout_secs,
         context.stop,
     )
-    loop = acting.ActorLoop(environment, policy, link, context)
+    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
     pull_period_frames = config.parameter_pull_period_frames
     for now, action, then, info in loop.steps():
         block = assembler.add(now, action, then, info, link.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -40,6 +41,7 @@ class ActorLoop:
       policy: acts for a batch of N.
       link: to the learner.
       context: of the role.
+      max_frames_per_second: slows acting down to this; None for as fast as it goes.
 
     Attributes:
       frames: environment frames stepped by this start of the actor.
@@ -47,7 +49,12 @@ class ActorLoop:
     """
 
     def __init__(
-        self, environment: BatchedEnvironment, policy, link: LearnerLink, context: Context
+        self,
+        environment: BatchedEnvironment,
+        policy,
+        link: LearnerLink,
+        context: Context,
+        max_frames_per_second: float | None = None,
     ):
         self._environment, self._link, self._context = environment, link, context
         self._act = act_function(policy)
@@ -57,6 +64,8 @@ class ActorLoop:
         self._report_is_due = Every(_REPORT_PERIOD_SECS)
         self._events_are_due = Every(_EVENTS_PERIOD_SECS)
         self._rate = Rate()
+        self._max_frames_per_second = max_frames_per_second
+        self._resume_secs = time.monotonic()
         self.frames = self.frames_since_pull = 0
 
     def steps(self) -> Iterator[tuple[TimeSteps, Nest, TimeSteps, Nest]]:
@@ -69,6 +78,17 @@ class ActorLoop:
             self.frames_since_pull += self._frames_per_call
             yield now, action, then, info
             now = then
+            if self._max_frames_per_second is not None:
+                self._pace()
+
+    def _pace(self) -> None:
+        """Waits until the frames of this step have had their time; a delay is not caught up."""
+        self._resume_secs += self._frames_per_call / self._max_frames_per_second
+        ahead_secs = self._resume_secs - time.monotonic()
+        if ahead_secs > 0.005:  # shorter waits would mostly be overhead
+            self._context.stop.wait(ahead_secs)
+        elif ahead_secs < -0.1:
+            self._resume_secs = time.monotonic()
 
     def _step(self, now: TimeSteps):
         step = self._act(*now, self._state)

@@ -67,6 +67,7 @@ def sample_dataset(
     updates: int,
     importance_exponent: float,
     prefetch: int,
+    workers: int = 1,
 ) -> tf.data.Dataset:
     """Dataset of `SampledBatch` with K = `updates`; it blocks until the replay has enough.
 
@@ -79,7 +80,7 @@ def sample_dataset(
         dtypes=tf.nest.map_structure(lambda spec: spec.dtype, signature),
         shapes=tf.nest.map_structure(lambda spec: spec.shape, signature),
         max_in_flight_samples_per_worker=2 * batch_size * updates,
-        num_workers_per_iterator=1,
+        num_workers_per_iterator=workers,
     )
 
     def to_batch(sample):
@@ -95,12 +96,17 @@ def sample_dataset(
             age_secs=tf.cast(now_secs, tf.float32) - step[:, 3],
         )
 
-    return (
+    dataset = (
         dataset.batch(batch_size, drop_remainder=True)
         .map(to_batch, num_parallel_calls=1)
         .batch(updates, drop_remainder=True)
         .prefetch(prefetch)
     )
+    # Threads of its own: a read that waits for Reverb must not hold one that training needs.
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 2
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.with_options(options)
 
 
 class Samples:
