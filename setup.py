@@ -51,6 +51,8 @@ setuptools.setup(
         "grpcio>=1.60,<2",
         "protobuf>=4.21.6,<5",
         "rich>=13",
+        "dm-tree>=0.1.8",
+        "matplotlib>=3.7",  # the learning curve of a run
     ],
     extras_require={
         "atari": ATARI,

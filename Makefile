@@ -1,0 +1,46 @@
+# `make train` and `make test` set up everything they need in .venv first.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+GIN_FILE ?= apex/cartpole.gin
+ROOT_DIR ?=
+TRAIN_FLAGS ?=
+
+STAMP := $(VENV)/.installed
+BIN := $(VENV)/bin
+
+.PHONY: train test test-slow lint format benchmark clean help
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/'
+
+$(STAMP): setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 9) <= sys.version_info[:2] <= (3, 11)))' || \
+	  { echo "tfdrl needs Python 3.9 to 3.11; set PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "setting up $(VENV) (some minutes, the first time only)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[atari,test]'
+	@touch $@
+
+train: $(STAMP)  ## train Ape-X DQN on CartPole-v1 (or GIN_FILE=...) until it is solved
+	@$(BIN)/python -m binaries.train --gin_file=$(GIN_FILE) \
+	  $(if $(ROOT_DIR),--root_dir=$(ROOT_DIR)) $(TRAIN_FLAGS)
+
+test: $(STAMP) lint  ## the tests, without the long learning runs
+	@$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## the long learning runs
+	@$(BIN)/python -m pytest -m slow --timeout=1800
+
+lint: $(STAMP)  ## style and layout
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(STAMP)  ## lay the code out
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+benchmark: $(STAMP)  ## the speed of the parts and of the whole
+	@$(BIN)/python -m binaries.benchmark --gin_file=$(GIN_FILE)
+
+clean:  ## remove the virtual environment and caches, not the runs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
