@@ -1,0 +1,37 @@
+"""The toy Chain with faults on demand, by the file that TFDRL_TEST_FAULTS names.
+
+The file's text says what the next rewards are: "overflow once" makes one of them 1e38, whose
+square is infinite; "overflow" makes all of them so; "nan" makes them NaN.
+"""
+
+import os
+import pathlib
+
+import gymnasium
+import numpy as np
+
+from tfdrl.environments.toys import Chain
+
+_FAULTS = pathlib.Path(os.environ.get("TFDRL_TEST_FAULTS", "/dev/null"))
+
+
+class FaultyChain(Chain):
+    """Its corridor has TFDRL_TEST_STATES states, 5 by default."""
+
+    def __init__(self):
+        super().__init__(num_states=int(os.environ.get("TFDRL_TEST_STATES", "5")))
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, self._poison(reward), terminated, truncated, info
+
+    def _poison(self, reward):
+        fault = _FAULTS.read_text().strip() if _FAULTS.exists() else ""
+        if fault == "overflow once":
+            _FAULTS.unlink()
+        if fault.startswith("overflow"):
+            return 1e38
+        return np.nan if fault == "nan" else reward
+
+
+gymnasium.register("FaultyChain-v0", entry_point=FaultyChain, max_episode_steps=50)
