@@ -12,7 +12,7 @@ from tf_agents.environments import py_environment as tfa_environment
 from tf_agents.specs import array_spec, tensor_spec
 from tf_agents.trajectories import time_step as ts
 
-from tfdrl.environments.batched import BatchedEnvironment, EpisodeLog
+from tfdrl.environments.batched import BatchedEnvironment, EpisodeLog, picture
 from tfdrl.environments.spaces import finite_bounds, map_specs
 from tfdrl.environments.vectorized import environment_seeds
 from tfdrl.errors import ConfigurationError
@@ -111,6 +111,14 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
     def take_episodes(self) -> Episodes:
         return self._log.take()
 
+    def render(self) -> np.ndarray:
+        name = type(self._environments[0]).__name__
+        try:
+            frame = self._environments[0].render("rgb_array")
+        except NotImplementedError:
+            raise ConfigurationError(f"{name} cannot be drawn: it has no render()") from None
+        return picture(frame, name)
+
     def close(self) -> None:
         for environment in self._environments:
             environment.close()
@@ -140,6 +148,7 @@ def py_environment(
     training: bool,
     seed: int,
     constructor: Callable[..., tfa_environment.PyEnvironment] = gin.REQUIRED,
+    render: bool = False,
 ) -> BatchedEnvironment:
     """N environments of a user's own TF-Agents `PyEnvironment` class.
 
@@ -149,6 +158,7 @@ def py_environment(
       seed: each environment gets a seed of its own derived from it, if the constructor has a
         parameter `seed`.
       constructor: the class, or a function that returns an instance; called N times.
+      render: without effect; a class with `render` can always be drawn.
 
     Raises:
       ConfigurationError: what the constructor returns is not an unbatched PyEnvironment.

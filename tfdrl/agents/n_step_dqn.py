@@ -126,12 +126,16 @@ class NStepDqnAgent(dqn_agent.DqnAgent):
         variables = self._q_network.trainable_weights
         with tf.GradientTape() as tape:
             info = self._loss(experience, weights, training=True)
-        gradients = tape.gradient(info.loss, variables)
+        pairs = zip(tape.gradient(info.loss, variables), variables)
+        # A variable that the loss does not use has no gradient.
+        gradients, variables = zip(*((g, v) for g, v in pairs if g is not None))
+        loss = info.loss
         replica = tf.distribute.get_replica_context()
         if replica is not None and replica.num_replicas_in_sync > 1:
-            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            # The loss too: all replicas must agree on whether to skip the step.
+            *gradients, loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, loss])
         norm = tf.linalg.global_norm(gradients)
-        is_finite = tf.math.is_finite(norm) & tf.math.is_finite(info.loss)
+        is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         if self._gradient_clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self._gradient_clip_norm, norm)
         gradients = [tf.where(is_finite, g, tf.zeros_like(g)) for g in gradients]

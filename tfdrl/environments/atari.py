@@ -26,6 +26,7 @@ from tfdrl.environments.batched import (
     BatchedEnvironment,
     EpisodeLog,
     first_time_steps,
+    picture,
     step_types,
 )
 from tfdrl.environments.life_loss import NO_OP, LifeLossEpisodes
@@ -33,6 +34,7 @@ from tfdrl.environments.vectorized import environment_seeds, require_next_step_a
 from tfdrl.errors import ConfigurationError
 from tfdrl.types import ArraySpec, Episodes, Nest, TimeSteps
 
+_SCREEN_FRAMES_PER_SECOND = 60.0
 _WORDS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
@@ -87,13 +89,16 @@ def native_emulators(game: str, num_envs: int, how: Preprocessing, threads: int)
     )
 
 
-def gymnasium_emulators(game_id: str, num_envs: int, how: Preprocessing) -> VectorEnv:
+def gymnasium_emulators(
+    game_id: str, num_envs: int, how: Preprocessing, render: bool = False
+) -> VectorEnv:
     """Gymnasium's wrappers, one environment after the other. <uint8>[N, size, size]."""
 
     def single() -> gymnasium.Env:
         env = gymnasium.make(
             game_id,
             disable_env_checker=True,
+            render_mode="rgb_array" if render else None,
             frameskip=1,
             repeat_action_probability=how.repeat_action_probability,
             full_action_space=how.full_action_space,
@@ -163,6 +168,7 @@ class AtariEnvironment(BatchedEnvironment):
         require_next_step_autoreset(emulators)
         self.num_envs = emulators.num_envs
         self.frames_per_step = frames_per_step
+        self.steps_per_second = _SCREEN_FRAMES_PER_SECOND / frames_per_step
         size = emulators.single_observation_space.shape[-1]
         self.observation_spec = ArraySpec(
             (size, size, frame_stack), np.dtype(np.uint8), 0, 255, "observation"
@@ -227,6 +233,10 @@ class AtariEnvironment(BatchedEnvironment):
 
     def take_episodes(self) -> Episodes:
         return self._log.take()
+
+    def render(self) -> np.ndarray:
+        frames = self._emulators.render()
+        return picture(frames[0] if frames else None, "the game")
 
     def close(self) -> None:
         self._emulators.close()

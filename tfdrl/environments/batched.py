@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfdrl.errors import ConfigurationError
 from tfdrl.types import FIRST, MID, Episodes, Nest, TimeSteps
 
 
@@ -14,7 +15,8 @@ class BatchedEnvironment(abc.ABC):
     """N environments stepped together, with next-step auto-reset.
 
     An environment factory anywhere in tfdrl is a callable
-    `factory(num_envs=, training=, seed=) -> BatchedEnvironment`.
+    `factory(num_envs=, training=, seed=) -> BatchedEnvironment`. One whose environments can be
+    drawn also takes `render=True`, after which `render` works; that may be slower.
 
     The arrays of a `TimeSteps` stay valid for ever: no later step changes them. Observations
     may be read-only; copy them before writing into them.
@@ -25,12 +27,14 @@ class BatchedEnvironment(abc.ABC):
       action_spec: nest of `ArraySpec`. Discrete actions are int32 and start at 0, whatever
         the environment's own numbering.
       frames_per_step: environment (emulator) frames per step; 4 for Atari with skip 4.
+      steps_per_second: at which a recording looks as the environment's makers meant it.
     """
 
     num_envs: int
     observation_spec: Nest
     action_spec: Nest
     frames_per_step: int = 1
+    steps_per_second: float = 30.0
 
     @abc.abstractmethod
     def reset(self) -> TimeSteps:
@@ -50,6 +54,14 @@ class BatchedEnvironment(abc.ABC):
 
         Whole games with raw rewards: neither reward clipping nor the loss of a life shows.
         """
+
+    def render(self) -> np.ndarray:
+        """Environment 0 as it looks now, <uint8>[height, width, 3].
+
+        Raises:
+          ConfigurationError: it cannot be drawn, or was not made with `render=True`.
+        """
+        raise ConfigurationError(f"{type(self).__name__} cannot be drawn: it has no render()")
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -110,6 +122,17 @@ def first_time_steps(observation: Nest, num_envs: int) -> TimeSteps:
         discount=np.ones(num_envs, np.float32),
         observation=observation,
     )
+
+
+def picture(frame: Any, environment: str) -> np.ndarray:
+    """Checks what an environment drew. Raises ConfigurationError that names `environment`."""
+    if np.ndim(frame) != 3 or np.shape(frame)[-1] != 3:
+        drew = "nothing" if frame is None else f"{type(frame).__name__} {np.shape(frame)}"
+        raise ConfigurationError(
+            f"{environment} cannot be drawn: a picture is <uint8>[height, width, 3], and it drew "
+            f'{drew}. Does it take render_mode = "rgb_array"?'
+        )
+    return np.asarray(frame, np.uint8)
 
 
 def step_types(first: np.ndarray, last: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ def gym_environment(
     wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]] = (),
     clip_reward: float | None = None,
     vectorization: str = "auto",
+    render: bool = False,
 ) -> BatchedEnvironment:
     """N environments of any Gymnasium id.
 
@@ -45,6 +46,7 @@ def gym_environment(
         (and there are no wrappers), else "sync"; "sync" steps them one after the other in
         this process; "async" steps each in a process of its own, worth it above about a
         millisecond per step.
+      render: steps them in this process in a way that `BatchedEnvironment.render` can draw.
 
     Raises:
       ConfigurationError: unknown id, constructor arguments the environment does not take, or
@@ -53,11 +55,11 @@ def gym_environment(
     _check_counts(num_envs, clip_reward)
     _check_choice("gym_environment.vectorization", vectorization, _VECTORIZATIONS)
     spec = _find_spec(id)
-    own_vector = vectorization == "auto" and spec.vector_entry_point and not wrappers
-    kwargs = dict(kwargs or {})
+    own_vector = vectorization == "auto" and spec.vector_entry_point and not (wrappers or render)
+    kwargs = dict(kwargs or {}, **({"render_mode": "rgb_array"} if render else {}))
     if own_vector:
         mode, vector_kwargs = "vector_entry_point", {}
-    elif vectorization == "async":
+    elif vectorization == "async" and not render:
         # A fork of a process with TensorFlow's or gRPC's threads may hang.
         mode, vector_kwargs = "async", {"copy": False, "context": "forkserver"}
     else:
@@ -74,7 +76,8 @@ def gym_environment(
             **kwargs,
         )
     except (gymnasium.error.Error, TypeError, ImportError) as error:
-        raise ConfigurationError(f"gym_environment: cannot make {id!r}: {error}") from error
+        drawn = " so that it can be drawn" if render else ""
+        raise ConfigurationError(f"gym_environment: cannot make {id!r}{drawn}: {error}") from error
     return VectorizedEnvironment(vector_env, seed, clip_reward if training else None)
 
 
@@ -95,6 +98,7 @@ def atari_environment(
     clip_reward: float | None = 1.0,
     life_loss: bool = True,
     threads: int = 1,
+    render: bool = False,
 ) -> BatchedEnvironment:
     """N games of the Arcade Learning Environment; preprocessing as in module atari.
 
@@ -114,6 +118,7 @@ def atari_environment(
       clip_reward: training rewards are clipped to [-clip_reward, clip_reward]; None: raw.
       life_loss: whether a lost life ends an episode in training (R2D2 and SEED: no).
       threads: emulator threads of the native backend.
+      render: uses the gymnasium backend, which `BatchedEnvironment.render` can draw.
 
     Raises:
       ConfigurationError: ale_py is not installed, unknown id, or an impossible setting.
@@ -137,10 +142,10 @@ def atari_environment(
         full_action_space=full_action_space,
     )
     try:
-        if backend == "native":
+        if backend == "native" and not render:
             emulators = atari.native_emulators(spec.kwargs["game"], num_envs, how, threads)
         else:
-            emulators = atari.gymnasium_emulators(spec.id, num_envs, how)
+            emulators = atari.gymnasium_emulators(spec.id, num_envs, how, render)
     except gymnasium.error.Error as error:
         raise ConfigurationError(f"atari_environment: cannot make {id!r}: {error}") from error
     return atari.AtariEnvironment(

@@ -10,6 +10,7 @@ from tfdrl.environments.batched import (
     BatchedEnvironment,
     EpisodeLog,
     first_time_steps,
+    picture,
     step_types,
 )
 from tfdrl.errors import ConfigurationError
@@ -37,6 +38,7 @@ class VectorizedEnvironment(BatchedEnvironment):
         self.action_spec = spaces.action_spec(vector_env.single_action_space)
         self._to_env_action = spaces.action_converter(vector_env.single_action_space)
         self._vector_env = vector_env
+        self.steps_per_second = float(vector_env.metadata.get("render_fps", 30))
         self._seed = reset_seed(vector_env, seed)
         self._clip_reward = clip_reward
         self._log = EpisodeLog(self.num_envs)
@@ -71,6 +73,11 @@ class VectorizedEnvironment(BatchedEnvironment):
     def take_episodes(self) -> Episodes:
         return self._log.take()
 
+    def render(self) -> np.ndarray:
+        frames = self._vector_env.render()
+        name = vector_env_name(self._vector_env)
+        return picture(frames[0] if frames else None, name)
+
     def close(self) -> None:
         self._vector_env.close()
 
@@ -83,6 +90,11 @@ def require_next_step_autoreset(vector_env: VectorEnv) -> None:
             f"{vector_env} resets in the mode {mode}; tfdrl needs AutoresetMode.NEXT_STEP. "
             'Set gym_environment.vectorization = "sync" to step single environments instead'
         )
+
+
+def vector_env_name(vector_env: VectorEnv) -> str:
+    """The registered id, or the class where there is none."""
+    return vector_env.spec.id if vector_env.spec else type(vector_env).__name__
 
 
 def reset_seed(vector_env: VectorEnv, seed: int) -> int | list[int]:

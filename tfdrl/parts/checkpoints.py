@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,8 @@ class Counters(tf.train.experimental.PythonState):
 class Checkpoints:
     """Saves and restores trackable objects and counters under root_dir/checkpoints.
 
+    One process may use the directory at a time.
+
     Args:
       directory: for the checkpoints.
       objects: name -> trackable (agent, generator, ...).
@@ -40,10 +43,9 @@ class Checkpoints:
     def __init__(self, directory: pathlib.Path, objects: Mapping[str, Any], keep: int = 3):
         self.counters = Counters()
         self._directory = pathlib.Path(directory)
+        self._partial = self._directory / "partial"
+        self._keep = max(keep, 2)
         self._checkpoint = tf.train.Checkpoint(counters=self.counters, **objects)
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(directory), max_to_keep=max(keep, 2), checkpoint_name=_PREFIX
-        )
 
     def restore(self) -> int | None:
         """Restores the newest checkpoint that can be read; returns its step.
@@ -56,14 +58,13 @@ class Checkpoints:
         paths = self._paths()
         for number, path in enumerate(reversed(paths)):
             try:
-                self._checkpoint.restore(str(path)).assert_existing_objects_matched()
-            except (tf.errors.OpError, ValueError, AssertionError) as error:
-                text = str(error).splitlines()[0]
-                logging.warning("the checkpoint %s cannot be read: %s", path, text)
+                self._checkpoint.read(str(path)).assert_existing_objects_matched()
+            except Exception as error:  # what damaged bytes raise depends on where the damage is
+                logging.warning("the checkpoint %s cannot be read: %s", path, _first_line(error))
                 continue
             if number:
                 logging.warning("restored an older checkpoint, %s", path)
-            return int(path.name.rpartition("-")[2])
+            return _step(path)
         if paths:
             raise TfdrlError(
                 f"none of the {len(paths)} checkpoints in {self._directory} can be read; to start "
@@ -75,31 +76,50 @@ class Checkpoints:
         """Saves now; False, with a warning, where it cannot be written (training goes on)."""
         self.counters.values = dict(counters)
         try:
-            self._manager.save(checkpoint_number=step)
-            return True
+            self._remove_partial()  # of a process that was killed while it wrote
+            self._partial.mkdir(parents=True)
+            self._checkpoint.write(str(self._partial / f"{_PREFIX}-{step}"))
+            self._move_into_place()
+            self._remove_old()
         except (tf.errors.OpError, OSError) as error:
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
             logging.error(
                 "THE CHECKPOINT COULD NOT BE WRITTEN to %s (%s). Training goes on, the last good "
                 "checkpoint is kept, and it will be tried again.",
-                self._directory,
-                text,
+                *(self._directory, _first_line(error)),
             )
-            self._remove_partial(step)
+            self._remove_partial()
             return False
+        return True
 
     def _paths(self) -> list[pathlib.Path]:
-        """Complete checkpoints, oldest first: the index file is the last that TensorFlow writes."""
+        """Complete checkpoints, oldest first: the index is the last file to get its place."""
         names = [path.with_suffix("") for path in self._directory.glob(f"{_PREFIX}-*.index")]
-        return sorted(names, key=lambda path: int(path.name.rpartition("-")[2]))
+        return sorted(names, key=_step)
 
-    def _remove_partial(self, step: int) -> None:
-        for path in [
-            *self._directory.glob(f"{_PREFIX}-{step}.*"),
-            *self._directory.glob(f"{_PREFIX}-{step}_temp"),
-            *self._directory.glob("*.tmp*"),
-        ]:
-            try:
-                path.rmdir() if path.is_dir() else path.unlink()
-            except OSError as error:
-                logging.warning("%s could not be removed: %s", path, error)
+    def _move_into_place(self) -> None:
+        files = [path for path in self._partial.iterdir() if path.is_file()]
+        for path in sorted(files, key=_is_index):
+            path.replace(self._directory / path.name)
+        self._remove_partial()
+
+    def _remove_old(self) -> None:
+        kept = {path.name for path in self._paths()[-self._keep :]}
+        files = self._directory.glob(f"{_PREFIX}-*")
+        for path in sorted(files, key=_is_index, reverse=True):
+            if path.stem not in kept:
+                path.unlink()
+
+    def _remove_partial(self) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def _step(path: pathlib.Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def _is_index(path: pathlib.Path) -> bool:
+    return path.suffix == ".index"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -34,36 +34,41 @@ def play(
 ) -> np.ndarray:
     """Plays episodes from their beginning and returns their undiscounted raw returns.
 
-    Every environment plays the same number, so that long episodes count as often as short ones.
+    How many each environment plays is fixed before (within one the same for all), so that long
+    episodes count as often as short ones.
 
     Args:
       environment: N environments without training wrappers.
       act: of `act_function`.
       initial_state: policy state for a batch of N.
-      episodes: how many at least; rounded up to a multiple of N.
+      episodes: how many, over all environments; at least 1.
       should_stop: asked at each step.
-      on_step: called with each TimeSteps (for a video).
+      on_step: called after the reset and after each step as `on_step(returns)`, with the returns
+        of the episodes that ended so far.
 
     Returns:
       <float64>[k] in order of environments; shorter than asked for only if told to stop.
     """
-    quota = -(-episodes // environment.num_envs)
-    returns = np.zeros((quota, environment.num_envs))
+    everyone = np.arange(environment.num_envs)
+    quota = episodes // environment.num_envs + (everyone < episodes % environment.num_envs)
+    returns = np.zeros((quota.max(), environment.num_envs))
     played = np.zeros(environment.num_envs, np.int64)
     steps, state = environment.reset(), initial_state(environment.num_envs)
-    everyone = np.arange(environment.num_envs)
+    is_played = np.arange(len(returns))[:, None] < played
     while (played < quota).any() and not should_stop():
         if on_step is not None:
-            on_step(steps)
+            on_step(returns[is_played])
         action = act(*steps, state)
         state = action.state
         steps = environment.step(tf.nest.map_structure(lambda x: x.numpy(), action.action))
         counts = (played < quota) & (steps.step_type != FIRST)
-        slot = np.minimum(played, quota - 1)
+        slot = np.minimum(played, len(returns) - 1)
         returns[slot, everyone] += np.where(counts, steps.reward, 0.0)
         played += counts & (steps.step_type == LAST)
-    is_complete = np.arange(quota)[:, None] < played[None, :]
-    return returns.T[is_complete.T]
+        is_played = np.arange(len(returns))[:, None] < played
+    if on_step is not None:
+        on_step(returns[is_played])
+    return returns.T[is_played.T]
 
 
 def summarise(returns: np.ndarray, version: int, frames: int, start_secs: float) -> Evaluation:

@@ -122,12 +122,19 @@ class LearnerLink:
         return False
 
     def report(self, frames: int, metrics: Mapping[str, float], episodes: Episodes) -> None:
-        """Sets what the next report, within a second, tells: cumulative frames, newest metrics."""
+        """Sets what the next report, within a second, tells: cumulative frames, newest metrics.
+
+        Episodes whose return is not finite are left out, with a warning: the learner, whose loss
+        such rewards spoil, says how the run goes on.
+        """
+        is_finite = np.isfinite(episodes.returns)
+        if not is_finite.all():
+            logging.warning("returns of %s: look at the rewards", episodes.returns[~is_finite])
         with self._lock:
             self._report["frames"] = frames
             self._report["metrics"] = dict(metrics)
-            self._report["returns"].extend(episodes.returns.tolist())
-            self._report["lengths"].extend(episodes.length_frames.tolist())
+            self._report["returns"].extend(episodes.returns[is_finite].tolist())
+            self._report["lengths"].extend(episodes.length_frames[is_finite].tolist())
 
     def report_now(self, **report) -> None:
         """Reports at once, as `TrainingClient.report` takes it. Raises UnavailableError."""

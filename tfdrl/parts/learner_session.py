@@ -185,15 +185,7 @@ class LearnerSession:
             self.service.finish(reason)
         if not failed:
             self.checkpoint()
-        result = {
-            "reason": reason,
-            "learner_steps": self.step,
-            "frames": self.service.frames(),
-            "training_secs": self.training_secs,
-            "best_return": self._best,
-            "evaluation": self.evaluation and self.evaluation._asdict(),
-        }
-        (self._root / "result.json").write_text(json.dumps(result, indent=2))
+        self._write_result(reason)
         if self._reason is not None and not self._context.stop.is_set():
             time.sleep(2.5)  # long enough for every role to report once and be told to stop
         self.service.close()
@@ -242,12 +234,26 @@ class LearnerSession:
             "service": self.service.state(),
         }
 
+    def _write_result(self, reason: str) -> None:
+        result = {
+            "reason": reason,
+            "learner_steps": self.step,
+            "frames": self.service.frames(),
+            "training_secs": self.training_secs,
+            "best_return": self._best,
+            "evaluation": self.evaluation and self.evaluation._asdict(),
+        }
+        self._write_text(self._root / "result.json", json.dumps(result, indent=2))
+
     def _write_operative_config(self) -> None:
         self._wrote_operative_config = True
         path = self._root / "checkpoints" / "operative_config.gin"
+        self._write_text(path, gin.operative_config_str())
+
+    def _write_text(self, path: pathlib.Path, text: str) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(gin.operative_config_str())
+            path.write_text(text)
         except OSError as error:
             logging.warning("%s could not be written: %s", path, error)
 

@@ -218,10 +218,12 @@ class ReplayInfo:
         if info is None:
             self._give_up_after_limit("the learner")
             return f"the replay server at {self._address} does not answer"
-        limits = info.rate_limiter_info
+        least = info.rate_limiter_info.min_size_to_sample
+        if info.current_size < least:
+            return f"the replay holds {info.current_size} items and is sampled from {least} on"
         return (
-            f"the replay holds {info.current_size} items and is sampled from "
-            f"{limits.min_size_to_sample} on"
+            f"the replay holds {info.current_size} items, but its rate limiter wants more of the "
+            "actors first: are they there, and fast enough?"
         )
 
     def _give_up_after_limit(self, role: str) -> None:

@@ -11,11 +11,13 @@ import logging
 import os
 import pathlib
 import shutil
+import socket
 from collections.abc import Callable, Sequence
 
 import reverb
 
 from tfdrl.errors import TfdrlError
+from tfdrl.parts.locks import lock
 from tfdrl.rpc import connection
 from tfdrl.topology import Address
 
@@ -33,7 +35,7 @@ class ReplayServer:
       directory: for the checkpoints.
 
     Raises:
-      ConfigurationError: the port is in use.
+      ConfigurationError: the port or the directory is in use.
       TfdrlError: there are checkpoints, and none can be read.
     """
 
@@ -43,9 +45,12 @@ class ReplayServer:
         address: Address,
         directory: pathlib.Path,
     ):
-        connection.require_free_port(address, "the replay server")
         self._root = pathlib.Path(directory)
         self._root.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(self._root, "replay server")
+        # Not `address`: whoever listens on any interface would share the port with Reverb.
+        every_interface = "::" if socket.has_ipv6 else "0.0.0.0"
+        connection.require_free_port(Address(every_interface, address.port), "the replay server")
         _remove_incomplete(self._root)
         self._directory = self._root / _next_start(self._root)
         self._server = self._restore(tables, address)
@@ -87,11 +92,17 @@ class ReplayServer:
         return path
 
     def info(self, timeout_secs: float = 5.0) -> dict:
-        """Reverb's TableInfo of each table."""
-        return self._client.server_info(timeout=int(timeout_secs))
+        """Reverb's TableInfo of each table; nothing, with a warning, if it does not come in time."""
+        try:
+            return self._client.server_info(timeout=int(timeout_secs))
+        except reverb.errors.DeadlineExceededError:
+            logging.warning("the replay did not say how it is within %g s", timeout_secs)
+            return {}
 
     def stop(self) -> None:
+        """Stops serving, without a checkpoint."""
         self._server.stop()
+        self._lock.release()
 
 
 def complete_checkpoints(root: pathlib.Path) -> list[pathlib.Path]:

@@ -33,17 +33,21 @@ def serve(tables: Callable, context: Context, checkpoint_period_secs: float) -> 
     rates: dict[str, Rate] = {}
     while not context.stop.wait(_PERIOD_SECS):
         for name, info in server.info().items():
-            limits = info.rate_limiter_info
-            counts = {
-                "inserts": limits.insert_stats.completed,
-                "samples": limits.sample_stats.completed,
-            }
-            values = {"replay/size": info.current_size}
-            for kind, count in counts.items():
-                rate = rates.setdefault(f"{name}/{kind}", Rate(count))
-                values[f"replay/{kind}_per_second"] = rate.take(count)
-            metrics.write(counts["inserts"], values)
+            _write_metrics(metrics, name, info, rates)
         if checkpoint_is_due():
             server.checkpoint()
     server.checkpoint()
     metrics.close()
+
+
+def _write_metrics(metrics: MetricsWriter, name: str, info, rates: dict[str, Rate]) -> None:
+    limits = info.rate_limiter_info
+    counts = {
+        "inserts": limits.insert_stats.completed,
+        "samples": limits.sample_stats.completed,
+    }
+    values = {"replay/size": info.current_size}
+    for kind, count in counts.items():
+        rate = rates.setdefault(f"{name}/{kind}", Rate(count))
+        values[f"replay/{kind}_per_second"] = rate.take(count)
+    metrics.write(counts["inserts"], values)
