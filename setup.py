@@ -25,6 +25,7 @@ COMMANDS = (
 )
 
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2
+VIDEO = ["imageio>=2.28,<3", "imageio-ffmpeg>=0.4.9,<1"]
 
 setuptools.setup(
     name="tfdrl",
@@ -57,7 +58,7 @@ setuptools.setup(
     extras_require={
         "atari": ATARI,
         "envpool": ["envpool>=1.2,<2"],
-        "video": ["moviepy>=1.0.3,<3"],  # what gymnasium's RecordVideo writes files with
+        "video": VIDEO,
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.2",
@@ -65,6 +66,7 @@ setuptools.setup(
             "setuptools>=68",
             "wheel",
             *ATARI,
+            *VIDEO,
         ],
     },
     entry_points={

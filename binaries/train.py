@@ -75,7 +75,7 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     experiment = Experiment.from_gin()
     program = experiment.architecture.program()
-    _check_environment(experiment.architecture)
+    _check_environment(experiment.architecture, loaded)
     root_dir = pathlib.Path(values.root_dir or run_directory.fresh(values.gin_file))
     settings = local.Settings(
         stuck_after_secs=values.stuck_after_secs,
@@ -109,11 +109,14 @@ def _programs() -> list[str]:
     ]
 
 
-def _check_environment(architecture: object) -> None:
+def _check_environment(architecture: object, loaded: configuration.Configuration) -> None:
     """Builds one environment, so that a wrong name or a missing package is found here and now."""
     make = getattr(architecture, "environment", None)
-    if callable(make):
-        make(num_envs=1, training=False, seed=0).close()
+    if not callable(make) or isinstance(make, configuration.Unavailable):
+        return
+    if any(line.split()[1] not in sys.modules for line in loaded.imports):
+        return  # a package of the user's needs TensorFlow: only the roles have its environments
+    make(num_envs=1, training=False, seed=0).close()
 
 
 def console() -> None:

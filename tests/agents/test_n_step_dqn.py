@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tf_agents.networks import q_network
+from tf_agents.specs import BoundedTensorSpec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
@@ -17,17 +18,14 @@ GAMMA = 0.99
 _ORACLES = pathlib.Path(__file__).resolve().parents[1] / "data" / "oracles.npz"
 
 
-def oracle(case):
-    """name -> array of a case of the double-Q vectors."""
+def oracle(case, group="double_q"):
+    """name -> array of a case of the test vectors."""
     with np.load(_ORACLES) as arrays:
-        prefix = f"double_q/{case}/"
+        prefix = f"{group}/{case}/"
         return {k.rsplit("/", 1)[1]: arrays[k] for k in arrays if k.startswith(prefix)}
 
 
-
 def bounded(actions, dtype=tf.int32, shape=()):
-    from tf_agents.specs import BoundedTensorSpec
-
     return BoundedTensorSpec(shape, dtype, 0, actions - 1)
 
 
@@ -42,13 +40,13 @@ def table(observation_spec, action_spec):
 
 
 def make_agent(states, actions, network=table, **kwargs):
-    settings = dict(
-        optimizer=tf.keras.optimizers.SGD(1.0),
-        gamma=GAMMA,
-        loss="huber",
-        gradient_clip_norm=None,
-        train_step_counter=tf.Variable(0, dtype=tf.int64),
-    )
+    settings = {
+        "optimizer": tf.keras.optimizers.SGD(1.0),
+        "gamma": GAMMA,
+        "loss": "huber",
+        "gradient_clip_norm": None,
+        "train_step_counter": tf.Variable(0, dtype=tf.int64),
+    }
     agent = NStepDqnAgent(
         ts.time_step_spec(tf.TensorSpec([states], tf.float32)),
         bounded(actions),
@@ -198,6 +196,18 @@ def test_gradients_are_clipped_by_their_global_norm(norm, scale):
     np.testing.assert_allclose(weights_of(agent._q_network)[0], expected, rtol=1e-6)
 
 
+def test_clipping_oracle():
+    """Each of 21 entries of a 3 x 7 table gets the vector's gradient."""
+    v = oracle("clip_global_norm", "optimiser")
+    agent = make_agent(4, 7, loss="half_squared", gradient_clip_norm=float(v["clip"]))
+    s, a = (index.reshape(-1) for index in np.indices([3, 7]))
+    returns = -21 * v["grads"].reshape(-1)
+    agent.train(experience(4, s, a, returns, np.zeros(21), np.full(21, 3)))
+    assert v["norm"] > v["clip"]
+    moved = weights_of(agent._q_network)[0][:3]
+    np.testing.assert_allclose(moved, -v["clipped"], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("clip", [None, 40.0])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_bad_input_gives_a_nan_loss_and_leaves_the_parameters(bad, clip):
@@ -315,10 +325,10 @@ SHARED = tf.keras.Sequential([tf.keras.layers.Dense(2)])
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(loss="l1"), "huber"),
-        (dict(network=lambda s, a: MlpQNetwork(s, bounded(3))), "network does not fit"),
+        ({"loss": "l1"}, "huber"),
+        ({"network": lambda s, a: MlpQNetwork(s, bounded(3))}, "network does not fit"),
         (
-            dict(network=lambda s, a: KerasQNetwork(s, a, model=lambda *_: SHARED)),
+            {"network": lambda s, a: KerasQNetwork(s, a, model=lambda *_: SHARED)},
             "network does not fit",
         ),
     ],
@@ -328,7 +338,9 @@ def test_what_cannot_work_is_refused(kwargs, message):
         make_agent(3, 2, **kwargs)
 
 
-@pytest.mark.parametrize("spec", [bounded(2, tf.float32), bounded(2, shape=(2,)), (bounded(2),) * 2])
+@pytest.mark.parametrize(
+    "spec", [bounded(2, tf.float32), bounded(2, shape=(2,)), (bounded(2),) * 2]
+)
 def test_only_one_discrete_action(spec):
     time_step_spec = ts.time_step_spec(tf.TensorSpec([3], tf.float32))
     with pytest.raises(ConfigurationError, match="one discrete action"):

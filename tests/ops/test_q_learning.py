@@ -7,14 +7,12 @@ import tensorflow as tf
 
 from tfdrl.ops import q_learning
 
-TOLERANCE = dict(rtol=1e-5, atol=1e-5)
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def arguments(v, selector):
     names = ("q_tm1", "a_tm1", "n_step_return", "bootstrap_discount", "q_target_t", selector)
-    return [
-        tf.constant(v[name], tf.int32 if name == "a_tm1" else tf.float32) for name in names
-    ]
+    return [tf.constant(v[name], tf.int32 if name == "a_tm1" else tf.float32) for name in names]
 
 
 @pytest.mark.parametrize("case", oracles.cases("double_q"))
@@ -53,9 +51,7 @@ def test_no_bootstrap_after_a_termination():
 
 def losses_of(loss, v):
     def f(q_tm1, q_target, q_selector):
-        td = q_learning.td_errors(
-            q_tm1, *arguments(v, "q_online_t")[1:4], q_target, q_selector
-        )
+        td = q_learning.td_errors(q_tm1, *arguments(v, "q_online_t")[1:4], q_target, q_selector)
         return tf.reduce_sum(loss(td))
 
     return f

@@ -88,5 +88,6 @@ def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str])
     try:
         return main(argv)
     except TfdrlError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        text = str(error).split("\n  In call to configurable")[0]  # gin appends its call stack
+        print(f"{program}: {text}", file=sys.stderr)
         return error.exit_code

@@ -70,7 +70,7 @@ class OneProcess:
         self.steps = self._updates = 0
         self._greedy = act_function(self._agent.policy)
         self._export = PolicyExport(self._agent.policy, pathlib.Path(context.root_dir) / "policy")
-        self._best = None
+        self._best = self._epsilon = None
         self._environment = self._now = None
         self._episodes, self._loss = [], None
         self._report_secs = 0.0
@@ -114,9 +114,9 @@ class OneProcess:
     def evaluate_and_checkpoint_if_due(self) -> None:
         """Does both on their periods of agent steps, and tells how far the run is."""
         config, before = self._config, self.steps - self._config.environments
-        if self.steps // config.evaluation_period_steps > before // config.evaluation_period_steps:
-            if self.session.step:
-                self._evaluate()
+        period_steps = config.evaluation_period_steps
+        if self.session.step and self.steps // period_steps > before // period_steps:
+            self._evaluate()
         if self.steps // config.checkpoint_period_steps > before // config.checkpoint_period_steps:
             self.session.checkpoint()
         if time.monotonic() - self._report_secs > 1.0:
@@ -133,15 +133,12 @@ class OneProcess:
 
     def _anneal_epsilon(self) -> None:
         config = self._config
-        if (
-            not hasattr(self._policy, "set_epsilon")
-            or self.steps > config.epsilon_decay_steps + 100
-        ):
-            return
         epsilon = exploration.linear_epsilon(
             self.steps, config.epsilon_start, config.epsilon_end, config.epsilon_decay_steps
         )
-        self._policy.set_epsilon(np.full(config.environments, epsilon))
+        if epsilon != self._epsilon and hasattr(self._policy, "set_epsilon"):
+            self._policy.set_epsilon(np.full(config.environments, epsilon))
+            self._epsilon = epsilon
 
     def _evaluate(self) -> None:
         limits, start_secs = self._experiment, time.monotonic()

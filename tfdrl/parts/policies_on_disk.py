@@ -1,4 +1,4 @@
-"""The exported policy: a SavedModel under root_dir/policy, replaced as a whole."""
+"""The exported policy: a SavedModel that needs TensorFlow alone, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,37 @@ import pathlib
 import shutil
 
 import tensorflow as tf
-from tf_agents.policies import policy_saver
+from tf_agents.policies import policy_saver, tf_policy
+
+
+class ActionsOnly(tf_policy.TFPolicy):
+    """A policy without its distribution.
+
+    With it, the SavedModel could be loaded only where TensorFlow Probability is imported.
+    """
+
+    def __init__(self, policy: tf_policy.TFPolicy):
+        super().__init__(
+            policy.time_step_spec,
+            policy.action_spec,
+            policy_state_spec=policy.policy_state_spec,
+            info_spec=policy.info_spec,
+            clip=False,
+            automatic_state_reset=False,  # the wrapped policy does what it does
+        )
+        self._policy = policy
+
+    def _variables(self):
+        return self._policy.variables()
+
+    def _get_initial_state(self, batch_size):
+        return self._policy.get_initial_state(batch_size)
+
+    def _action(self, time_step, policy_state, seed):
+        return self._policy.action(time_step, policy_state, seed)
+
+    def _distribution(self, time_step, policy_state):
+        raise NotImplementedError("the exported policy has actions only")
 
 
 class PolicyExport:
@@ -27,7 +57,7 @@ class PolicyExport:
         temporary = self._directory.with_name(self._directory.name + ".new")
         try:
             if self._saver is None:
-                self._saver = policy_saver.PolicySaver(self._policy, batch_size=None)
+                self._saver = policy_saver.PolicySaver(ActionsOnly(self._policy), batch_size=None)
             shutil.rmtree(temporary, ignore_errors=True)
             self._saver.save(str(temporary))
             shutil.rmtree(self._directory, ignore_errors=True)

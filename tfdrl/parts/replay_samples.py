@@ -16,6 +16,7 @@ from tf_agents.trajectories import time_step, trajectory
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.parts.metrics import Every, WaitingClock
+from tfdrl.parts.replay_identity import require_other_process
 from tfdrl.parts.replay_tables import (
     TABLE,
     TransitionItem,
@@ -60,6 +61,13 @@ def to_trajectory(item: TransitionItem) -> trajectory.Trajectory:
     )
 
 
+def _elapsed_secs(then_secs: tf.Tensor, now_secs: tf.Tensor) -> tf.Tensor:
+    """now - then, both modulo TIME_PERIOD_SECS; 0 where the actor's clock is a little ahead."""
+    margin_secs = 600.0
+    age_secs = (now_secs - then_secs + margin_secs) % TIME_PERIOD_SECS - margin_secs
+    return tf.maximum(age_secs, 0.0)
+
+
 def sample_dataset(
     address: Address,
     signature: TransitionItem,
@@ -73,7 +81,11 @@ def sample_dataset(
 
     Importance weights come from the probabilities with which Reverb chose the items, and are
     normalised by the maximum of their batch of B (Ape-X, section 3).
+
+    Raises:
+      ConfigurationError: Reverb would take the server for a part of this process, and crash.
     """
+    require_other_process(address, TABLE)
     dataset = reverb.TrajectoryDataset(
         str(address),
         TABLE,
@@ -85,7 +97,7 @@ def sample_dataset(
 
     def to_batch(sample):
         info, step = sample.info, sample.data.step[:, 0]
-        now_secs = tf.timestamp() % TIME_PERIOD_SECS
+        now_secs = tf.cast(tf.timestamp() % TIME_PERIOD_SECS, tf.float32)
         return SampledBatch(
             experience=to_trajectory(sample.data),
             weights=priorities_ops.importance_weights(
@@ -93,7 +105,7 @@ def sample_dataset(
             ),
             keys=info.key,
             version=step[:, 2],
-            age_secs=tf.cast(now_secs, tf.float32) - step[:, 3],
+            age_secs=_elapsed_secs(step[:, 3], now_secs),
         )
 
     dataset = (
@@ -305,8 +317,7 @@ class LearningMetrics:
             losses, batch, step = self._last
             values["learner/loss"] = float(losses.mean())
             values["learner/policy_lag"] = float(step - batch.version.numpy().mean())
-            age_secs = batch.age_secs.numpy() % TIME_PERIOD_SECS
-            values["learner/sample_age_secs"] = float(age_secs.mean())
+            values["learner/sample_age_secs"] = float(batch.age_secs.numpy().mean())
         return values
 
 

@@ -92,7 +92,7 @@ class ReplayServer:
         return path
 
     def info(self, timeout_secs: float = 5.0) -> dict:
-        """Reverb's TableInfo of each table; nothing, with a warning, if it does not come in time."""
+        """Reverb's TableInfo by table; empty, with a warning, if it does not come in time."""
         try:
             return self._client.server_info(timeout=int(timeout_secs))
         except reverb.errors.DeadlineExceededError:

@@ -27,8 +27,8 @@ class TransitionItem(NamedTuple):
     observation  nest of [2, ...]   s_t and s_{t+m}
     action       nest of [1, ...]   a_t
     step         <float32>[1, 4]    n-step return; discount gamma^(m-1), 0 after a termination;
-                                    version of the parameters that acted; seconds since midnight
-                                    of the day the run began (UTC), when it was written
+                                    version of the parameters that acted; Unix time when it was
+                                    written, modulo `transitions.TIME_PERIOD_SECS`
     """
 
     observation: Any

@@ -19,6 +19,8 @@ from tfdrl.topology import Address
 #: Items between two flushes, and how many may stay unconfirmed: two such groups are under way, so
 #: that sending overlaps with acting, and memory is bounded. Reverb warns above 50.
 _FLUSH_ITEMS = 24
+#: Rows are stored in chunks of at most this size, or alone if they are larger.
+_CHUNK_BYTES = int(__import__("os").environ.get("CB", 1024))
 
 
 class TransitionWriter:
@@ -82,14 +84,13 @@ class TransitionWriter:
         self.bad_priorities += bad
 
     def _configure(self, block: Block, leaves) -> None:
-        """One chunk for each observation, so that an item's two do not drag others along."""
+        """Small rows share chunks: fewer to make, and an item's rows drag little else along."""
         self._observations = len(tree.flatten(block.rows.observation))
-        for i in range(len(leaves)):
-            is_observation = i < self._observations
+        for i, leaf in enumerate(leaves):
+            length = min(max(_CHUNK_BYTES // leaf[0].nbytes, 1), _FLUSH_ITEMS)
+            reach = self._distance + 1 if i < self._observations else 1
             self._writer.configure(
-                (i,),
-                num_keep_alive_refs=self._distance + 1 if is_observation else 1,
-                max_chunk_length=1,
+                (i,), num_keep_alive_refs=max(reach, length), max_chunk_length=length
             )
         self._writer.append(tuple(leaf[0] for leaf in leaves))  # makes the columns; no item uses it
         self._columns = self._writer.history
@@ -114,9 +115,13 @@ class TransitionWriter:
                         "waiting for the replay server at %s to take items", self._address
                     )
 
+    def confirm(self, timeout_secs: float) -> None:
+        """Waits until the server has all items. Raises reverb's DeadlineExceededError."""
+        self._writer.flush(0, timeout_ms=int(1000 * timeout_secs))
+
     def close(self) -> None:
         """Waits up to two seconds for the inserts that are not confirmed yet."""
         try:
-            self._writer.flush(0, timeout_ms=2000)
+            self.confirm(timeout_secs=2.0)
         except Exception as error:
             logging.warning("some transitions were not confirmed by the replay: %s", error)

@@ -32,7 +32,8 @@ class UniformReplay:
       seed: of the sampling.
 
     Raises:
-      ConfigurationError: a capacity that cannot hold one window of each environment.
+      ConfigurationError: a capacity that cannot hold one window of each environment; when
+        adding, observations that are no such stacks.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class UniformReplay:
         newest = observation
         if self._frame_stack > 1:
             newest = observation[..., -1]
-            self.depth[slot] = self._depths(observation)
+            self.depth[slot] = self._depths(observation, is_last)
             self._previous = observation
         _assign(self._observation, slot, newest)
         _assign(self._action, slot, action)
@@ -146,12 +147,21 @@ class UniformReplay:
         self._observation = tree.map_structure(allocate, observation)
         self._action = tree.map_structure(allocate, action)
 
-    def _depths(self, observation) -> np.ndarray:
+    def _depths(self, observation, is_last) -> np.ndarray:
         """How far each stack continues the one of the row before."""
-        if self._previous is None:
-            return np.ones(self._num_envs, np.uint8)
         axes = tuple(range(1, observation.ndim))
-        continues = (observation[..., :-1] == self._previous[..., 1:]).all(axis=axes)
+        continues = np.zeros(self._num_envs, bool)
+        if self._previous is not None:
+            continues = (observation[..., :-1] == self._previous[..., 1:]).all(axis=axes)
+        if not continues.all():
+            is_padded = (observation[..., :-1] == 0).all(axis=axes)
+            # After a game that ended unseen, a LAST step may show its observation twice.
+            if not (continues | is_padded | is_last).all():
+                raise ConfigurationError(
+                    f"frame_stack = {self._frame_stack}, but a stack neither continues the one of "
+                    "the step before nor is zero but for its newest frame, so that it cannot be "
+                    "rebuilt of single frames; set frame_stack = 1 to store whole observations"
+                )
         before = self.depth[(self._added - 1) % self._rows]
         return np.where(continues, np.minimum(before + 1, self._frame_stack), 1).astype(np.uint8)
 

@@ -1,0 +1,80 @@
+"""Measures how fast the parts and the whole of an Ape-X program run on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from tfdrl.benchmarks import benchmark, report
+from tfdrl.benchmarks.measuring import Rounds
+from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
+from tfdrl.launch import command_line, process
+
+_DEFAULT = "apex/cartpole.gin"
+_USAGE = """Measures an Ape-X program beside the bare libraries, and the whole beside its parts.
+
+  tfdrl-benchmark --gin_file=apex/atari_pong.gin --seconds=120 --json=pong.json
+
+Parts: a environment stepping, b insertion into replay, c sampling from replay, d training in
+memory, e the whole program. Progress goes to stderr, the tables to stdout. The machine should
+have nothing else to do. Exit codes: 0 measured, 1 failed, 2 wrong configuration."""
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    command_line.gin_flags(values)
+    flags.DEFINE_list("parts", list("abcde"), "What to measure.", flag_values=values)
+    flags.DEFINE_float(
+        "seconds", 60.0, "How long part e is measured.", lower_bound=1.0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "rounds", 5, "Turns of each variant in parts a to d.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_float(
+        "round_secs", 1.0, "Seconds of one turn.", lower_bound=0.0, flag_values=values
+    )
+    flags.DEFINE_string("json", "", "File for all figures.", flag_values=values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses `argv` (program name first), measures, prints; returns the exit code."""
+    values = _flags()
+    command_line.parse(values, argv, _USAGE)
+    unknown = set(values.parts) - set("abcde")
+    if unknown or not values.parts:
+        raise ConfigurationError(f"--parts={','.join(values.parts)}: give some of a,b,c,d,e")
+    if values.json and not pathlib.Path(values.json).resolve().parent.is_dir():
+        raise ConfigurationError(f"--json={values.json}: there is no such directory")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    process.silence()
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(EXIT_FAILED))  # so that it tidies up
+    measured = benchmark.run(
+        benchmark.Settings(
+            values.gin_file or [_DEFAULT],
+            values.gin_bindings,
+            "".join(sorted(set(values.parts))),
+            values.seconds,
+            Rounds(values.rounds, values.round_secs),
+        )
+    )
+    found = report.sections(measured)
+    print(report.as_text(found), flush=True)
+    if values.json:
+        pathlib.Path(values.json).write_text(json.dumps(report.as_json(found), indent=2) + "\n")
+    return EXIT_OK
+
+
+def console() -> None:
+    """Entry point of the console script."""
+    sys.exit(command_line.run("tfdrl benchmark", main, sys.argv))
+
+
+if __name__ == "__main__":
+    console()

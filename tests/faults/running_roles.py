@@ -1,0 +1,201 @@
+"""Roles as real processes: started, watched by the learner's status and their logs, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tfdrl.errors import TfdrlError
+from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.rpc.training_client import TrainingClient
+from tfdrl.topology import Address
+
+_HERE = pathlib.Path(__file__).resolve().parent
+_REPOSITORY = _HERE.parents[1]
+APEX = _HERE / "data" / "apex_chain.gin"
+DQN = _HERE / "data" / "dqn_chain.gin"
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below those of outgoing connections."""
+    for port in random.sample(range(20000, 32768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise AssertionError("no free port")
+
+
+def wait(condition, limit_secs: float, what):
+    """Returns the first true value of `condition()`; fails with the text `what`, or `what()`."""
+    deadline_secs = time.monotonic() + limit_secs
+    while not (value := condition()):
+        if time.monotonic() > deadline_secs:
+            pytest.fail(f"not within {limit_secs:g} s: {what() if callable(what) else what}")
+        time.sleep(0.1)
+    return value
+
+
+class Process:
+    """One role's process, in a session of its own; `pid` is the role's, also in a namespace."""
+
+    def __init__(self, command, log: pathlib.Path, environment, as_pid_1: bool):
+        if as_pid_1:
+            command = ["unshare", "--pid", "--fork", "--kill-child", *command]
+        self.log_path = log
+        with log.open("ab") as file:
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=_HERE,
+                start_new_session=True,
+            )
+        self.pid = self._only_child() if as_pid_1 else self._popen.pid
+
+    def _only_child(self) -> int:
+        children = pathlib.Path(f"/proc/{self._popen.pid}/task/{self._popen.pid}/children")
+        return int(wait(children.read_text, 5.0, "the process of a new namespace"))
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.poll()
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to all of the session; nothing if it ended already."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+
+    def exit_code(self, limit_secs: float) -> int:
+        """Its exit code, within a limit."""
+        wait(lambda: self._popen.poll() is not None, limit_secs, lambda: f"its end\n{self.log}")
+        return self._popen.returncode
+
+    def terminate(self, limit_secs: float = 10.0) -> int:
+        """SIGTERM; returns the exit code that follows within the limit."""
+        self.signal(signal.SIGTERM)
+        return self.exit_code(limit_secs)
+
+    def cpu_secs(self) -> float:
+        """CPU time of all its threads so far."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Roles:
+    """The processes of one run, on ports of their own.
+
+    Args:
+      root_dir: of the run.
+      logs: directory of the processes' logs, not under root_dir: its disk may be full.
+      gin_file: of the run.
+    """
+
+    def __init__(self, root_dir: pathlib.Path, logs: pathlib.Path, gin_file: pathlib.Path):
+        self.root_dir, self._logs, self._gin_file = root_dir, logs, gin_file
+        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in ("replay", "learner")}
+        self.faults = logs / "faults"
+        self._started = []
+
+    def start(self, role: str, *flags: str, as_pid_1=False, log=None, env=(), **addresses):
+        """Starts a role; `addresses` and `flags` replace what it would be told."""
+        told = {
+            "replay": {"listen": self.addresses["replay"]},
+            "learner": {"listen": self.addresses["learner"], "replay": self.addresses["replay"]},
+        }.get(role, dict(self.addresses))
+        arguments = {"root_dir": self.root_dir, "gin_file": self._gin_file, **told, **addresses}
+        command = [sys.executable, "-m", "tfdrl.launch.role", f"--role={role}"]
+        command += [f"--{name}={value}" for name, value in arguments.items()] + list(flags)
+        environment = {**os.environ, "TFDRL_TEST_FAULTS": str(self.faults), **dict(env)}
+        environment["PYTHONPATH"] = f"{_REPOSITORY}{os.pathsep}{_HERE}"
+        environment["PYTHONFAULTHANDLER"] = "1"
+        environment.pop(LAUNCHER_VARIABLE, None)
+        path = self._logs / f"{log or f'{role}-{len(self._started)}'}.log"
+        process = Process(command, path, environment, as_pid_1)
+        self._started.append(process)
+        return process
+
+    def client(self, experiment: str = "") -> TrainingClient:
+        """A client of the learner, as a role that the ledger does not know."""
+        address = Address.parse(self.addresses["learner"])
+        return TrainingClient(address, experiment=experiment, role="test", task=0, run_id=1)
+
+    def status(self):
+        """The learner's status; None while it does not answer."""
+        client = self.client()
+        try:
+            return client.status(timeout_secs=2.0)
+        except TfdrlError:
+            return None
+        finally:
+            client.close()
+
+    def wait_for(self, condition, limit_secs: float, what: str):
+        """Waits until `condition(status)` holds and returns the status."""
+
+        def holds():
+            status = self.status()
+            return status if status is not None and condition(status) else None
+
+        return wait(holds, limit_secs, lambda: f"{what}; {self.status()}\n{self.last_lines()}")
+
+    def wait_for_progress(self, limit_secs: float, steps: int = 50, frames: int = 100):
+        """Waits for so many more learner steps and frames; returns the status then."""
+        start = self.wait_for(lambda status: True, limit_secs, "an answer of the learner")
+        return self.wait_for(
+            lambda now: (
+                now.learner_step >= start.learner_step + steps
+                and now.frames >= start.frames + frames
+            ),
+            limit_secs,
+            f"{steps} steps and {frames} frames after {start.learner_step} and {start.frames}",
+        )
+
+    def last_lines(self) -> str:
+        return "\n".join(
+            f"--- {process.log_path.name} ({process.returncode})\n" + "\n".join(process.log.splitlines()[-40:])
+            for process in self._started
+        )
+
+    def kill(self) -> None:
+        for process in self._started:
+            process.kill()
+
+
+def can_make_pid_namespaces() -> bool:
+    """Whether a process may be started as PID 1 of a namespace of its own."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", "true"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True).returncode == 0
+    return False
+
+
+@contextlib.contextmanager
+def small_disk(directory: pathlib.Path, size_megabytes: int):
+    """Mounts a file system of that size on `directory`; yields whether that was permitted."""
+    directory.mkdir(parents=True, exist_ok=True)
+    options = ["-t", "tmpfs", "-o", f"size={size_megabytes}m", "tmpfs", str(directory)]
+    done = subprocess.run(["mount", *options], capture_output=True)
+    try:
+        yield done.returncode == 0
+    finally:
+        if done.returncode == 0:
+            subprocess.run(["umount", "--lazy", str(directory)], check=False)

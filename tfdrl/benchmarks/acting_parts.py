@@ -1,0 +1,248 @@
+"""The actor's two parts: stepping environments (a) and inserting transitions (b)."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+
+import numpy as np
+import reverb
+import tensorflow as tf
+import tree
+from tf_agents.trajectories import time_step
+
+from tfdrl.architectures.apex import Apex
+from tfdrl.benchmarks.measuring import Rounds, Turn, Variant, interleave
+from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.ops import exploration
+from tfdrl.parts import acting, construction
+from tfdrl.parts.replay_tables import TABLE
+from tfdrl.parts.replay_writer import TransitionWriter
+from tfdrl.parts.transitions import Block, TransitionAssembler
+from tfdrl.topology import Address, Context
+
+_STEPS_AT_ONCE = 16
+_INSERT_STEPS = 1500  # environment steps whose transitions are inserted again and again
+_INSERT_BYTES = 32 << 20  # and at most so many bytes of them
+_TIMEOUT_SECS = 60.0
+_UNCONFIRMED_ITEMS = 24
+
+
+class NoLearner:
+    """Stands where the actor's loop expects a learner that has nothing to say."""
+
+    version = 0
+
+    def report(self, *unused) -> None:
+        """Takes a report."""
+
+
+def stepping(config: Apex, seed: int, directory: pathlib.Path, rounds: Rounds):
+    """Turns, in environment steps, of the actor and of what is below it.
+
+    environment  the bare vector environment, with random actions
+    inference    the same, acting greedily by a tf.function of the Q-network
+    actor        the actor's loop with exploration, adapter and assembling, without writing
+    """
+    num_envs = config.environments_per_actor
+    with _environment(config, seed) as environment, _environment(config, seed + 1) as other:
+        agent = construction.make_agent(config.agent, environment)
+        vector_env = bare_environment(other)
+        variants = {
+            "environment": _bare_stepping(vector_env, other, None),
+            "inference": _bare_stepping(vector_env, other, _greedy(agent, num_envs)),
+            "actor": _acting(config, environment, agent, seed, directory),
+        }
+        turns = interleave("stepping", variants, rounds)
+    # A unit of work was a step of all environments.
+    return {
+        name: [turn._replace(units=turn.units * num_envs) for turn in found]
+        for name, found in turns.items()
+    }
+
+
+def _environment(config: Apex, seed: int) -> BatchedEnvironment:
+    return config.environment(num_envs=config.environments_per_actor, training=True, seed=seed)
+
+
+def bare_environment(environment: BatchedEnvironment):
+    """The Gymnasium vector environment below the adapter; a user's own class has none."""
+    for name in ("_vector_env", "_emulators"):
+        found = getattr(environment, name, None)
+        if found is not None:
+            return found
+    return environment
+
+
+def _greedy(agent, num_envs: int):
+    """A plain tf.function from observations to greedy actions."""
+    network = getattr(agent, "_q_network", None)
+
+    @tf.function
+    def greedy(observation):
+        if network is None:
+            return agent.policy.action(time_step.restart(observation, num_envs)).action
+        return tf.argmax(network(observation)[0], axis=-1, output_type=tf.int32)
+
+    return greedy
+
+
+def _bare_stepping(vector_env, adapter: BatchedEnvironment, greedy) -> Variant:
+    steps = adapter.reset()
+    space = getattr(vector_env, "action_space", None)
+    random = [_random_action(adapter, space, i) for i in range(64)]
+    # Where the adapter stacks frames, the network gets observations of the right shape instead.
+    fixed, position = steps.observation, [0]
+    shape = getattr(fixed, "shape", None)
+
+    def work():
+        observation = fixed
+        for _ in range(_STEPS_AT_ONCE):
+            position[0] = (position[0] + 1) % len(random)
+            action = random[position[0]]
+            if greedy is not None:
+                action = greedy(observation).numpy()
+            found = vector_env.step(action)[0]
+            observation = found if getattr(found, "shape", None) == shape else fixed
+        return _STEPS_AT_ONCE
+
+    return Variant(work)
+
+
+def _random_action(adapter: BatchedEnvironment, space, seed: int):
+    if space is None:
+        generator = np.random.default_rng(seed)
+        return generator.integers(0, adapter.action_spec.num_values, adapter.num_envs)
+    space.seed(seed)
+    return space.sample()
+
+
+def _acting(config: Apex, environment, agent, seed: int, directory: pathlib.Path) -> Variant:
+    loop, assembler = _loop(config, environment, agent, seed, directory)
+    steps = loop.steps()
+
+    def work():
+        for _ in range(_STEPS_AT_ONCE):
+            now, action, then, info = next(steps)
+            assembler.add(now, action, then, info, 0)
+        return _STEPS_AT_ONCE
+
+    return Variant(work)
+
+
+def _loop(config: Apex, environment, agent, seed: int, directory: pathlib.Path):
+    num_envs = environment.num_envs
+    ladder = exploration.epsilon_ladder(
+        config.actors * num_envs, config.epsilon_base, config.epsilon_alpha
+    )
+    policy = acting.collect_policy(agent, ladder[:num_envs], seed)
+    context = Context("actor", 0, config.actors, directory)
+    block_steps = -(-config.actor_buffer_transitions // num_envs)
+    return (
+        acting.ActorLoop(environment, policy, NoLearner(), context),
+        TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps),
+    )
+
+
+def collect(config: Apex, seed: int, directory: pathlib.Path, transitions: int) -> list[Block]:
+    """Blocks of about so many transitions, as an actor of this configuration makes them."""
+    blocks, size, size_bytes = [], 0, 0
+    with _environment(config, seed) as environment:
+        agent = construction.make_agent(config.agent, environment)
+        loop, assembler = _loop(config, environment, agent, seed, directory)
+        for now, action, then, info in loop.steps():
+            block = assembler.add(now, action, then, info, 0)
+            if block is not None:
+                blocks.append(block)
+                size += int(block.is_valid.sum())
+                size_bytes += sum(leaf.nbytes for leaf in tree.flatten(block.rows))
+                if size >= transitions or size_bytes >= _INSERT_BYTES:
+                    return blocks
+
+
+def inserting(
+    config: Apex,
+    seed: int,
+    directory: pathlib.Path,
+    replay: Address,
+    server_pid: int,
+    rounds: Rounds,
+) -> dict[str, list[Turn]]:
+    """Turns, in transitions that the server has confirmed, of writing the same ones twice.
+
+    raw     a plain loop over a `reverb.TrajectoryWriter` with its default settings
+    writer  `TransitionWriter`
+    """
+    blocks = collect(config, seed, directory, _INSERT_STEPS)
+    variants = {
+        "raw": _raw_inserting(config, blocks, replay),
+        "writer": _inserting(config, blocks, replay),
+    }
+    return interleave("inserting", variants, rounds, server_pid)
+
+
+def fill(
+    config: Apex, seed: int, directory: pathlib.Path, replay: Address, transitions: int
+) -> None:
+    """Writes at least so many transitions, repeating some."""
+    work = _inserting(config, collect(config, seed, directory, transitions), replay).work
+    written = 0
+    while written < transitions:
+        written += work()
+
+
+def _inserting(config: Apex, blocks: list[Block], replay: Address) -> Variant:
+    writer = TransitionWriter(
+        replay, config.environments_per_actor, config.n_step, _TIMEOUT_SECS, threading.Event()
+    )
+
+    def work():
+        before = writer.items
+        for block in blocks:
+            writer.write(block)
+        writer.confirm(_TIMEOUT_SECS)
+        return writer.items - before
+
+    return Variant(work)
+
+
+def _raw_inserting(config: Apex, blocks: list[Block], replay: Address) -> Variant:
+    distance = config.n_step * config.environments_per_actor
+    client = reverb.Client(str(replay))
+    writer = client.trajectory_writer(num_keep_alive_refs=distance + 1)
+    steps = [step for block in blocks for step in _raw_steps(block, distance, config)]
+
+    def work():
+        items = 0
+        for row, start, end, is_valid, priority in steps:
+            writer.append(row)
+            if is_valid:
+                history = writer.history
+                item = type(
+                    row
+                )(
+                    observation=tree.map_structure(lambda x: x[[start, end]], history.observation),  # noqa: B023
+                    action=tree.map_structure(lambda x: x[-1:], history.action),
+                    step=history.step[-1:],
+                )
+                writer.create_item(TABLE, priority, item)
+                items += 1
+                if items % _UNCONFIRMED_ITEMS == 0:
+                    writer.flush(_UNCONFIRMED_ITEMS, timeout_ms=int(1000 * _TIMEOUT_SECS))
+        writer.flush(timeout_ms=int(1000 * _TIMEOUT_SECS))
+        return items
+
+    return Variant(work)
+
+
+def _raw_steps(block: Block, distance: int, config: Apex) -> list[tuple]:
+    """(row, start, end, is_valid, priority) of each row, in the order of `TransitionWriter`."""
+    leaves = [leaf.reshape(-1, *leaf.shape[2:]) for leaf in tree.flatten(block.rows)]
+    start = -1 - distance
+    ends = start + block.length_steps.reshape(-1) * config.environments_per_actor
+    return [
+        (tree.unflatten_as(block.rows, row), start, int(end), bool(is_valid), float(priority))
+        for row, end, is_valid, priority in zip(
+            zip(*leaves), ends, block.is_valid.reshape(-1), block.priority.reshape(-1)
+        )
+    ]

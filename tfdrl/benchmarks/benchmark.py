@@ -1,0 +1,245 @@
+"""One benchmark from its settings to its figures: starts what is needed, leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from tfdrl import configuration
+from tfdrl.architectures.apex import Apex
+from tfdrl.benchmarks import system
+from tfdrl.benchmarks.measuring import Rounds, Turn
+from tfdrl.benchmarks.part_process import ROLES
+from tfdrl.errors import ConfigurationError, TfdrlError, UnavailableError
+from tfdrl.experiment import Experiment
+from tfdrl.launch import supervisor
+from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.topology import Address
+
+_SERVER_LIMIT_SECS = 60.0
+_PART_LIMIT_SECS = 180.0  # beside the turns themselves
+_TURNS = {"a": 3, "b": 2, "c": 2, "d": 1}
+#: The server of the parts is sampled at once and holds nobody to a ratio.
+_FREE_TABLE = ("replay_table.min_size = 1", "replay_table.samples_per_insert = None")
+#: The run of part e ends when it was measured, not when it has learned.
+_NO_GOAL = tuple(
+    f"experiment.{name} = None" for name in ("solved_return", "max_frames", "max_learner_steps")
+)
+
+
+class Settings(NamedTuple):
+    """What is measured and for how long.
+
+    Attributes:
+      gin_files, gin_bindings: as for training.
+      parts: some of the letters a to e.
+      secs: window of part e.
+      rounds: of the other parts.
+    """
+
+    gin_files: Sequence[str]
+    gin_bindings: Sequence[str]
+    parts: str
+    secs: float
+    rounds: Rounds
+
+
+class Measured(NamedTuple):
+    """What was measured; `config` and `frames_per_step` say of what."""
+
+    config: Apex
+    frames_per_step: int
+    cores: int
+    turns: dict[str, dict[str, list[Turn]]]
+    system: system.System | None
+
+
+def run(settings: Settings) -> Measured:
+    """Measures. Call from the main thread.
+
+    Raises:
+      ConfigurationError: the gin file is not one of Ape-X, or is wrong.
+      TfdrlError: something failed or took too long.
+    """
+    loaded = configuration.load(settings.gin_files, settings.gin_bindings, tensorflow=False)
+    config = Experiment.from_gin().architecture
+    if not isinstance(config, Apex):
+        raise ConfigurationError(
+            f"the benchmark measures Ape-X, not {type(config).__name__}; "
+            "give a gin file with experiment.architecture = @apex(), such as apex/cartpole.gin"
+        )
+    frames_per_step = _frames_per_step(config)
+    turns, whole = {}, None
+    with _scratch() as directory:
+        if settings.parts != "e":
+            free = [b for b in _FREE_TABLE if "replay_table" in loaded.text]
+            turns = _measure_parts(settings, free, directory)
+        if "e" in settings.parts:
+            whole = _run_system(settings, directory)
+    return Measured(config, frames_per_step, len(os.sched_getaffinity(0)), turns, whole)
+
+
+def _frames_per_step(config: Apex) -> int:
+    with config.environment(num_envs=1, training=True, seed=0) as environment:
+        return environment.frames_per_step
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[pathlib.Path]:
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="tfdrl-benchmark-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _run_system(settings: Settings, directory: pathlib.Path) -> system.System:
+    _say(f"whole system: {settings.secs:g} s after its start")
+    minutes = (settings.secs + 600) / 60  # only in case this process cannot end it
+    bindings = [*settings.gin_bindings, *_NO_GOAL, f"experiment.max_minutes = {minutes:.1f}"]
+    loaded = configuration.load(settings.gin_files, bindings, tensorflow=False)
+    return system.run(
+        loaded,
+        Experiment.from_gin(),
+        settings.gin_files,
+        bindings,
+        directory / "run",
+        settings.secs,
+    )
+
+
+class _Server(NamedTuple):
+    address: Address
+    pid: int
+
+
+def _measure_parts(
+    settings: Settings, free: Sequence[str], directory: pathlib.Path
+) -> dict[str, dict[str, list[Turn]]]:
+    turns = {}
+    for role, letters in ROLES.items():
+        parts = "".join(part for part in letters if part in settings.parts)
+        if not parts:
+            continue
+        with contextlib.ExitStack() as stack:
+            server = None
+            if set(parts) & set("bc"):  # each its own: what is sampled, `TransitionWriter` wrote
+                server = _replay_server(settings, free, directory / f"replay-{role}")
+                server = stack.enter_context(server)
+            turns.update(_measure_role(settings, role, parts, free, directory, server))
+    return turns
+
+
+def _measure_role(
+    settings: Settings,
+    role: str,
+    parts: str,
+    free: Sequence[str],
+    directory: pathlib.Path,
+    server: _Server | None,
+) -> dict[str, dict[str, list[Turn]]]:
+    _say(f"parts of the {role}: {', '.join(parts)}")
+    rounds, log = settings.rounds, directory / f"{role}.log"
+    arguments = [
+        *(f"--parts={parts}", f"--directory={directory}"),
+        *(f"--rounds={rounds.count}", f"--round_secs={rounds.secs}"),
+    ]
+    if server is not None:
+        arguments += [f"--replay={server.address}", f"--server_pid={server.pid}"]
+    limit_secs = _PART_LIMIT_SECS
+    limit_secs += 2 * rounds.count * rounds.secs * sum(_TURNS[part] for part in parts)
+    command = ["tfdrl.benchmarks.part_process", *arguments, *_gin(settings, free)]
+    with _process(command, log, stderr=None) as process:
+        _wait(process, limit_secs, f"measuring the {role}'s parts", log)
+    found = json.loads((directory / f"turns-{parts}.json").read_text())
+    return {
+        part: {name: [Turn(*turn) for turn in turns] for name, turns in variants.items()}
+        for part, variants in found.items()
+    }
+
+
+def _gin(settings: Settings, more: Sequence[str]) -> list[str]:
+    bindings = [*settings.gin_bindings, *more]
+    return [f"--gin_file={name}" for name in settings.gin_files] + [
+        f"--gin_bindings={binding}" for binding in bindings
+    ]
+
+
+@contextlib.contextmanager
+def _replay_server(
+    settings: Settings, free: Sequence[str], directory: pathlib.Path
+) -> Iterator[_Server]:
+    """The replay role of the same gin file, in a process of its own."""
+    _say("starting a replay server")
+    address, log = Address("127.0.0.1", _free_port()), directory.with_suffix(".log")
+    arguments = ["--role=replay", f"--listen={address}", f"--root_dir={directory}"]
+    command = ["tfdrl.launch.role", *arguments, *_gin(settings, free)]
+    with _process(command, log, stderr=subprocess.STDOUT) as process:
+        deadline = time.monotonic() + _SERVER_LIMIT_SECS
+        while not _listens(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"the replay server did not come up:\n{supervisor.tail(log)}"
+                )
+            time.sleep(0.2)
+        yield _Server(address, process.pid)
+
+
+@contextlib.contextmanager
+def _process(command: Sequence[str], log: pathlib.Path, stderr) -> Iterator[subprocess.Popen]:
+    """A Python module in a process of its own, which does not outlive the block or us."""
+    with log.open("wb") as out:
+        out.write(b"\n")  # `supervisor.tail` leaves out a log's first line
+        out.flush()
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=stderr,
+            env={**os.environ, LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # unreaped, the id is still its own
+        process.wait()
+
+
+def _wait(process: subprocess.Popen, limit_secs: float, what: str, log: pathlib.Path) -> None:
+    try:
+        code = process.wait(timeout=limit_secs)
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"{what} took more than {limit_secs:.0f} s") from None
+    if code:
+        raise TfdrlError(
+            f"{what} failed ({supervisor.describe(code)}); see above\n{supervisor.tail(log)}"
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def _listens(address: Address) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((address.host, address.port)) == 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

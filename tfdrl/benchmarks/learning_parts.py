@@ -1,0 +1,133 @@
+"""The learner's two parts: reading samples (c) and training (d)."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import reverb
+import tensorflow as tf
+
+from tfdrl.architectures.apex import Apex
+from tfdrl.benchmarks.measuring import Rounds, Turn, Variant, interleave
+from tfdrl.errors import UnavailableError
+from tfdrl.parts import construction, replay_samples, replay_tables, training
+from tfdrl.parts.replay_tables import TABLE, TransitionItem
+from tfdrl.parts.strategies import strategy as default_strategy
+from tfdrl.topology import Address
+
+_TIMEOUT_SECS = 60.0
+
+
+def sampling(
+    config: Apex, seed: int, replay: Address, server_pid: int, rounds: Rounds
+) -> dict[str, list[Turn]]:
+    """Turns, in transitions, of reading from the same table.
+
+    raw      `reverb.TrajectoryDataset`, batched, with the same streams and samples under way
+    learner  the learner's dataset and its queue
+    """
+    signature = _signature(config, seed)
+    variants = {
+        "raw": _raw_sampling(config, signature, replay),
+        "learner": _learner_sampling(config, signature, replay),
+    }
+    return interleave("sampling", variants, rounds, server_pid)
+
+
+def _signature(config: Apex, seed: int) -> TransitionItem:
+    with config.environment(num_envs=1, training=True, seed=seed) as environment:
+        return replay_tables.transition_signature(environment)
+
+
+def _raw_sampling(config: Apex, signature: TransitionItem, replay: Address) -> Variant:
+    in_flight = 2 * config.batch_size * config.updates_per_call
+    dataset = reverb.TrajectoryDataset(
+        str(replay),
+        TABLE,
+        dtypes=tf.nest.map_structure(lambda spec: spec.dtype, signature),
+        shapes=tf.nest.map_structure(lambda spec: spec.shape, signature),
+        max_in_flight_samples_per_worker=in_flight,
+        num_workers_per_iterator=config.sampler_workers,
+    )
+    batches = iter(dataset.batch(config.batch_size, drop_remainder=True))
+
+    def prepare():  # what was read during the other's turn is not counted
+        for _ in range(1 + config.sampler_workers * in_flight // config.batch_size):
+            next(batches)
+
+    def work():
+        next(batches)
+        return config.batch_size
+
+    return Variant(work, prepare)
+
+
+def _learner_sampling(config: Apex, signature: TransitionItem, replay: Address) -> Variant:
+    dataset = replay_samples.sample_dataset(
+        replay,
+        signature,
+        config.batch_size,
+        config.updates_per_call,
+        config.importance_exponent,
+        config.prefetch_batches,
+        config.sampler_workers,
+    )
+    info = replay_samples.ReplayInfo(replay, _TIMEOUT_SECS)
+    samples = replay_samples.Samples(dataset, config.prefetch_batches, info, threading.Event())
+
+    def work():
+        if samples.next(_TIMEOUT_SECS) is None:
+            raise UnavailableError(f"no samples within {_TIMEOUT_SECS:g} s: {info.check()}")
+        return config.batch_size * config.updates_per_call
+
+    def prepare():
+        for _ in range(2 * config.prefetch_batches + 2 * config.sampler_workers + 2):
+            work()
+
+    return Variant(work, prepare)
+
+
+def learning(config: Apex, seed: int, rounds: Rounds) -> dict[str, list[Turn]]:
+    """Turns, in learner steps, of `Trainer.train` on one batch in memory."""
+    strategy = (config.strategy or default_strategy)()
+    with config.environment(num_envs=1, training=True, seed=seed) as environment:
+        signature = replay_tables.transition_signature(environment)
+        with strategy.scope():
+            agent = construction.make_agent(config.agent, environment)
+        num_actions = environment.action_spec.num_values if _counts(environment) else None
+    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
+    experience = _experience(config, signature, num_actions)
+    weights = tf.ones([config.updates_per_call, config.batch_size])
+
+    def work():
+        trainer.train(experience, weights)
+        return config.updates_per_call
+
+    return interleave("training", {"train": Variant(work)}, rounds)
+
+
+def _counts(environment) -> bool:
+    return getattr(environment.action_spec, "is_discrete", False)
+
+
+def _experience(config: Apex, signature: TransitionItem, num_actions: int | None):
+    """Random experience [K, B, 2, ...] of the right shapes; the arithmetic costs the same."""
+    generator = np.random.default_rng(0)
+    updates, batch_size = config.updates_per_call, config.batch_size
+
+    def draw(spec):
+        shape = (batch_size, *spec.shape)
+        if spec.dtype == tf.uint8:
+            return generator.integers(0, 256, shape, np.uint8)
+        if spec.dtype.is_integer:
+            return generator.integers(0, num_actions or 1, shape, spec.dtype.as_numpy_dtype)
+        return generator.uniform(-1, 1, shape).astype(spec.dtype.as_numpy_dtype)
+
+    def item():
+        found = tf.nest.map_structure(draw, signature)
+        found.step[..., replay_tables.DISCOUNT] = config.gamma ** (config.n_step - 1)
+        return replay_samples.to_trajectory(tf.nest.map_structure(tf.constant, found))
+
+    items = [item() for _ in range(updates)]
+    return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *items)

@@ -1,0 +1,213 @@
+"""The whole program on this machine (e): what it reaches, and what each process uses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tfdrl.benchmarks.measuring import cpu_secs, slope
+from tfdrl.configuration import Configuration
+from tfdrl.errors import TfdrlError
+from tfdrl.experiment import Experiment
+from tfdrl.launch import local
+from tfdrl.launch.status import Watch
+from tfdrl.topology import Address
+
+_PERIOD_SECS = 0.5
+#: From the start to the first learner step; replay may have to fill first.
+_START_LIMIT_SECS = 300.0
+_MAX_WARM_UP_SECS = 10.0
+_METRICS = ("learner/waiting_share", "actor/waiting_share", "learner/policy_lag")
+
+
+class Reading(NamedTuple):
+    """What was seen at one moment.
+
+    secs       time.monotonic()
+    answered_secs  when the learner gave the counters
+    frames, learner_steps  counters
+    metrics    by name
+    rss_bytes, cpu_secs  by process, such as "actor 0"
+    """
+
+    secs: float
+    answered_secs: float
+    frames: int
+    learner_steps: int
+    metrics: dict[str, float]
+    rss_bytes: dict[str, int]
+    cpu_secs: dict[str, float]
+
+
+class Usage(NamedTuple):
+    """One process: memory at the end of the window, its growth, and cores used."""
+
+    rss_mb: float
+    rss_mb_per_minute: float
+    cores: float
+
+
+class System(NamedTuple):
+    """The running system over the window of measurement; `metrics` are means."""
+
+    secs: float
+    frames_per_second: float
+    learner_steps_per_second: float
+    metrics: dict[str, float]
+    processes: dict[str, Usage]
+
+
+class _Observer:
+    """Reads counters and processes in a thread; ends the run when the window is complete.
+
+    The window begins after the first learner step and a warm-up.
+    """
+
+    def __init__(self, digest: str, window_secs: float):
+        self._digest, self._window_secs = digest, window_secs
+        self._warm_up_secs = min(_MAX_WARM_UP_SECS, 0.5 * window_secs)
+        self._closed = threading.Event()
+        self._failure = ""
+        self.readings: list[Reading] = []
+        self.is_complete = False
+        self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
+
+    def __enter__(self) -> _Observer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *unused) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        watch, learning_secs, start_secs = None, None, time.monotonic()
+        while not self._closed.wait(_PERIOD_SECS):
+            processes = role_processes(os.getpid())
+            if watch is None and "learner" in processes:
+                address = _argument(processes["learner"], "--listen")
+                watch = Watch(Address.parse(address), self._digest) if address else None
+            snapshot = watch.snapshot if watch else None
+            now_secs = time.monotonic()
+            if snapshot is None or snapshot.status is None or not snapshot.status.learner_step:
+                if now_secs - start_secs > _START_LIMIT_SECS:
+                    os.kill(os.getpid(), signal.SIGTERM)  # which `run_local` takes as "stop"
+                    break
+                continue
+            learning_secs = learning_secs or now_secs
+            if now_secs - learning_secs < self._warm_up_secs:
+                continue
+            self.readings.append(_reading(snapshot, processes, now_secs))
+            if now_secs - self.readings[0].secs >= self._window_secs:
+                self.is_complete = True
+                os.kill(os.getpid(), signal.SIGTERM)
+                break
+        if watch is not None:
+            watch.close()
+
+
+def _reading(snapshot, processes: dict[str, int], now_secs: float) -> Reading:
+    metrics = {name: snapshot.metric(name) for name in _METRICS}
+    rss, cpu = {}, {}
+    for name, pid in processes.items():
+        with contextlib.suppress(OSError):
+            cpu[name] = cpu_secs(pid)
+            pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]
+            rss[name] = int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return Reading(
+        now_secs,
+        snapshot.answered_secs,
+        snapshot.status.frames,
+        snapshot.status.learner_step,
+        {name: value for name, value in metrics.items() if value is not None},
+        rss,
+        cpu,
+    )
+
+
+def role_processes(launcher_pid: int) -> dict[str, int]:
+    """Process ids of a launcher's roles: {"learner": 12, "actor 0": 13, "actor 1": 14}."""
+    found: dict[str, dict[int, int]] = {}
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) != launcher_pid:
+                continue
+            role = _argument(int(path.name), "--role")
+            if role:
+                task = int(_argument(int(path.name), "--task") or 0)
+                found.setdefault(role, {})[task] = int(path.name)
+    return {
+        role if len(tasks) == 1 else f"{role} {task}": pid
+        for role, tasks in sorted(found.items())
+        for task, pid in sorted(tasks.items())
+    }
+
+
+def _argument(pid: int, flag: str) -> str:
+    for argument in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"):
+        name, _, value = argument.partition("=")
+        if name == flag:
+            return value
+    return ""
+
+
+def run(
+    configuration: Configuration,
+    experiment: Experiment,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    root_dir: pathlib.Path,
+    window_secs: float,
+) -> System:
+    """Trains in `root_dir` until `window_secs` were measured; progress goes to stderr.
+
+    Call from the main thread. Raises TfdrlError if the run ends earlier.
+    """
+    with contextlib.redirect_stdout(sys.stderr), _Observer(configuration.digest, window_secs) as it:
+        code = local.run_local(
+            experiment,
+            experiment.architecture.program(),
+            configuration,
+            root_dir,
+            gin_files,
+            gin_bindings,
+        )
+    if not it.is_complete:
+        raise TfdrlError(
+            f"the run ended with exit code {code} before {window_secs:g} s could be measured"
+        )
+    return summarise(it.readings)
+
+
+def summarise(readings: Sequence[Reading]) -> System:
+    """Rates and growth by least squares over the readings, means of the rest."""
+    secs = [reading.secs for reading in readings]
+    answered_secs = [reading.answered_secs for reading in readings]
+    means = {}
+    for name in _METRICS:
+        values = [reading.metrics[name] for reading in readings if name in reading.metrics]
+        if values:
+            means[name] = statistics.fmean(values)
+    return System(
+        secs[-1] - secs[0],
+        slope(answered_secs, [reading.frames for reading in readings]),
+        slope(answered_secs, [reading.learner_steps for reading in readings]),
+        means,
+        {name: _usage(name, readings) for name in sorted(readings[-1].rss_bytes)},
+    )
+
+
+def _usage(name: str, readings: Sequence[Reading]) -> Usage:
+    found = [reading for reading in readings if name in reading.rss_bytes]
+    secs = [reading.secs for reading in found]
+    rss_mb = [reading.rss_bytes[name] / 2**20 for reading in found]
+    cores = slope(secs, [reading.cpu_secs[name] for reading in found])
+    return Usage(rss_mb[-1], 60 * slope(secs, rss_mb), cores)
