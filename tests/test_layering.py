@@ -26,6 +26,7 @@ RANKS = {
     "tfdrl.parts": 3,
     "tfdrl.architectures": 4,
     "tfdrl.launch": 5,
+    "tfdrl.benchmarks": 6,  # measures whole runs
 }
 #: Standard library only, for every rank to use; a test below holds it to that.
 ANYONES = "tfdrl.parts.locks"

@@ -198,19 +198,17 @@ def test_the_example_of_the_readme_needs_tensorflow_alone(root_dir, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "cartpole").symlink_to(root_dir)
     program += "\nimport sys\nprint({'tfdrl', 'tf_agents'} & set(sys.modules))\n"
-    environment = {**os.environ, "PYTHONPATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = _run(["-c", program], tmp_path, python_path="")
     assert done.returncode == 0, done.stderr
     words = done.stdout.split()
     assert words[0] == "return:" and 8 <= float(words[1]) <= 500
     assert words[2] == "set()"
+
+
+def _run(arguments, cwd, python_path=str(_REPOSITORY)):
+    environment = {**os.environ, "PYTHONPATH": python_path}
+    how = {"capture_output": True, "text": True, "timeout": 100}
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, **how)
 
 
 def _after_marker():
@@ -274,16 +272,9 @@ def _policy_step(step_type):
     return policy_step.PolicyStep(np.full(len(step_type), 2, np.int32), (), ())
 
 
-def _command(*arguments, cwd):
-    command = [sys.executable, "-m", "binaries.evaluate", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY)}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100
-    )
-
-
 def test_the_command_prints_the_result_and_nothing_else(root_dir, tmp_path):
-    done = _command(f"--root_dir={root_dir}", "--episodes=4", "--checkpoint=40", cwd=tmp_path)
+    arguments = [f"--root_dir={root_dir}", "--episodes=4", "--checkpoint=40"]
+    done = _run(["-m", "binaries.evaluate", *arguments], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     names = [line[:16].strip() for line in done.stdout.splitlines() if line[0] not in "c "]
     assert names == ["mean", "median", "standard error", "min", "max", "episodes", "of"]
@@ -299,6 +290,6 @@ def test_the_command_prints_the_result_and_nothing_else(root_dir, tmp_path):
     ],
 )
 def test_the_command_exits_with_2_at_once(tmp_path, arguments, error):
-    done = _command(*arguments, cwd=tmp_path)
+    done = _run(["-m", "binaries.evaluate", *arguments], tmp_path)
     assert done.returncode == 2
     assert error in done.stderr and done.stderr.count("\n") == 1

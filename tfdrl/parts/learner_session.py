@@ -175,7 +175,7 @@ class LearnerSession:
         self._checkpoints.restore()
 
     def close(self, failed: bool = False) -> None:
-        """Ends the run: tells the roles, writes the last checkpoint and result.json.
+        """Ends the run: tells the roles, then writes the last checkpoint and result.json.
 
         Args:
           failed: whether an error ends it; then the last good checkpoint is left as it is.
@@ -183,11 +183,11 @@ class LearnerSession:
         reason = self._reason or ("failed" if failed else "told to stop")
         if self._reason is not None and not self._context.stop.is_set():
             self.service.finish(reason)
+            # Long enough for every role to report its last frames and be told to stop.
+            self._context.stop.wait(2.5)
         if not failed:
             self.checkpoint()
         self._write_result(reason)
-        if self._reason is not None and not self._context.stop.is_set():
-            time.sleep(2.5)  # long enough for every role to report once and be told to stop
         self.service.close()
         self._metrics.close()
         self._lock.release()

@@ -52,6 +52,7 @@ class ReplayServer:
         every_interface = "::" if socket.has_ipv6 else "0.0.0.0"
         connection.require_free_port(Address(every_interface, address.port), "the replay server")
         _remove_incomplete(self._root)
+        _remove_empty_starts(self._root)
         self._directory = self._root / _next_start(self._root)
         self._server = self._restore(tables, address)
         self._client = self._server.localhost_client()
@@ -130,13 +131,22 @@ def _keep_previous(root: pathlib.Path) -> None:
     if newest and newest[0].parent.name != "previous":
         target = root / "previous" / newest[0].name
         if not target.exists():
-            shutil.copytree(newest[0], target, copy_function=os.link)
+            partial = root / "previous" / "partial"  # has no DONE: what is left of it is removed
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(newest[0], partial / target.name, copy_function=os.link)
+            (partial / target.name).rename(target)
 
 
 def _remove_incomplete(root: pathlib.Path) -> None:
     for path in root.glob("*/*"):
         if path.is_dir() and not (path / _DONE).exists():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_empty_starts(root: pathlib.Path) -> None:
+    for path in root.glob("[0-9]*"):
+        if not any(path.iterdir()):
+            path.rmdir()
 
 
 def _remove_all_but(kept: list[pathlib.Path], root: pathlib.Path) -> None:

@@ -1,0 +1,156 @@
+"""Ape-X with every role as a real process, from one command: it learns, though an actor is killed."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow as tf
+
+from tfdrl.errors import TfdrlError
+from tfdrl.rpc.training_client import TrainingClient
+from tfdrl.topology import Address
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+_GIN = _REPOSITORY / "tests" / "faults" / "data" / "apex_catch.gin"
+
+
+class Run:
+    """One `tfdrl-train`; its roles are found by the root_dir in their command lines."""
+
+    def __init__(self, root_dir, *flags):
+        self.root_dir = root_dir
+        command = [sys.executable, "-m", "binaries.train", f"--gin_file={_GIN}"]
+        self.popen = subprocess.Popen(
+            [*command, f"--root_dir={root_dir}", *flags],
+            cwd=_REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def processes(self, *arguments):
+        """Process ids whose command lines have `arguments` and the root_dir."""
+        found = []
+        wanted = {f"--root_dir={self.root_dir}", *arguments}
+        for path in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if wanted <= set((path / "cmdline").read_bytes().decode().split("\0")):
+                    found.append(int(path.name))
+        return found
+
+    def statuses(self):
+        """Yields the learner's status about twice a second, until the run has ended."""
+        client = None
+        while self.popen.poll() is None:
+            time.sleep(0.5)
+            if client is None:
+                client = self._client()
+                continue
+            with contextlib.suppress(TfdrlError):
+                yield client.status(timeout_secs=2.0)
+
+    def _client(self):
+        for pid in self.processes("--role=learner"):
+            arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            listen = next(a.partition("=")[2] for a in arguments if a.startswith("--listen="))
+            address = Address.parse(listen)
+            return TrainingClient(address, experiment="", role="test", task=0, run_id=1)
+        return None
+
+    def kill(self):
+        self.popen.kill()
+        self.popen.wait()
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def root_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("apex") / "run"
+
+
+def test_solves_catch_although_an_actor_is_killed(root_dir):
+    run = Run(root_dir)
+    try:
+        killed, statuses, transitions = None, [], {}
+        for status in run.statuses():
+            statuses.append(status)
+            for role in status.roles:
+                if role.role == "actor" and "actor/transitions" in role.metrics:
+                    transitions[role.task, role.run_id] = role.metrics["actor/transitions"]
+            if killed is None and status.learner_step > 100 and len(transitions) == 2:
+                killed = status
+                (pid,) = run.processes("--role=actor", "--task=0")
+                os.kill(pid, signal.SIGKILL)
+        output = run.popen.stdout.read()
+        assert run.popen.returncode == 0, output
+        assert not run.processes()
+    finally:
+        run.kill()
+    assert "actor 0 died (killed by SIGKILL); starting it again" in output
+    assert "solved: mean return" in output
+    result = json.loads((root_dir / "result.json").read_text())
+    assert result["evaluation"]["mean"] >= 0.95
+    assert result["learner_steps"] > killed.learner_step + 100
+
+    tasks = sorted(task for task, _ in transitions)
+    assert tasks == [0, 0, 1], "the killed actor came back as a new run"
+    frames = [status.frames for status in statuses]
+    assert frames == sorted(frames)
+    # Nine of ten frames of Catch begin a transition; the newest are not written yet.
+    assert 0.7 * result["frames"] < sum(transitions.values()) <= result["frames"]
+
+
+def _ledger(root_dir):
+    newest = max(
+        (root_dir / "checkpoints").glob("checkpoint-*.index"), key=lambda p: int(p.stem[11:])
+    )
+    reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
+    (name,) = (n for n in reader.get_variable_to_shape_map() if n.startswith("counters"))
+    return json.loads(reader.get_tensor(name))
+
+
+def test_frames_are_the_sum_over_the_actors_runs(root_dir):
+    runs = [run for run in _ledger(root_dir)["service"]["runs"] if run[0] == "actor"]
+    result = json.loads((root_dir / "result.json").read_text())
+    assert len(runs) == 3
+    assert result["frames"] == sum(frames for _, _, _, frames, _ in runs)
+
+
+def test_leaves_summary_checkpoint_policy_and_events(root_dir):
+    assert "solved: mean return" in (root_dir / "summary.txt").read_text()
+    assert (root_dir / "config.gin").exists()
+    assert (root_dir / "checkpoints" / "operative_config.gin").exists()
+    assert len(list((root_dir / "replay").glob("*/*/DONE"))) >= 1
+    assert len((root_dir / "evaluations.csv").read_text().splitlines()) >= 2
+    assert (root_dir / "learning_curve.png").exists()
+    assert tf.saved_model.contains_saved_model(root_dir / "policy")
+    for role in ("learner-0", "replay-0", "actor-0", "actor-1", "evaluator-0"):
+        assert list((root_dir / "tensorboard" / role).glob("events.*")), role
+
+
+@pytest.mark.slow
+def test_continues_and_ends_with_the_name_of_an_essential_role_that_dies(root_dir):
+    steps = json.loads((root_dir / "result.json").read_text())["learner_steps"]
+    bindings = "--gin_bindings=experiment.solved_return = 2.0"
+    run = Run(root_dir, "--allow_config_change", bindings)
+    try:
+        for status in run.statuses():
+            if status.learner_step > steps:
+                (pid,) = run.processes("--role=replay")
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                break
+        output, _ = run.popen.communicate(timeout=60)
+        assert run.popen.returncode == 1, output
+        assert "replay died (killed by SIGKILL)" in output
+        assert not run.processes()
+    finally:
+        run.kill()
