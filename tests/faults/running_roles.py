@@ -22,7 +22,7 @@ from tfdrl.topology import Address
 _HERE = pathlib.Path(__file__).resolve().parent
 _REPOSITORY = _HERE.parents[1]
 APEX = _HERE / "data" / "apex_chain.gin"
-DQN = _HERE / "data" / "dqn_chain.gin"
+DQN = _HERE / "data" / "dqn_catch.gin"
 
 
 def free_port() -> int:
@@ -107,23 +107,28 @@ class Roles:
       root_dir: of the run.
       logs: directory of the processes' logs, not under root_dir: its disk may be full.
       gin_file: of the run.
+      flags: that every role gets, such as --gin_bindings.
     """
 
-    def __init__(self, root_dir: pathlib.Path, logs: pathlib.Path, gin_file: pathlib.Path):
+    def __init__(
+        self, root_dir: pathlib.Path, logs: pathlib.Path, gin_file: pathlib.Path, *flags: str
+    ):
         self.root_dir, self._logs, self._gin_file = root_dir, logs, gin_file
+        self._flags = flags
         self.addresses = {name: f"127.0.0.1:{free_port()}" for name in ("replay", "learner")}
         self.faults = logs / "faults"
         self._started = []
 
     def start(self, role: str, *flags: str, as_pid_1=False, log=None, env=(), **addresses):
-        """Starts a role; `addresses` and `flags` replace what it would be told."""
+        """Starts a role; `addresses` replace what it would be told, None leaves it out."""
         told = {
             "replay": {"listen": self.addresses["replay"]},
             "learner": {"listen": self.addresses["learner"], "replay": self.addresses["replay"]},
         }.get(role, dict(self.addresses))
         arguments = {"root_dir": self.root_dir, "gin_file": self._gin_file, **told, **addresses}
         command = [sys.executable, "-m", "tfdrl.launch.role", f"--role={role}"]
-        command += [f"--{name}={value}" for name, value in arguments.items()] + list(flags)
+        command += [f"--{name}={value}" for name, value in arguments.items() if value is not None]
+        command += [*self._flags, *flags]
         environment = {**os.environ, "TFDRL_TEST_FAULTS": str(self.faults), **dict(env)}
         environment["PYTHONPATH"] = f"{_REPOSITORY}{os.pathsep}{_HERE}"
         environment["PYTHONFAULTHANDLER"] = "1"

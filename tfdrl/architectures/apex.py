@@ -153,7 +153,13 @@ def replay(experiment: Experiment, context: Context) -> None:
 
 def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     """Trains on prioritised samples, writes priorities back and publishes parameters."""
-    from tfdrl.parts import construction, replay_samples, replay_tables, training
+    from tfdrl.parts import (
+        construction,
+        replay_identity,
+        replay_samples,
+        replay_tables,
+        training,
+    )
     from tfdrl.parts.learner_session import LearnerSession, check_gamma
     from tfdrl.parts.strategies import strategy as default_strategy
 
@@ -179,6 +185,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     trainer = training.Trainer(agent, strategy, config.max_bad_steps)
     server = replay_samples.ReplayInfo(replay, config.timeout_secs)
     table_info = server.wait(signature, "the learner", context.stop)
+    replay_identity.require_other_process(replay, replay_tables.TABLE)
     samples = replay_samples.Samples(
         replay_samples.sample_dataset(
             replay,

@@ -16,7 +16,6 @@ from tf_agents.trajectories import time_step, trajectory
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.parts.metrics import Every, WaitingClock
-from tfdrl.parts.replay_identity import require_other_process
 from tfdrl.parts.replay_tables import (
     TABLE,
     TransitionItem,
@@ -81,11 +80,7 @@ def sample_dataset(
 
     Importance weights come from the probabilities with which Reverb chose the items, and are
     normalised by the maximum of their batch of B (Ape-X, section 3).
-
-    Raises:
-      ConfigurationError: Reverb would take the server for a part of this process, and crash.
     """
-    require_other_process(address, TABLE)
     dataset = reverb.TrajectoryDataset(
         str(address),
         TABLE,

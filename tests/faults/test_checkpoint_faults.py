@@ -1,0 +1,137 @@
+"""Checkpoints that were interrupted, damaged or had no room: the last good one is what counts."""
+
+import logging
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from running_roles import small_disk
+
+from tfdrl.errors import TfdrlError
+from tfdrl.parts.checkpoints import Checkpoints
+
+_HERE = pathlib.Path(__file__).resolve().parent
+_VALUES = 10_000
+
+
+@pytest.mark.parametrize("kind", ["learner", "replay"])
+def test_killed_twenty_times_while_writing(tmp_path, kind):
+    command = [sys.executable, str(_HERE / "checkpoint_writers.py"), kind, str(tmp_path), "20"]
+    done = subprocess.run(
+        command,
+        env={"PYTHONPATH": f"{_HERE.parents[1]}:{_HERE}", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "survived 20 kills" in done.stdout
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) < 30
+
+
+class Saved:
+    """A variable of 10,000 values that are all the step, and its checkpoints."""
+
+    def __init__(self, directory):
+        self.variable = tf.Variable(tf.zeros([_VALUES]))
+        self.directory = directory
+        self.checkpoints = Checkpoints(
+            directory, {"state": tf.train.Checkpoint(variable=self.variable)}
+        )
+
+    def save(self, *steps):
+        for step in steps:
+            self.variable.assign(tf.fill([_VALUES], float(step)))
+            written = self.checkpoints.save(step, {"frames": 10 * step})
+        return written
+
+    def restore(self):
+        """Restores into other values; checks that all of them come from one checkpoint."""
+        self.variable.assign(tf.fill([_VALUES], -1.0))
+        step = self.checkpoints.restore()
+        assert (self.variable.numpy() == step).all()
+        assert self.checkpoints.counters.values == {"frames": 10 * step}
+        return step
+
+    def names(self):
+        return sorted(path.name for path in self.directory.iterdir())
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+@pytest.mark.parametrize(
+    "damage",
+    [_truncate, _flip_a_bit, lambda path: path.write_bytes(b"")],
+    ids=["truncated", "flipped", "emptied"],
+)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, suffix, damage):
+    saved = Saved(tmp_path)
+    saved.save(10, 20, 30)
+    damage(tmp_path / f"checkpoint-30{suffix}")
+    with caplog.at_level(logging.WARNING):
+        assert Saved(tmp_path).restore() == 20
+    assert "checkpoint-30 cannot be read" in caplog.text
+    assert "restored an older checkpoint" in caplog.text
+
+
+def test_a_checkpoint_without_its_data_is_passed_over(tmp_path):
+    saved = Saved(tmp_path)
+    saved.save(10, 20)
+    (tmp_path / "checkpoint-20.data-00000-of-00001").unlink()
+    assert saved.restore() == 10
+
+
+def test_nothing_readable_is_no_fresh_start(tmp_path):
+    saved = Saved(tmp_path)
+    saved.save(10, 20)
+    for path in tmp_path.glob("*.index"):
+        _truncate(path)
+    with pytest.raises(TfdrlError, match="none of the 2 checkpoints .* another --root_dir") as error:
+        Saved(tmp_path).restore()
+    assert error.value.exit_code == 1
+
+
+def test_an_empty_directory_is_a_fresh_start(tmp_path):
+    assert Saved(tmp_path / "new").checkpoints.restore() is None
+
+
+def test_three_are_kept_and_nothing_of_the_others(tmp_path):
+    saved = Saved(tmp_path)
+    (tmp_path / "checkpoint-5.data-00000-of-00001").write_bytes(b"of a killed process")
+    saved.save(10, 20, 30, 40, 40)
+    assert saved.names() == [
+        f"checkpoint-{step}.{part}"
+        for step in (20, 30, 40)
+        for part in ("data-00000-of-00001", "index")
+    ]
+
+
+def test_a_full_disk_keeps_the_old_checkpoint_and_leaves_nothing_behind(tmp_path, caplog):
+    with small_disk(tmp_path / "disk", size_megabytes=1) as permitted:
+        if not permitted:
+            pytest.skip("mounting a small file system is not permitted")
+        saved = Saved(tmp_path / "disk")
+        saved.save(10, 20)
+        before = saved.names()
+        filler = tmp_path / "disk" / "filler"
+        filler.write_bytes(bytes((1 << 20) - 2 * 4 * _VALUES - 16_384 - 20_000))
+        for step in (20, 30):  # also when the step was saved before
+            with caplog.at_level(logging.ERROR):
+                assert saved.save(step) is False
+            assert "THE CHECKPOINT COULD NOT BE WRITTEN" in caplog.text
+            assert saved.names() == [*before, "filler"]
+        assert saved.restore() == 20
+        filler.unlink()
+        assert saved.save(40) is True
+        assert saved.restore() == 40
