@@ -46,8 +46,8 @@ def sanitise(priority: np.ndarray) -> tuple[np.ndarray, int]:
     """Makes priorities that Reverb can bear, and counts those that were bad.
 
     A negative priority kills the table's worker, an infinite one makes every probability NaN,
-    and a zero one is never sampled. Infinite ones and NaN become `MAXIMUM_PRIORITY` (a broken
-    estimate is news, so it is looked at soon), negative ones their absolute value.
+    and a zero one is never sampled. NaN and infinite ones become `MINIMUM_PRIORITY`: what they
+    belong to is broken, and must not crowd the batches. Negative ones become their absolute value.
 
     Returns:
       <float64>[...] in [MINIMUM_PRIORITY, MAXIMUM_PRIORITY], and how many were negative or
@@ -55,6 +55,6 @@ def sanitise(priority: np.ndarray) -> tuple[np.ndarray, int]:
     """
     priority = np.asarray(priority, np.float64)
     is_bad = ~np.isfinite(priority) | (priority < 0)
-    clean = np.abs(np.nan_to_num(priority, nan=np.inf, posinf=np.inf, neginf=np.inf))
+    clean = np.abs(np.nan_to_num(priority, nan=0.0, posinf=0.0, neginf=0.0))
     clean = np.clip(clean + MINIMUM_PRIORITY, MINIMUM_PRIORITY, MAXIMUM_PRIORITY)
     return clean, int(np.count_nonzero(is_bad))
