@@ -1,4 +1,4 @@
-"""Ape-X with every role as a real process, from one command: it learns, though an actor is killed."""
+"""Ape-X with every role as a real process: it learns, though an actor is killed."""
 
 import contextlib
 import json

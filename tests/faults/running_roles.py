@@ -175,10 +175,12 @@ class Roles:
         )
 
     def last_lines(self) -> str:
-        return "\n".join(
-            f"--- {process.log_path.name} ({process.returncode})\n" + "\n".join(process.log.splitlines()[-40:])
-            for process in self._started
-        )
+        """The end of every log, and how the process ended."""
+        parts = []
+        for process in self._started:
+            parts.append(f"--- {process.log_path.name} ({process.returncode})")
+            parts += process.log.splitlines()[-20:]
+        return "\n".join(parts)
 
     def kill(self) -> None:
         for process in self._started:

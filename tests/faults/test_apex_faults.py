@@ -209,8 +209,10 @@ def test_full_disk_costs_checkpoints_and_nothing_else(system):
     with _full(system.root_dir):
         for process in logs:
             wait(
-                lambda process=process: "ould not be written" in process.log[logs[process] :]
-                or "COULD NOT BE WRITTEN" in process.log[logs[process] :],
+                lambda process=process: (
+                    "ould not be written" in process.log[logs[process] :]
+                    or "COULD NOT BE WRITTEN" in process.log[logs[process] :]
+                ),
                 *(20, lambda process=process: f"a warning\n{process.log}"),
             )
         system.wait_for_progress(15)
@@ -226,9 +228,7 @@ def test_full_disk_costs_checkpoints_and_nothing_else(system):
 def test_sigterm_flushes_checkpoints_and_ends_every_role(system):
     """In the worst order: each role ends while those it talks to are gone or going."""
     system.start_actor(1)
-    wait(
-        lambda: system.status().roles and len(_recent_actors(system)) == 2, 30, "the second actor"
-    )
+    wait(lambda: system.status().roles and len(_recent_actors(system)) == 2, 30, "the second actor")
     assert system.actors[-1].terminate() == 0
     replays = system.replay_checkpoints()
     assert system.replay.terminate() == 0
@@ -250,6 +250,7 @@ def _damage(path):
     path.write_bytes(data[: len(data) // 2])
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_passed_over_and_never_forgotten(system):
     newest, older = system.learner_checkpoints()[-1], system.learner_checkpoints()[-2]
     _damage(next(newest.parent.glob(f"{newest.name}.data*")))

@@ -2,15 +2,20 @@
 
 import logging
 import pathlib
+import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import reverb
 import tensorflow as tf
-from running_roles import small_disk
+from running_roles import free_port, small_disk
 
-from tfdrl.errors import TfdrlError
+from tfdrl.errors import ConfigurationError, TfdrlError
 from tfdrl.parts.checkpoints import Checkpoints
+from tfdrl.parts.replay_server import ReplayServer, complete_checkpoints
+from tfdrl.topology import Address
 
 _HERE = pathlib.Path(__file__).resolve().parent
 _VALUES = 10_000
@@ -97,7 +102,7 @@ def test_nothing_readable_is_no_fresh_start(tmp_path):
     saved.save(10, 20)
     for path in tmp_path.glob("*.index"):
         _truncate(path)
-    with pytest.raises(TfdrlError, match="none of the 2 checkpoints .* another --root_dir") as error:
+    with pytest.raises(TfdrlError, match=r"none of the 2 checkpoints .* --root_dir") as error:
         Saved(tmp_path).restore()
     assert error.value.exit_code == 1
 
@@ -135,3 +140,68 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_leaves_nothing_behind(tmp_path
         filler.unlink()
         assert saved.save(40) is True
         assert saved.restore() == 40
+
+
+def _replay(directory):
+    """A replay server on a free port."""
+    signature = tf.TensorSpec([1], tf.float32)
+
+    def tables():
+        limiter = reverb.rate_limiters.MinSize(1)
+        selectors = reverb.selectors.Fifo(), reverb.selectors.Fifo()
+        return [reverb.Table("items", *selectors, 100, limiter, signature=signature)]
+
+    return ReplayServer(tables, Address("127.0.0.1", free_port()), directory)
+
+
+def _insert_and_checkpoint(server, times):
+    client = server._server.localhost_client()
+    for _ in range(times):
+        with client.trajectory_writer(1) as writer:
+            writer.append(np.zeros((), np.float32))
+            writer.create_item("items", 1.0, writer.history[-1:])
+        server.checkpoint()
+    server.stop()
+
+
+def _damage_replay(checkpoint):
+    for path in checkpoint.glob("*.tfrecord"):
+        _truncate(path)
+
+
+def test_a_damaged_replay_checkpoint_is_passed_over(tmp_path, caplog):
+    _insert_and_checkpoint(_replay(tmp_path), 3)
+    _damage_replay(complete_checkpoints(tmp_path)[-1])
+    with caplog.at_level(logging.WARNING):
+        server = _replay(tmp_path)
+    assert server.info()["items"].current_size == 2
+    assert "cannot be read" in caplog.text and "older checkpoint" in caplog.text
+    _insert_and_checkpoint(server, 2)
+    assert len(complete_checkpoints(tmp_path)) == 2
+
+    server = _replay(tmp_path)
+    assert server.info()["items"].current_size == 4
+    server.stop()
+    for checkpoint in complete_checkpoints(tmp_path):
+        _damage_replay(checkpoint)
+    with pytest.raises(TfdrlError, match="none of the 2 replay checkpoints") as error:
+        _replay(tmp_path)
+    assert error.value.exit_code == 1
+
+
+def test_a_replay_directory_has_one_owner(tmp_path):
+    server = _replay(tmp_path)
+    with pytest.raises(ConfigurationError, match="in use by another replay server: process"):
+        _replay(tmp_path)
+    server.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
+def test_a_port_in_use_on_any_interface_is_refused(tmp_path, host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((host, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"port {port} is in use"):
+            ReplayServer(lambda: [], Address("127.0.0.1", port), tmp_path)

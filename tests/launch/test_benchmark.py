@@ -77,7 +77,13 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
         for section in json.loads((tmp_path / "figures.json").read_text())
         for figure in section["figures"]
     }
-    differences = ("growth of memory", "inference (actor)", "exploration, adapter", "waits for")
+    differences = (
+        "growth of memory",
+        "inference (actor)",
+        "exploration, adapter",
+        "waits for",
+        "else",
+    )
     for (_, name, _), value in found.items():
         if not any(words in name for words in (*differences, "policy lag")):
             assert value > 0, name
@@ -89,11 +95,14 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
 
     whole = "Whole system"
     frames = found[whole, "environment frames", "frames/s"]
-    assert 50 < frames < 500  # it is held to 400, which one actor easily reaches
+    assert 10 < frames < 500  # it is held to 400, which one actor easily reaches
     for name in ("learner waits for samples", "actors wait for the replay"):
         assert 0 <= found[whole, name, "share of time"] <= 1
-    names = {name.partition(":")[0] for title, name, _ in found if title.startswith("Processes")}
-    assert names == {"actor", "evaluator", "learner", "replay"}
+    processes = "Processes of the whole system"
+    names = {name.partition(":")[0] for title, name, _ in found if title == processes}
+    assert names >= {"actor", "evaluator", "learner", "replay"}
+    used = [found[processes, f"{name}: CPU", "cores"] for name in names if " " not in name]
+    assert sum(used) == pytest.approx(found[processes, "all of these: CPU", "cores"])
 
     limit = "Limit by the parts' CPU costs"
     reached = found[limit, "reached / limit", "ratio"]
@@ -103,7 +112,7 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
     assert sum(costs) == pytest.approx(found[limit, "environment step, all parts", "CPU us"])
 
     assert "Whole system (e)" in done.stdout and "round 1 of 1" in done.stderr
-    assert not list(scratch.glob("tfdrl-benchmark-*")) and not _left_behind(tmp_path)
+    assert not list(scratch.iterdir()) and not _left_behind(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +201,7 @@ def test_summary_of_readings_is_robust_to_late_answers():
             {"learner/policy_lag": 2.0 * secs},
             {"actor": 2**20 * (50 + secs)},
             {"actor": 0.5 * secs},
+            1.75 * secs,
         )
         for secs, delay in [(0, 0), (1, 0.9), (2, 0.1), (3, 0), (4, 0.7)]
     ]
@@ -200,6 +210,7 @@ def test_summary_of_readings_is_robust_to_late_answers():
     assert found.learner_steps_per_second == pytest.approx(7.0)
     assert found.metrics == {"learner/policy_lag": 4.0}
     assert found.processes["actor"] == pytest.approx((54.0, 60.0, 0.5))
+    assert (found.cores, found.other_cores) == pytest.approx((0.5, 1.25))
 
 
 def test_table_names_unit_and_verdict():

@@ -97,10 +97,16 @@ def _frames_per_step(config: Apex) -> int:
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[pathlib.Path]:
+    """A directory for the run, and for what our processes leave in TMPDIR (AutoGraph does)."""
+    before = os.environ.get("TMPDIR")
     directory = pathlib.Path(tempfile.mkdtemp(prefix="tfdrl-benchmark-"))
+    os.environ["TMPDIR"] = str(directory)
     try:
         yield directory
     finally:
+        os.environ.pop("TMPDIR")
+        if before is not None:
+            os.environ["TMPDIR"] = before
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -107,6 +107,10 @@ def _processes(measured: Measured) -> Section:
             Figure(f"{name}: memory (RSS)", usage.rss_mb, "MB"),
             Figure(f"{name}: growth of memory", usage.rss_mb_per_minute, "MB/min"),
         ]
+    figures += [
+        Figure("all of these: CPU", measured.system.cores, "cores"),
+        Figure("everything else on this machine: CPU", measured.system.other_cores, "cores"),
+    ]
     return Section("Processes of the whole system (e)", figures)
 
 
@@ -127,6 +131,7 @@ def _limit(parts: list[limits.PartCost], measured: Measured) -> Section:
         measured.frames_per_step,
         system.learner_steps_per_second,
     )
+    parts_cores = found.reached * cores
     figures = [
         Figure("cores", cores, "cores"),
         Figure("environment step, all parts", 1e6 * found.environment_step_cpu_secs, "CPU us"),
@@ -134,6 +139,8 @@ def _limit(parts: list[limits.PartCost], measured: Measured) -> Section:
         Figure("limit at the measured mix", found.frames_per_second, "frames/s"),
         Figure("limit at the measured mix", found.learner_steps_per_second, "learner steps/s"),
         Figure("reached / limit", found.reached, "ratio"),
+        # Unlike the one above it says little less on a machine that others use too.
+        Figure("CPU of the parts / CPU that the run used", parts_cores / system.cores, "ratio"),
     ]
     return Section("Limit by the parts' CPU costs (see tfdrl/benchmarks/limits.py)", figures)
 

@@ -45,6 +45,7 @@ class Reading(NamedTuple):
     metrics: dict[str, float]
     rss_bytes: dict[str, int]
     cpu_secs: dict[str, float]
+    machine_cpu_secs: float  # of everything that runs here
 
 
 class Usage(NamedTuple):
@@ -56,13 +57,23 @@ class Usage(NamedTuple):
 
 
 class System(NamedTuple):
-    """The running system over the window of measurement; `metrics` are means."""
+    """The running system over the window of measurement.
+
+    `metrics` are means; `other_cores` are used by what does not belong to the run, or by the
+    virtual machine's host: the more, the less the figures say.
+    """
 
     secs: float
     frames_per_second: float
     learner_steps_per_second: float
     metrics: dict[str, float]
     processes: dict[str, Usage]
+    other_cores: float
+
+    @property
+    def cores(self) -> float:
+        """Cores that the run's processes use."""
+        return sum(usage.cores for usage in self.processes.values())
 
 
 class _Observer:
@@ -75,7 +86,6 @@ class _Observer:
         self._digest, self._window_secs = digest, window_secs
         self._warm_up_secs = min(_MAX_WARM_UP_SECS, 0.5 * window_secs)
         self._closed = threading.Event()
-        self._failure = ""
         self.readings: list[Reading] = []
         self.is_complete = False
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
@@ -130,7 +140,14 @@ def _reading(snapshot, processes: dict[str, int], now_secs: float) -> Reading:
         {name: value for name, value in metrics.items() if value is not None},
         rss,
         cpu,
+        _machine_cpu_secs(),
     )
+
+
+def _machine_cpu_secs() -> float:
+    fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def role_processes(launcher_pid: int) -> dict[str, int]:
@@ -196,12 +213,15 @@ def summarise(readings: Sequence[Reading]) -> System:
         values = [reading.metrics[name] for reading in readings if name in reading.metrics]
         if values:
             means[name] = statistics.fmean(values)
+    processes = {name: _usage(name, readings) for name in sorted(readings[-1].rss_bytes)}
+    busy_cores = slope(secs, [reading.machine_cpu_secs for reading in readings])
     return System(
         secs[-1] - secs[0],
         slope(answered_secs, [reading.frames for reading in readings]),
         slope(answered_secs, [reading.learner_steps for reading in readings]),
         means,
-        {name: _usage(name, readings) for name in sorted(readings[-1].rss_bytes)},
+        processes,
+        max(0.0, busy_cores - sum(usage.cores for usage in processes.values())),
     )
 
 

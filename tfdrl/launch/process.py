@@ -15,7 +15,7 @@ import warnings
 
 from absl import logging as absl_logging
 
-from tfdrl.errors import EXIT_FAILED
+from tfdrl.errors import EXIT_FAILED, EXIT_OK
 
 #: Set by the launcher to its process id: the role then ends when the launcher does.
 LAUNCHER_VARIABLE = "TFDRL_LAUNCHER_PID"
@@ -75,6 +75,15 @@ def is_orphan() -> bool:
         stat = pathlib.Path(f"/proc/{launcher}/stat").read_text()
         return stat.rpartition(")")[2].split()[0] in ("Z", "X")
     return False
+
+
+def leave_on_signals() -> None:
+    """SIGTERM or SIGINT ends this process, which has done nothing yet: as told, exit code 0.
+
+    Process 1 of a container would ignore them until `stop_on_signals` is called.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, lambda *unused: leave(EXIT_OK))
 
 
 def stop_on_signals(stop: threading.Event) -> None:

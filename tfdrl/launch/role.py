@@ -63,6 +63,7 @@ def run_role(
     Returns the exit code (tfdrl.errors). Failures are printed on stderr.
     """
     try:
+        process.leave_on_signals()
         process.die_with_launcher()
         _check_listen(listen, insecure_network)
         if not verbose:

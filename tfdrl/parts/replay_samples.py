@@ -131,7 +131,7 @@ class Samples:
     def __init__(self, dataset, prefetch: int, replay: ReplayInfo, stop: threading.Event):
         self._queue = queue.Queue(maxsize=prefetch)
         self._replay, self._stop = replay, stop
-        self._is_time_to_warn = Every(10.0)
+        self._is_time_to_warn = Every(5.0)
         self.waiting = WaitingClock()
         threading.Thread(target=self._read, args=(dataset,), name="samples", daemon=True).start()
 
