@@ -197,7 +197,7 @@ class LearnerLink:
             self._context.stop.set()
 
     def _apply(self, newest) -> bool:
-        if newest is None:
+        if newest is None or newest[0] == self.version:  # two pulls may bring the same version
             return False
         version, tensors = newest
         for variable, tensor in zip(self._variables, tensors):
