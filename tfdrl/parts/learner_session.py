@@ -91,7 +91,6 @@ class LearnerSession:
         self._status_is_due = Every(_STATUS_PERIOD_SECS, at_once=True)
         self._events_are_due = Every(_EVENTS_PERIOD_SECS)
         self._step_rate, self._frame_rate = Rate(self.step), Rate(self.service.frames())
-        self._rates: dict[str, float] = {}
         self._wrote_operative_config = False
 
     @property
@@ -121,11 +120,11 @@ class LearnerSession:
             return
         for evaluation in self.service.take_evaluations():
             self.add_evaluation(evaluation)
-        self._rates = {
+        values = {
             "environment/frames_per_second": self._frame_rate.take(self.service.frames()),
             "learner/steps_per_second": self._step_rate.take(self.step),
+            **metrics(),
         }
-        values = {**self._rates, **metrics()}
         episodes = self.service.take_episodes()
         if len(episodes.returns):
             values["environment/episode_return"] = float(episodes.returns.mean())

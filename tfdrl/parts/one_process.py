@@ -74,13 +74,12 @@ class OneProcess:
         self._environment = self._now = None
         self._episodes, self._loss = [], None
         self._report_secs = 0.0
-        self._run_id = random.SystemRandom().getrandbits(63)
         self._client = TrainingClient(
             self.session.service.address,
             experiment=context.experiment,
             role=context.role,
             task=context.task,
-            run_id=self._run_id,
+            run_id=random.SystemRandom().getrandbits(63),
         )
         self._reported_steps = 0
         self._restore()

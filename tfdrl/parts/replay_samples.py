@@ -17,7 +17,11 @@ from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.parts.metrics import Every, WaitingClock
 from tfdrl.parts.replay_tables import (
+    DISCOUNT,
+    N_STEP_RETURN,
     TABLE,
+    TIME_SECS,
+    VERSION,
     TransitionItem,
     check_signature,
     is_prioritized,
@@ -55,8 +59,8 @@ def to_trajectory(item: TransitionItem) -> trajectory.Trajectory:
         action=tf.nest.map_structure(twice, item.action),
         policy_info=(),
         next_step_type=mid,
-        reward=columns[..., 0],
-        discount=columns[..., 1],
+        reward=columns[..., N_STEP_RETURN],
+        discount=columns[..., DISCOUNT],
     )
 
 
@@ -99,8 +103,8 @@ def sample_dataset(
                 info.probability, info.table_size[0], importance_exponent
             ),
             keys=info.key,
-            version=step[:, 2],
-            age_secs=_elapsed_secs(step[:, 3], now_secs),
+            version=step[:, VERSION],
+            age_secs=_elapsed_secs(step[:, TIME_SECS], now_secs),
         )
 
     dataset = (

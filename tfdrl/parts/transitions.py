@@ -10,7 +10,14 @@ import tree
 
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.ops import returns
-from tfdrl.parts.replay_tables import STEP_COLUMNS, TransitionItem
+from tfdrl.parts.replay_tables import (
+    DISCOUNT,
+    N_STEP_RETURN,
+    STEP_COLUMNS,
+    TIME_SECS,
+    VERSION,
+    TransitionItem,
+)
 from tfdrl.types import LAST, Nest, TimeSteps
 
 #: Write times are stored modulo this, so that float32 resolves them to 1/128 s.
@@ -95,9 +102,10 @@ class TransitionAssembler:
             self._reward[used], self._discount[used], self._ends[used], n, self._gamma
         )
         step = np.empty((starts, self._reward.shape[1], STEP_COLUMNS), np.float32)
-        step[..., 0], step[..., 1] = windows.n_step_return, windows.discount
-        step[..., 2] = self._version[:starts]
-        step[..., 3] = time.time() % TIME_PERIOD_SECS
+        step[..., N_STEP_RETURN] = windows.n_step_return
+        step[..., DISCOUNT] = windows.discount
+        step[..., VERSION] = self._version[:starts]
+        step[..., TIME_SECS] = time.time() % TIME_PERIOD_SECS
         block = Block(
             rows=TransitionItem(
                 tree.map_structure(lambda x: x[n:].copy(), self._observation),
