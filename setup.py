@@ -22,6 +22,7 @@ COMMANDS = (
     "evaluator",
     "evaluate",
     "benchmark",
+    "compare_corrections",
 )
 
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2

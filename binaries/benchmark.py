@@ -1,4 +1,4 @@
-"""Measures how fast the parts and the whole of an Ape-X program run on this machine."""
+"""Measures how fast the parts and the whole of a program run on this machine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tfdrl.benchmarks import benchmark, report
+from tfdrl.benchmarks import benchmark, page, report
 from tfdrl.benchmarks.measuring import Rounds
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from tfdrl.launch import command_line, process
 
 _DEFAULT = "apex/cartpole.gin"
-_USAGE = """Measures an Ape-X program beside the bare libraries, and the whole beside its parts.
+_USAGE = """Measures a program of Ape-X or IMPALA beside the bare libraries, and beside its parts.
 
   tfdrl-benchmark --gin_file=apex/atari_pong.gin --seconds=120 --json=pong.json
+  tfdrl-benchmark --gin_file=impala/atari_pong.gin --seconds=120
 
-Parts: a environment stepping, b insertion into replay, c sampling from replay, d training in
-memory, e the whole program. Progress goes to stderr, the tables to stdout. The machine should
-have nothing else to do. Exit codes: 0 measured, 1 failed, 2 wrong configuration."""
+Parts: a environment stepping, b insertion into replay (IMPALA: the queue), c sampling from it, d
+training in memory (of that V-trace alone), e the whole program. V-trace at another size:
+
+  tfdrl-benchmark --gin_file=impala/atari_pong.gin --parts=d \\
+      --gin_bindings='impala.unroll_steps = 100' --gin_bindings='impala.batch_size = 64'
+
+Progress goes to stderr, the tables to stdout. The machine should have nothing else to do. Exit
+codes: 0 measured, 1 failed, 2 wrong configuration."""
 
 
 def _flags() -> flags.FlagValues:
@@ -65,9 +71,9 @@ def main(argv: Sequence[str]) -> int:
         )
     )
     found = report.sections(measured)
-    print(report.as_text(found), flush=True)
+    print(page.as_text(found), flush=True)
     if values.json:
-        pathlib.Path(values.json).write_text(json.dumps(report.as_json(found), indent=2) + "\n")
+        pathlib.Path(values.json).write_text(json.dumps(page.as_json(found), indent=2) + "\n")
     return EXIT_OK
 
 

@@ -234,4 +234,6 @@ def _zero_based(spec: ArraySpec) -> ArraySpec:
 def _env_action(spec: array_spec.ArraySpec, action: np.ndarray) -> np.ndarray:
     if isinstance(spec, array_spec.BoundedArraySpec) and np.issubdtype(spec.dtype, np.integer):
         return np.add(action, spec.minimum, dtype=spec.dtype)
+    if isinstance(spec, array_spec.BoundedArraySpec):
+        action = np.clip(action, spec.minimum, spec.maximum)  # a Gaussian policy has no bounds
     return np.asarray(action, spec.dtype)

@@ -7,6 +7,7 @@ import importlib
 import pathlib
 import threading
 from collections.abc import Callable
+from typing import Union
 
 from tfdrl.errors import ConfigurationError
 
@@ -36,6 +37,15 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+#: What a role is given for one it talks to: an address, or one for each of its replicas.
+Addresses = Union[Address, tuple[Address, ...]]
+
+
+def one_of(addresses: Addresses, task: int) -> Address:
+    """The address for a task: tasks are spread over the replicas in turn."""
+    return addresses[task % len(addresses)] if isinstance(addresses, tuple) else addresses
+
+
 @dataclasses.dataclass(frozen=True)
 class Role:
     """One kind of process of a program.
@@ -48,6 +58,8 @@ class Role:
       talks_to: names of the serving roles whose address it is given as a keyword argument.
       serves: whether it listens on an address of its own (`context.listen`).
       essential: its death ends the run; other roles are restarted, with back-off.
+      clusters: whether its replicas, if there are several, talk to each other by TensorFlow's
+        collectives, each at a second address (`context.cluster`).
       needs_tensorflow: whether its process loads TensorFlow.
       threads: TensorFlow threads of the process; 0 lets TensorFlow choose.
       niceness: 0 to 19; where cores are shared, processes with a lower one go first.
@@ -59,6 +71,7 @@ class Role:
     talks_to: tuple[str, ...] = ()
     serves: bool = False
     essential: bool = False
+    clusters: bool = False
     needs_tensorflow: bool = True
     threads: int = 1
     niceness: int = 0
@@ -95,6 +108,8 @@ class Context:
       replicas: how many of it there are.
       root_dir: where the run leaves its files.
       listen: the address it serves on, if it serves.
+      cluster: addresses of all replicas' collectives, in the order of their tasks; empty unless
+        the role clusters and has several replicas.
       stop: set when the role should finish (signal, or end of training).
       experiment: digest of the configuration; two roles of one run have the same.
     """
@@ -104,5 +119,6 @@ class Context:
     replicas: int
     root_dir: pathlib.Path
     listen: Address | None = None
+    cluster: tuple[Address, ...] = ()
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     experiment: str = ""

@@ -84,3 +84,24 @@ class Transitions(NamedTuple):
     n_step_return: np.ndarray
     discount: np.ndarray
     next_observation: Nest
+
+
+class Unrolls(NamedTuple):
+    """A batch of k unrolls of T transitions (IMPALA, section 3): T+1 steps and T actions.
+
+    Full length: an unroll passes through episode ends. Step T is the first of the next unroll.
+
+    steps         TimeSteps of [k, T+1, ...]; reward[:, 0] led to the first step
+    action        nest of [k, T, ...]  that answered step t and led to step t+1
+    info          nest of [k, T, ...]  of the policy: parameters of the behaviour distribution
+    policy_state  nest of [k, ...]     of the policy BEFORE step 0
+    version       <int64>[k]           of the parameters, the same for all T actions
+    time_secs     <float64>[k]         Unix time when the unroll was complete
+    """
+
+    steps: TimeSteps
+    action: Nest
+    info: Nest
+    policy_state: Nest
+    version: np.ndarray
+    time_secs: np.ndarray

@@ -3,72 +3,13 @@
 import contextlib
 import json
 import os
-import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import tensorflow as tf
+from local_runs import DATA, Run
 
-from tfdrl.errors import TfdrlError
-from tfdrl.rpc.training_client import TrainingClient
-from tfdrl.topology import Address
-
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-_GIN = _REPOSITORY / "tests" / "faults" / "data" / "apex_catch.gin"
-
-
-class Run:
-    """One `tfdrl-train`; its roles are found by the root_dir in their command lines."""
-
-    def __init__(self, root_dir, *flags):
-        self.root_dir = root_dir
-        command = [sys.executable, "-m", "binaries.train", f"--gin_file={_GIN}"]
-        self.popen = subprocess.Popen(
-            [*command, f"--root_dir={root_dir}", *flags],
-            cwd=_REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def processes(self, *arguments):
-        """Process ids whose command lines have `arguments` and the root_dir."""
-        found = []
-        wanted = {f"--root_dir={self.root_dir}", *arguments}
-        for path in pathlib.Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if wanted <= set((path / "cmdline").read_bytes().decode().split("\0")):
-                    found.append(int(path.name))
-        return found
-
-    def statuses(self):
-        """Yields the learner's status about twice a second, until the run has ended."""
-        client = None
-        while self.popen.poll() is None:
-            time.sleep(0.5)
-            if client is None:
-                client = self._client()
-                continue
-            with contextlib.suppress(TfdrlError):
-                yield client.status(timeout_secs=2.0)
-
-    def _client(self):
-        for pid in self.processes("--role=learner"):
-            arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            listen = next(a.partition("=")[2] for a in arguments if a.startswith("--listen="))
-            address = Address.parse(listen)
-            return TrainingClient(address, experiment="", role="test", task=0, run_id=1)
-        return None
-
-    def kill(self):
-        self.popen.kill()
-        self.popen.wait()
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+_GIN = DATA / "apex_catch.gin"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +18,7 @@ def root_dir(tmp_path_factory):
 
 
 def test_solves_catch_although_an_actor_is_killed(root_dir):
-    run = Run(root_dir)
+    run = Run(_GIN, root_dir)
     try:
         killed, statuses, transitions = None, [], {}
         for status in run.statuses():
@@ -85,7 +26,7 @@ def test_solves_catch_although_an_actor_is_killed(root_dir):
             for role in status.roles:
                 if role.role == "actor" and "actor/transitions" in role.metrics:
                     transitions[role.task, role.run_id] = role.metrics["actor/transitions"]
-            if killed is None and status.learner_step > 100 and len(transitions) == 2:
+            if killed is None and status.learner_step > 20 and len(transitions) == 2:
                 killed = status
                 (pid,) = run.processes("--role=actor", "--task=0")
                 os.kill(pid, signal.SIGKILL)
@@ -140,7 +81,7 @@ def test_leaves_summary_checkpoint_policy_and_events(root_dir):
 def test_continues_and_ends_with_the_name_of_an_essential_role_that_dies(root_dir):
     steps = json.loads((root_dir / "result.json").read_text())["learner_steps"]
     bindings = "--gin_bindings=experiment.solved_return = 2.0"
-    run = Run(root_dir, "--allow_config_change", bindings)
+    run = Run(_GIN, root_dir, "--allow_config_change", bindings)
     try:
         for status in run.statuses():
             if status.learner_step > steps:

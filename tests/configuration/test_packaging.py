@@ -49,6 +49,7 @@ def test_every_command_points_into_the_package(site):
         "tfdrl-evaluator",
         "tfdrl-evaluate",
         "tfdrl-benchmark",
+        "tfdrl-compare-corrections",
     }
     for command, target in commands.items():
         module, _, function = target.partition(":")

@@ -95,7 +95,7 @@ def test_gin_file_builds_its_environment(file):
     with factory(num_envs=2, training=True, seed=0) as env:
         assert isinstance(env, kind)
         steps = env.reset()
-        steps = env.step(np.zeros(2, np.int32))
+        steps = env.step(np.zeros((2, *env.action_spec.shape), env.action_spec.dtype))
         assert steps.observation.shape == (2, *env.observation_spec.shape)
         assert steps.observation.dtype == env.observation_spec.dtype
 

@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from tfdrl.environments import gym_environment
 from tfdrl.types import FIRST, LAST
 
-IDS = ("Chain", "Catch", "Memory", "RandomFrames", "Sleep")
+IDS = ("Chain", "Catch", "CatchMemory", "Memory", "RandomFrames", "Sleep")
 
 
 @pytest.mark.parametrize("name", IDS)
@@ -71,6 +71,33 @@ def test_catch():
     np.testing.assert_array_equal(returns_of("Catch", follow_ball), optimal_return("Catch"))
     still = returns_of("Catch", lambda steps: np.ones(4, int), episodes=200)
     assert set(still) == {-1.0, 1.0} and still.mean() < 0  # the ball's column varies
+
+
+class RememberBall:
+    """Follows the ball to the column in which each environment's first step showed it."""
+
+    def __init__(self, num_envs=4):
+        self.column = np.zeros(num_envs, int)
+
+    def __call__(self, steps):
+        first = steps.step_type == FIRST
+        self.column[first] = steps.observation[first, 0].argmax(axis=1)
+        paddle = steps.observation[:, -1].argmax(axis=1)
+        return np.sign(self.column - paddle) + 1
+
+
+def best_without_memory(steps):
+    """Its move at the first step says left, middle or right; the outer columns are given up."""
+    shown = steps.observation[:, 0]
+    seen = shown.max(axis=1) > 0
+    return np.where(seen, np.sign(shown.argmax(axis=1) - 2) + 1, 1)
+
+
+def test_catch_whose_ball_is_seen_once_needs_memory():
+    remembered = returns_of("CatchMemory", RememberBall())
+    np.testing.assert_array_equal(remembered, optimal_return("CatchMemory"))
+    forgetful = returns_of("CatchMemory", best_without_memory, episodes=2000)
+    assert forgetful.mean() == pytest.approx(0.2, abs=0.1)
 
 
 @pytest.mark.parametrize("delay", [1, 8])

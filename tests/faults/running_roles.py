@@ -22,6 +22,7 @@ from tfdrl.topology import Address
 _HERE = pathlib.Path(__file__).resolve().parent
 _REPOSITORY = _HERE.parents[1]
 APEX = _HERE / "data" / "apex_chain.gin"
+IMPALA = _HERE / "data" / "impala_chain.gin"
 DQN = _HERE / "data" / "dqn_catch.gin"
 
 
@@ -174,6 +175,19 @@ class Roles:
             f"{steps} steps and {frames} frames after {start.learner_step} and {start.frames}",
         )
 
+    def table(self, name: str):
+        """Reverb's TableInfo of the replay server; None while it does not answer."""
+        import reverb
+
+        client = reverb.Client(self.addresses["replay"])
+        with contextlib.suppress(reverb.errors.DeadlineExceededError, RuntimeError):
+            return client.server_info(timeout=2)[name]
+
+    def learner_checkpoints(self) -> list[pathlib.Path]:
+        """Prefixes of the learner's checkpoints, oldest first."""
+        paths = (self.root_dir / "checkpoints").glob("checkpoint-*.index")
+        return sorted((path.with_suffix("") for path in paths), key=lambda p: int(p.name[11:]))
+
     def last_lines(self) -> str:
         """The end of every log, and how the process ended."""
         parts = []
@@ -185,6 +199,18 @@ class Roles:
     def kill(self) -> None:
         for process in self._started:
             process.kill()
+
+
+def checkpoint_contents(checkpoint: pathlib.Path) -> dict:
+    """Arrays by name of a learner's checkpoint, without its clocks and counters."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(checkpoint))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if "OBJECT_GRAPH" not in name and "counters" not in name
+    }
 
 
 def can_make_pid_namespaces() -> bool:

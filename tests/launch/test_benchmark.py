@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tfdrl.benchmarks import limits, measuring, report, system
+from tfdrl.benchmarks import limits, measuring, page, system
 from tfdrl.benchmarks.measuring import Cost, Rounds, Turn, Variant
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -118,7 +118,7 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--gin_file=dqn/cartpole.gin"], "the benchmark measures Ape-X, not Dqn"),
+        (["--gin_file=dqn/cartpole.gin"], "the benchmark measures Ape-X and IMPALA, not Dqn"),
         (["--parts=a,x"], "--parts=a,x: give some of a,b,c,d,e"),
         (["--json=/nowhere/figures.json"], "--json=/nowhere/figures.json"),
     ],
@@ -214,12 +214,8 @@ def test_summary_of_readings_is_robust_to_late_answers():
 
 
 def test_table_names_unit_and_verdict():
-    page = report.as_text(
-        [
-            report.Section(
-                "Title", [report.Figure("x", 0.5, "ratio", 0.6), report.Figure("y", 7, "s")]
-            )
-        ]
+    text = page.as_text(
+        [page.Section("Title", [page.Figure("x", 0.5, "ratio", 0.6), page.Figure("y", 7, "s")])]
     )
-    assert page.splitlines()[0] == "Title"
-    assert "50 %  (aim: 60 %, missed)" in page and "7.00 s" in page
+    assert text.splitlines()[0] == "Title"
+    assert "50 %  (aim: 60 %, missed)" in text and "7.00 s" in text

@@ -18,7 +18,7 @@ from tfdrl.architectures import dqn
 from tfdrl.environments import atari_environment, gym_environment
 from tfdrl.errors import ConfigurationError, TfdrlError
 from tfdrl.experiment import Experiment
-from tfdrl.launch import evaluate, local, run_directory
+from tfdrl.launch import addresses, evaluate, run_directory
 from tfdrl.parts import evaluation, playing
 from tfdrl.parts.video import Video
 from tfdrl.topology import Address, Context
@@ -62,7 +62,7 @@ def root_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run")
     loaded = configuration.load(["dqn/cartpole.gin"], _BINDINGS, tensorflow=True)
     run_directory.keep_configuration(directory, loaded.text)
-    listen = Address("127.0.0.1", next(local._free_ports()))
+    listen = Address("127.0.0.1", next(addresses.free_ports()))
     dqn.learner(Experiment.from_gin(), Context("learner", 0, 1, directory, listen))
     gin.clear_config()
     return directory

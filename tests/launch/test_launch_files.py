@@ -11,7 +11,7 @@ import pytest
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch import curves, progress, run_directory, summary
-from tfdrl.launch.status import Snapshot, Tracker
+from tfdrl.launch.status import Snapshot, Tracker, combined
 from tfdrl.parts.locks import lock
 from tfdrl.rpc.training_messages import Evaluation, RoleStatus, Status
 from tfdrl.topology import Role
@@ -112,6 +112,20 @@ def test_metrics_of_roles_that_have_gone_silent_do_not_count():
     snapshot = Snapshot(status=_status(roles=roles))
     assert snapshot.metric("actor/waiting_share") == pytest.approx((0.1 + 0.3) / 2)
     assert snapshot.metric("learner/loss") is None
+
+
+def test_learners_are_shown_as_one():
+    rate = "environment/frames_per_second"
+    actors = [RoleStatus("actor", task, 1, 1.0, {}) for task in (0, 1)]
+    chief = _status(50, 1000, None, {rate: 100.0, "learner/waiting_share": 0.1}, actors[:1])
+    metrics = {rate: 300.0, "learner/waiting_share": 0.3, "learner/queue": 7.0}
+    other = _status(49, 3000, _EVALUATION, metrics, actors[1:])
+    assert combined([None, other]) is None
+    assert combined([chief, None]) is combined([chief]) is chief
+    both = combined([chief, other])
+    assert (both.learner_step, both.frames, both.evaluation) == (50, 4000, _EVALUATION)
+    assert both.roles == actors
+    assert both.metrics == {rate: 400.0, "learner/waiting_share": 0.2, "learner/queue": 7.0}
 
 
 def test_line_shows_what_is_known_and_nothing_else():

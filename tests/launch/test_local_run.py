@@ -10,6 +10,7 @@ import time
 import pytest
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+_SECOND_LEARNER = ("--role=learner", "--task=1", "--replay=a:1", "--gin_bindings=tiny.learners = 2")
 _GIN = "import tiny_program\nexperiment.architecture = @tiny()\n"
 
 
@@ -140,6 +141,8 @@ def test_killed_launcher_leaves_no_deaf_role_behind(train, tmp_path):
         ({"learner": "diverge"}, 3, "the loss was not finite 10 times in a row"),
         ({"actor": "misconfigured"}, 2, "tfdrl actor: tiny.actor is wrong"),
         ({"learner": "finish"}, 0, "learner finished"),
+        ({"learner": "finish", "learners": 2}, 0, "learner finished"),
+        ({"learner": "other_dies", "learners": 2}, 1, "learner 1 died (killed by SIGKILL)"),
     ],
 )
 def test_how_a_run_ends(train, tmp_path, bindings, exit_code, words):
@@ -158,6 +161,21 @@ def test_roles_get_the_addresses_that_were_announced(train, tmp_path):
     address = output.split("1 replay at ")[1].split()[0]
     assert (tmp_path / "run" / "ready-actor-0").read_text() == f"replay={address}"
     assert (tmp_path / "run" / "ready-replay-0").read_text() == ""
+
+
+def test_several_learners_get_one_list_of_addresses_and_end_together(train, tmp_path):
+    process = train(learners=2, learner_serves=True)
+    names = ("replay-0", "learner-0", "learner-1", "actor-0", "actor-1")
+    _wait_until_up(tmp_path / "run", names)
+    told = [(tmp_path / "run" / f"ready-learner-{task}").read_text() for task in (0, 1)]
+    assert told[0] == told[1]
+    cluster = told[0].split("cluster=")[1].split(",")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+    listening = output.split("2 learner at ")[1].splitlines()[0].split(", ")
+    assert len({*cluster, *listening}) == 4
+    stopped = (tmp_path / "run" / "stopped").read_text().split()
+    assert sorted(stopped[2:4]) == ["learner-0", "learner-1"] and stopped[4] == "replay-0"
 
 
 def test_second_launcher_is_refused_and_told_who_holds_the_directory(train, tmp_path):
@@ -235,6 +253,10 @@ def test_mistakes_are_found_before_any_process_starts(train, tmp_path, binding, 
         (["--role=learner", "--replay=a:1", "--listen=127.0.0.1:8000"], "learner serves nothing"),
         (["--role=actor", "--replay=a:1,b:2"], "has 2 addresses"),
         ([], "--role is missing"),
+        (["--role=actor", "--replay=a:1", "--cluster=a:1,b:1"], "actor processes do not talk to"),
+        (["--role=learner", "--replay=a:1", "--cluster=a:1,b:1"], "one learner process only"),
+        ([*_SECOND_LEARNER], "--cluster is missing; the 2 learner processes talk to each other"),
+        ([*_SECOND_LEARNER, "--cluster=a:1,b:1"], "a:1, b:1 can be reached from other machines"),
     ],
 )
 def test_role_names_the_flag_that_is_wrong(tmp_path, environment, arguments, words):

@@ -130,6 +130,31 @@ def test_learner_that_finishes_ends_the_run_with_success(supervise, tmp_path):
     assert _poll_until(supervisor) == (0, "learner finished", "")
 
 
+def _learners(directory, chief, other):
+    codes = enumerate((chief, other))
+    return [_replica(directory, "learner", code, True, task, replicas=2) for task, code in codes]
+
+
+def test_end_of_the_chief_is_the_end_of_the_run(supervise, tmp_path):
+    limits = _LIMITS._replace(finish_secs=20.0)
+    supervisor, _ = supervise(
+        _learners(tmp_path, "import time; time.sleep(1.0)", ""), limits=limits
+    )
+    assert _poll_until(supervisor) == (0, "learner finished", "")
+
+
+def test_other_learner_may_not_leave_the_chief_alone_for_long(supervise, tmp_path):
+    limits = _LIMITS._replace(finish_secs=0.5)
+    supervisor, _ = supervise(_learners(tmp_path, _WAIT, ""), limits=limits)
+    reason = "learner 1 stopped, though the run goes on (exit code 0)"
+    assert _poll_until(supervisor) == (1, reason, "")
+
+
+def test_death_of_any_learner_ends_the_run(supervise, tmp_path):
+    supervisor, _ = supervise(_learners(tmp_path, _WAIT, "raise SystemExit(3)"))
+    assert _poll_until(supervisor) == (3, "learner 1 died (exit code 3)", "")
+
+
 def test_replay_that_leaves_unasked_is_a_failure(supervise, tmp_path):
     learner = _replica(tmp_path, "learner", _WAIT, essential=True)
     supervisor, _ = supervise([_replica(tmp_path, "replay", "", essential=True), learner])

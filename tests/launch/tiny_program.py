@@ -24,6 +24,7 @@ class tiny:
     actor: str = "wait"
     actors: int = 2
     learner_serves: bool = False
+    learners: int = 1
 
     def program(self):
         function = f"{__name__}:behave"
@@ -34,9 +35,11 @@ class tiny:
                 Role(
                     "learner",
                     function,
+                    replicas=self.learners,
                     talks_to=("replay",),
                     serves=self.learner_serves,
                     essential=True,
+                    clusters=True,
                     needs_tensorflow=False,
                 ),
                 Role(
@@ -63,7 +66,10 @@ def behave(experiment, context, **addresses):
     """The function of every role."""
     assert "tensorflow" not in sys.modules
     trace = pathlib.Path(context.root_dir, f"ready-{context.role}-{context.task}")
-    trace.write_text(" ".join(f"{name}={address}" for name, address in sorted(addresses.items())))
+    told = [f"{name}={address}" for name, address in sorted(addresses.items())]
+    if context.cluster:
+        told.append(f"cluster={','.join(map(str, context.cluster))}")
+    trace.write_text(" ".join(told))
     return _BEHAVIOURS[getattr(experiment.architecture, context.role)](context)
 
 
@@ -98,6 +104,10 @@ def _breed(context):
 
 def _finish(context):
     _when_all_are_up(context)
+
+
+def _other_dies(context):
+    return _kill_self(context) if context.task == 1 else _wait(context)
 
 
 def _diverge(context):
@@ -163,6 +173,7 @@ _BEHAVIOURS = {
     "hang": _hang,
     "breed": _breed,
     "finish": _finish,
+    "other_dies": _other_dies,
     "diverge": _diverge,
     "misconfigured": _misconfigured,
     "serve": _serve,

@@ -10,7 +10,7 @@ import reverb
 import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.parts import replay_samples
+from tfdrl.parts import replay_reading, replay_samples
 from tfdrl.parts.replay_tables import TABLE, TransitionItem, replay_table
 from tfdrl.parts.transitions import TIME_PERIOD_SECS
 from tfdrl.topology import Address
@@ -161,8 +161,8 @@ def test_no_wait_is_without_limit():
     """Too few items: None in time, though the thread that reads hangs."""
     with serving() as address:
         stop = threading.Event()
-        replay = replay_samples.ReplayInfo(address, timeout_secs=2.0)
-        samples = replay_samples.Samples(dataset_of(address, 2, 1), 1, replay, stop)
+        replay = replay_reading.ReplayInfo(address, timeout_secs=2.0)
+        samples = replay_reading.Samples(dataset_of(address, 2, 1), 1, replay, stop)
         start_secs = time.monotonic()
         assert samples.next(timeout_secs=0.3) is None
         assert time.monotonic() - start_secs < 2
@@ -175,7 +175,7 @@ def test_no_wait_is_without_limit():
 
 def test_a_server_that_is_gone_is_told_apart_from_an_empty_one():
     with serving(max_size=9) as address:
-        replay = replay_samples.ReplayInfo(address, timeout_secs=1.0)
+        replay = replay_reading.ReplayInfo(address, timeout_secs=1.0)
         assert replay.wait(SIGNATURE, "the learner", threading.Event()).max_size == 9
         other = SIGNATURE._replace(action=tf.TensorSpec([1], tf.float32))
         with pytest.raises(ConfigurationError, match="same gin file"):
@@ -186,13 +186,13 @@ def test_a_server_that_is_gone_is_told_apart_from_an_empty_one():
 
 def test_a_table_by_another_name():
     with serving(name="other") as address:
-        replay = replay_samples.ReplayInfo(address, 5.0)
+        replay = replay_reading.ReplayInfo(address, 5.0)
         with pytest.raises(ConfigurationError, match="only \\['other'\\]"):
             replay.table()
 
 
 def test_priorities_need_td_errors(served):
-    info = replay_samples.ReplayInfo(served, 5.0).table()
+    info = replay_reading.ReplayInfo(served, 5.0).table()
     replay_samples.require_priorities(info, np.zeros(3), object())
     with pytest.raises(ConfigurationError, match="td_error"):
         replay_samples.require_priorities(info, None, object())

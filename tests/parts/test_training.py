@@ -172,6 +172,9 @@ def test_an_agent_without_td_errors():
 class TwoReplicas:
     num_replicas_in_sync = 2
 
+    class extended:
+        worker_devices = ("CPU:0", "CPU:1")
+
 
 def test_a_batch_must_split_evenly():
     check_batch(6, TwoReplicas)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfdrl import configuration
 from tfdrl.architectures import dqn
 from tfdrl.experiment import Experiment
-from tfdrl.launch import evaluate, local
+from tfdrl.launch import addresses, evaluate
 from tfdrl.topology import Address, Context
 
 _HERE = pathlib.Path(__file__).parent
@@ -68,7 +68,7 @@ def test_dqn_trains_what_a_gin_file_names(name, tmp_path):
     evaluates = name == "agent"  # its policy is also exported
     bindings = [*_SHORT, f"dqn.evaluation_period_steps = {160 if evaluates else 10**6}"]
     loaded = configuration.load([f"{name}.gin"], bindings, tensorflow=True)
-    listen = Address("127.0.0.1", next(local._free_ports()))
+    listen = Address("127.0.0.1", next(addresses.free_ports()))
     context = Context("learner", 0, 1, tmp_path, listen, experiment=loaded.digest)
     dqn.learner(Experiment.from_gin(), context)
 

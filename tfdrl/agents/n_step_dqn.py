@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.dqn import dqn_agent
 
+from tfdrl.agents.gradient_step import apply_gradients
 from tfdrl.agents.q_policy import EpsilonGreedyQPolicy
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks.q_networks import num_actions
@@ -126,21 +127,13 @@ class NStepDqnAgent(dqn_agent.DqnAgent):
         variables = self._q_network.trainable_weights
         with tf.GradientTape() as tape:
             info = self._loss(experience, weights, training=True)
-        pairs = zip(tape.gradient(info.loss, variables), variables)
-        # A variable that the loss does not use has no gradient.
-        gradients, variables = zip(*((g, v) for g, v in pairs if g is not None))
-        loss = info.loss
-        replica = tf.distribute.get_replica_context()
-        if replica is not None and replica.num_replicas_in_sync > 1:
-            # The loss too: all replicas must agree on whether to skip the step.
-            *gradients, loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, loss])
-        norm = tf.linalg.global_norm(gradients)
-        is_finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-        if self._gradient_clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._gradient_clip_norm, norm)
-        gradients = [tf.where(is_finite, g, tf.zeros_like(g)) for g in gradients]
-        self._optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
+        loss, _ = apply_gradients(
+            self._optimizer,
+            tape.gradient(info.loss, variables),
+            variables,
+            info.loss,
+            self._gradient_clip_norm,
+        )
         self.train_step_counter.assign_add(1)
         self._update_target()
-        loss = tf.where(is_finite, info.loss, float("nan"))
         return tf_agent.LossInfo(loss, info.extra)

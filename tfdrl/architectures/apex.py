@@ -156,6 +156,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     from tfdrl.parts import (
         construction,
         replay_identity,
+        replay_reading,
         replay_samples,
         replay_tables,
         training,
@@ -183,10 +184,10 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
     )
     trainer = training.Trainer(agent, strategy, config.max_bad_steps)
-    server = replay_samples.ReplayInfo(replay, config.timeout_secs)
+    server = replay_reading.ReplayInfo(replay, config.timeout_secs)
     table_info = server.wait(signature, "the learner", context.stop)
     replay_identity.require_other_process(replay, replay_tables.TABLE)
-    samples = replay_samples.Samples(
+    samples = replay_reading.Samples(
         replay_samples.sample_dataset(
             replay,
             signature,
@@ -217,7 +218,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
 def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
     """Acts with its own epsilon and sends n-step transitions with initial priorities."""
     from tfdrl.ops import exploration
-    from tfdrl.parts import acting, construction, replay_samples, replay_tables
+    from tfdrl.parts import acting, construction, replay_reading, replay_tables
     from tfdrl.parts.learner_link import LearnerLink
     from tfdrl.parts.replay_writer import TransitionWriter
     from tfdrl.parts.transitions import TransitionAssembler
@@ -240,7 +241,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
         config.timeout_secs,
     )
     link.start()
-    server = replay_samples.ReplayInfo(replay, config.timeout_secs)
+    server = replay_reading.ReplayInfo(replay, config.timeout_secs)
     server.wait(replay_tables.transition_signature(environment), "the actor", context.stop)
     assembler = TransitionAssembler(
         num_envs,
@@ -263,7 +264,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
             writer.write(block)
         if loop.frames_since_pull >= pull_period_frames:
             loop.pull_parameters()
-        loop.tick(writer.waiting, writer.items, writer.bad_priorities)
+        loop.tick(writer.waiting, writer.counters)
     writer.close()
     link.close()
     environment.close()

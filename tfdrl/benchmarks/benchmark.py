@@ -17,21 +17,19 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tfdrl import configuration
-from tfdrl.architectures.apex import Apex
-from tfdrl.benchmarks import system
+from tfdrl.benchmarks import registry, system
 from tfdrl.benchmarks.measuring import Rounds, Turn
 from tfdrl.benchmarks.part_process import ROLES
-from tfdrl.errors import ConfigurationError, TfdrlError, UnavailableError
+from tfdrl.benchmarks.subject import Measured
+from tfdrl.errors import TfdrlError, UnavailableError
 from tfdrl.experiment import Experiment
 from tfdrl.launch import supervisor
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.topology import Address
 
 _SERVER_LIMIT_SECS = 60.0
-_PART_LIMIT_SECS = 180.0  # beside the turns themselves
-_TURNS = {"a": 3, "b": 2, "c": 2, "d": 1}
-#: The server of the parts is sampled at once and holds nobody to a ratio.
-_FREE_TABLE = ("replay_table.min_size = 1", "replay_table.samples_per_insert = None")
+_PART_LIMIT_SECS = 180.0  # of one part, beside the turns themselves
+_MOST_VARIANTS = 3  # of a part
 #: The run of part e ends when it was measured, not when it has learned.
 _NO_GOAL = tuple(
     f"experiment.{name} = None" for name in ("solved_return", "max_frames", "max_learner_steps")
@@ -55,42 +53,28 @@ class Settings(NamedTuple):
     rounds: Rounds
 
 
-class Measured(NamedTuple):
-    """What was measured; `config` and `frames_per_step` say of what."""
-
-    config: Apex
-    frames_per_step: int
-    cores: int
-    turns: dict[str, dict[str, list[Turn]]]
-    system: system.System | None
-
-
 def run(settings: Settings) -> Measured:
     """Measures. Call from the main thread.
 
     Raises:
-      ConfigurationError: the gin file is not one of Ape-X, or is wrong.
+      ConfigurationError: the gin file is wrong, or of an architecture that is not measured.
       TfdrlError: something failed or took too long.
     """
     loaded = configuration.load(settings.gin_files, settings.gin_bindings, tensorflow=False)
     config = Experiment.from_gin().architecture
-    if not isinstance(config, Apex):
-        raise ConfigurationError(
-            f"the benchmark measures Ape-X, not {type(config).__name__}; "
-            "give a gin file with experiment.architecture = @apex(), such as apex/cartpole.gin"
-        )
+    subject = registry.subject_of(config)
     frames_per_step = _frames_per_step(config)
     turns, whole = {}, None
     with _scratch() as directory:
         if settings.parts != "e":
-            free = [b for b in _FREE_TABLE if "replay_table" in loaded.text]
-            turns = _measure_parts(settings, free, directory)
+            turns = _measure_parts(settings, subject.bindings(config, loaded.text), directory)
         if "e" in settings.parts:
             whole = _run_system(settings, directory)
-    return Measured(config, frames_per_step, len(os.sched_getaffinity(0)), turns, whole)
+    cores = len(os.sched_getaffinity(0))
+    return Measured(subject, config, frames_per_step, cores, turns, whole)
 
 
-def _frames_per_step(config: Apex) -> int:
+def _frames_per_step(config) -> int:
     with config.environment(num_envs=1, training=True, seed=0) as environment:
         return environment.frames_per_step
 
@@ -140,7 +124,7 @@ def _measure_parts(
             continue
         with contextlib.ExitStack() as stack:
             server = None
-            if set(parts) & set("bc"):  # each its own: what is sampled, `TransitionWriter` wrote
+            if set(parts) & set("bc"):  # each its own: what is read, the actor's writer wrote
                 server = _replay_server(settings, free, directory / f"replay-{role}")
                 server = stack.enter_context(server)
             turns.update(_measure_role(settings, role, parts, free, directory, server))
@@ -163,8 +147,7 @@ def _measure_role(
     ]
     if server is not None:
         arguments += [f"--replay={server.address}", f"--server_pid={server.pid}"]
-    limit_secs = _PART_LIMIT_SECS
-    limit_secs += 2 * rounds.count * rounds.secs * sum(_TURNS[part] for part in parts)
+    limit_secs = len(parts) * (_PART_LIMIT_SECS + _MOST_VARIANTS * 2 * rounds.count * rounds.secs)
     command = ["tfdrl.benchmarks.part_process", *arguments, *_gin(settings, free)]
     with _process(command, log, stderr=None) as process:
         _wait(process, limit_secs, f"measuring the {role}'s parts", log)

@@ -1,22 +1,34 @@
 """What the parts' CPU costs allow the whole system.
 
-With CPU seconds, each the median of interleaved turns of its own process,
+CPU seconds are each the median of interleaved turns of its own process, and there are C cores.
+Not among the costs: evaluation, publishing, priorities, reports, checkpoints.
+
+Ape-X: how often a transition is learnt from is free. With
 
     c_env   = environment + inference + assembling + insertion (actor and server side)
     c_learn = training + sampling (client and server side)
 
 of an environment step and of a learner step, f environment steps and u learner steps in a second
-use f c_env + u c_learn cores. There are C, so that the mix u/f that was measured can run faster by
+use f c_env + u c_learn cores, so that the mix u/f that was measured can run faster by
 
     C / (f c_env + u c_learn)
 
 at most: the limit is f and u times this factor, and the share of the limit that is reached is its
-inverse. Not among the costs: evaluation, publishing, priorities, reports, checkpoints.
+inverse.
+
+IMPALA: each environment step is learnt from once, as a step of a fresh unroll, so that the mix is
+given. A learner step on B unrolls of T steps, F of them fresh, belongs to F T environment steps,
+and
+
+    c = environment + inference + training / (F T)
+
+allows C / c environment steps/s at most. This is the limit by what has to be computed; another one
+has the transport in it: assembling, and insertion and reading on both sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tfdrl.benchmarks.measuring import Cost
@@ -32,7 +44,7 @@ class PartCost(NamedTuple):
 
 
 def part_costs(costs: Mapping[str, Mapping[str, Cost]], batch_size: int) -> list[PartCost]:
-    """The table of the parts' CPU costs.
+    """The table of the CPU costs of Ape-X's parts.
 
     Args:
       costs: {part: {variant: Cost}} of the parts a, b, c and d.
@@ -66,13 +78,13 @@ class Limit(NamedTuple):
 
 
 def limit(
-    parts: list[PartCost],
+    parts: Sequence[PartCost],
     cores: int,
     frames_per_second: float,
     frames_per_step: int,
     learner_steps_per_second: float,
 ) -> Limit:
-    """The limit of the module's docstring."""
+    """Ape-X's limit, as the module's docstring says."""
     step, update = (
         sum(part.cpu_secs for part in parts if part.unit == unit)
         for unit in ("environment step", "learner step")
@@ -82,3 +94,52 @@ def limit(
     return Limit(
         step, update, factor * frames_per_second, factor * learner_steps_per_second, 1.0 / factor
     )
+
+
+#: The parts of IMPALA that are not transport.
+COMPUTATION = ("environment", "inference", "training")
+
+
+def unroll_part_costs(
+    costs: Mapping[str, Mapping[str, Cost]],
+    unroll_steps: int,
+    batch_size: int,
+    fresh_unrolls: int,
+) -> list[PartCost]:
+    """The table of the CPU costs of IMPALA's parts, all for one environment step.
+
+    Args:
+      costs: {part: {variant: Cost}} of the parts a, b, c and d.
+      unroll_steps: T.
+      batch_size: B, unrolls of a learner step.
+      fresh_unrolls: F of them; the rest is replayed.
+    """
+    a, b, c, d = (costs[part] for part in "abcd")
+    bare, inferring, actor = (a[name].cpu_secs for name in ("environment", "inference", "actor"))
+    steps = fresh_unrolls * unroll_steps  # that a learner step uses up
+    writing, reading = b["writer"], c["learner"]
+    found = [
+        ("environment", "actor", bare),
+        ("inference", "actor", inferring - bare),
+        # May be negative: the actor calls its network by a shorter way than the bare loop.
+        ("adapter, assembling", "actor", actor - inferring),
+        ("insertion, actor side", "actor", writing.cpu_secs / unroll_steps),
+        ("insertion, server side", "replay", writing.server_cpu_secs / unroll_steps),
+        ("training", "learner", d["train"].cpu_secs / steps),
+        ("reading, learner side", "learner", batch_size * reading.cpu_secs / steps),
+        ("reading, server side", "replay", batch_size * reading.server_cpu_secs / steps),
+    ]
+    return [PartCost(part, "environment step", role, secs) for part, role, secs in found]
+
+
+class UnrollLimit(NamedTuple):
+    """CPU seconds of one environment step through some parts, and the steps/s they allow."""
+
+    environment_step_cpu_secs: float
+    environment_steps_per_second: float
+
+
+def unroll_limit(parts: Sequence[PartCost], cores: int) -> UnrollLimit:
+    """IMPALA's limit by these parts, as the module's docstring says."""
+    cpu_secs = sum(part.cpu_secs for part in parts)
+    return UnrollLimit(cpu_secs, cores / cpu_secs)

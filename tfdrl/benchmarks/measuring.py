@@ -12,12 +12,14 @@ from typing import NamedTuple
 class Variant(NamedTuple):
     """One of the things that are compared.
 
-    work     does a little of it and returns how many units that was
-    prepare  called, untimed, before each turn
+    work        does a little of it and returns how many units that was
+    prepare     called, untimed, before each turn
+    most_units  a turn ends when it has done so many, however short it was; None for no such end
     """
 
     work: Callable[[], int]
     prepare: Callable[[], None] = lambda: None
+    most_units: int | None = None
 
 
 class Turn(NamedTuple):
@@ -68,19 +70,20 @@ def interleave(
     for number in range(rounds.count):
         for key in order:
             variants[key].prepare()
-            turns[key].append(_turn(variants[key].work, rounds.secs, server_pid))
+            turns[key].append(_turn(variants[key], rounds.secs, server_pid))
         order.reverse()
         print(f"  {name}: round {number + 1} of {rounds.count}", file=sys.stderr, flush=True)
     return turns
 
 
-def _turn(work: Callable[[], int], secs: float, server_pid: int | None) -> Turn:
+def _turn(variant: Variant, secs: float, server_pid: int | None) -> Turn:
     def server_now():
         return 0.0 if server_pid is None else cpu_secs(server_pid)
 
     wall, cpu, server, units = time.perf_counter(), time.process_time(), server_now(), 0
-    while not units or time.perf_counter() - wall < secs:
-        units += work()
+    most_units = float("inf") if variant.most_units is None else variant.most_units
+    while not units or (time.perf_counter() - wall < secs and units < most_units):
+        units += variant.work()
     return Turn(
         units,
         time.perf_counter() - wall,

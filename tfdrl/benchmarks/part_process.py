@@ -44,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _measure(values: flags.FlagValues) -> dict:
     from tfdrl import configuration
+    from tfdrl.benchmarks import registry
     from tfdrl.benchmarks.measuring import Rounds
+    from tfdrl.benchmarks.subject import Job
     from tfdrl.experiment import Experiment
 
     configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
@@ -53,31 +55,16 @@ def _measure(values: flags.FlagValues) -> dict:
     process.limit_threads(config.actor_threads if is_actor else config.learner_threads)
     configuration.load(values.gin_file, values.gin_bindings, tensorflow=True)
     experiment = Experiment.from_gin()
-    config, seed = experiment.architecture, experiment.seed
-    directory, rounds = pathlib.Path(values.directory), Rounds(values.rounds, values.round_secs)
-    server = (Address.parse(values.replay), values.server_pid) if values.replay else ()
-
-    from tfdrl.benchmarks import acting_parts
-
-    if is_actor:
-        measures = {
-            "a": lambda: acting_parts.stepping(config, seed, directory, rounds),
-            "b": lambda: acting_parts.inserting(config, seed, directory, *server, rounds),
-        }
-    else:
-        from tfdrl.benchmarks import learning_parts
-
-        def sampling():
-            # Several batches' worth: a table of few items would be sampled from a cache.
-            transitions = max(4 * config.batch_size, 2000)
-            acting_parts.fill(config, seed, directory, server[0], transitions)
-            return learning_parts.sampling(config, seed, *server, rounds)
-
-        measures = {
-            "c": sampling,
-            "d": lambda: learning_parts.learning(config, seed, rounds),
-        }
-    return {part: measures[part]() for part in values.parts}
+    job = Job(
+        experiment.architecture,
+        experiment.seed,
+        pathlib.Path(values.directory),
+        Rounds(values.rounds, values.round_secs),
+        Address.parse(values.replay) if values.replay else None,
+        values.server_pid or None,
+    )
+    parts = registry.subject_of(experiment.architecture).parts
+    return {part: parts[part].measure(job) for part in values.parts}
 
 
 def console() -> None:

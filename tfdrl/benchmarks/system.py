@@ -82,8 +82,8 @@ class _Observer:
     The window begins after the first learner step and a warm-up.
     """
 
-    def __init__(self, digest: str, window_secs: float):
-        self._digest, self._window_secs = digest, window_secs
+    def __init__(self, digest: str, learners: int, window_secs: float):
+        self._digest, self._learners, self._window_secs = digest, learners, window_secs
         self._warm_up_secs = min(_MAX_WARM_UP_SECS, 0.5 * window_secs)
         self._closed = threading.Event()
         self.readings: list[Reading] = []
@@ -102,9 +102,10 @@ class _Observer:
         watch, learning_secs, start_secs = None, None, time.monotonic()
         while not self._closed.wait(_PERIOD_SECS):
             processes = role_processes(os.getpid())
-            if watch is None and "learner" in processes:
-                address = _argument(processes["learner"], "--listen")
-                watch = Watch(Address.parse(address), self._digest) if address else None
+            learners = [pid for name, pid in processes.items() if name.split()[0] == "learner"]
+            if watch is None and len(learners) == self._learners:
+                found = [_argument(pid, "--listen") for pid in learners]
+                watch = Watch(list(map(Address.parse, found)), self._digest) if all(found) else None
             snapshot = watch.snapshot if watch else None
             now_secs = time.monotonic()
             if snapshot is None or snapshot.status is None or not snapshot.status.learner_step:
@@ -188,10 +189,12 @@ def run(
 
     Call from the main thread. Raises TfdrlError if the run ends earlier.
     """
-    with contextlib.redirect_stdout(sys.stderr), _Observer(configuration.digest, window_secs) as it:
+    program = experiment.architecture.program()
+    observer = _Observer(configuration.digest, program.role("learner").replicas, window_secs)
+    with contextlib.redirect_stdout(sys.stderr), observer as it:
         code = local.run_local(
             experiment,
-            experiment.architecture.program(),
+            program,
             configuration,
             root_dir,
             gin_files,

@@ -89,8 +89,13 @@ def finite_bounds(bound: Any, dtype: np.dtype) -> Any:
 
 
 def action_converter(space: spaces.Space) -> Callable[[Any], np.ndarray]:
-    """The function from our batched actions to those of an environment's action space."""
+    """The function from our batched actions to those of an environment's action space.
+
+    Continuous actions are clipped to the space's bounds: a Gaussian policy has none.
+    """
     dtype = space.dtype
+    if isinstance(space, spaces.Box):
+        return lambda action: np.clip(action, space.low, space.high).astype(dtype)
     start = getattr(space, "start", 0)
     if np.any(start):
         return lambda action: np.add(action, start, dtype=dtype)

@@ -5,29 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import random
 import signal
-import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tfdrl.configuration import Configuration
-from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
+from tfdrl.errors import EXIT_FAILED, EXIT_OK
 from tfdrl.experiment import Experiment
-from tfdrl.launch import curves, progress, run_directory, summary
+from tfdrl.launch import addresses, curves, progress, run_directory, summary
 from tfdrl.launch.status import Snapshot, Watch
 from tfdrl.launch.supervisor import Departure, Ending, Limits, Replica, Supervisor, describe
-from tfdrl.topology import Address, Program
+from tfdrl.topology import Program
 
 _TICK_SECS = 0.1
-_HOST = "127.0.0.1"
-#: Below the ports that Linux gives to outgoing connections, which come and go.
-_PORTS = range(20000, 32768)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-Listeners = Mapping[str, tuple[Address, ...]]
 
 
 class Settings(NamedTuple):
@@ -97,13 +90,13 @@ def run_local(
     started_at = time.time()
     with Interrupts() as interrupts, run_directory.claim(root_dir):
         run_directory.keep_configuration(root_dir, configuration.text, settings.allow_config_change)
-        listeners = _listeners(program)
+        places = addresses.allocate(program)
         arguments = _common_arguments(root_dir, gin_files, gin_bindings, settings)
-        replicas = _replicas(program, listeners, root_dir, arguments, settings.role_module)
-        print(_announcement(program, listeners, root_dir), flush=True)
+        replicas = _replicas(program, places, root_dir, arguments, settings.role_module)
+        print(_announcement(program, places, root_dir), flush=True)
         target = experiment.solved_return
-        learner = listeners.get("learner", (None,))[0]
-        run = _Run(program, Watch(learner, configuration.digest), interrupts, settings, target)
+        watch = Watch(places.listeners.get("learner", ()), configuration.digest)
+        run = _Run(program, watch, interrupts, settings, target)
         ending = run.to_its_end(replicas)
         curves.draw(root_dir, target)
         page = summary.text(
@@ -232,28 +225,6 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _listeners(program: Program) -> Listeners:
-    """Free loopback addresses for every replica of every serving role."""
-    ports = _free_ports()
-    return {
-        role.name: tuple(Address(_HOST, next(ports)) for _ in range(role.replicas))
-        for role in program.roles
-        if role.serves
-    }
-
-
-def _free_ports() -> Iterator[int]:
-    """Different ports that nobody listens on, on any interface (Reverb listens on all)."""
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-        yield port
-    raise ConfigurationError(f"no free port between {_PORTS[0]} and {_PORTS[-1]}")
-
-
 def _common_arguments(
     root_dir: pathlib.Path,
     gin_files: Sequence[str],
@@ -268,27 +239,33 @@ def _common_arguments(
 
 def _replicas(
     program: Program,
-    listeners: Listeners,
+    places: addresses.Addresses,
     root_dir: pathlib.Path,
     arguments: Sequence[str],
     module: str,
 ) -> list[Replica]:
     replicas = []
     for role in program.roles:
-        addresses = [f"--{to}={','.join(map(str, listeners[to]))}" for to in role.talks_to]
+        told = [f"--{to}={_list(places.listeners[to])}" for to in role.talks_to]
+        if role.name in places.clusters:
+            told.append(f"--cluster={_list(places.clusters[role.name])}")
         for task in range(role.replicas):
-            listen = [f"--listen={listeners[role.name][task]}"] if role.serves else []
+            listen = [f"--listen={places.listeners[role.name][task]}"] if role.serves else []
             command = [sys.executable, "-m", module, f"--role={role.name}", f"--task={task}"]
             log = root_dir / run_directory.LOGS / f"{role.name}-{task}.log"
-            command += [*listen, *addresses, *arguments]
+            command += [*listen, *told, *arguments]
             replicas.append(Replica(role, task, command, log))
     return replicas
 
 
-def _announcement(program: Program, listeners: Listeners, root_dir: pathlib.Path) -> str:
+def _list(found: Sequence[object]) -> str:
+    return ",".join(map(str, found))
+
+
+def _announcement(program: Program, places: addresses.Addresses, root_dir: pathlib.Path) -> str:
     lines = [f"{program.name} in {root_dir}"]
     for role in program.roles:
-        at = f" at {', '.join(map(str, listeners[role.name]))}" if role.serves else ""
+        at = f" at {', '.join(map(str, places.listeners[role.name]))}" if role.serves else ""
         lines.append(f"  {role.replicas} {role.name}{at}")
     lines.append(f"watch it: {' '.join(summary.tensorboard(root_dir))}")
     return "\n".join(lines)

@@ -62,6 +62,7 @@ def facts(
         ("evaluation", _evaluation(snapshot, target)),
         ("episode return", _number(snapshot.metric("actor/episode_return"), "{:,.1f}")),
         ("replay", _number(snapshot.metric("replay/size"), "{:,.0f} items")),
+        ("queue", _number(snapshot.metric("learner/queue"), "{:,.0f} unrolls")),
         ("waiting", waiting(snapshot)),
         ("policy lag", _number(snapshot.metric("learner/policy_lag"), "{:,.0f} learner steps")),
         ("sample age", _number(snapshot.metric("learner/sample_age_secs"), "{:,.1f} s")),

@@ -6,24 +6,22 @@ module with the role's name fixed.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Union
 
-from absl import flags
-
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
-from tfdrl.launch import command_line, process
+from tfdrl.launch import cluster as clusters
+from tfdrl.launch import command_line, process, role_flags
 from tfdrl.topology import Address, Context, Program, Role
 
 #: One address, or one for each replica of a role that has several.
 Addresses = Union[Address, tuple[Address, ...]]
-#: Where serving roles listen without --listen: this port, the next one, ... in program order.
-DEFAULT_PORT = 8000
 
 _USAGE = """Runs one role of a program; start one process for each replica of each role.
 
@@ -41,8 +39,9 @@ def run_role(
     gin_files: Sequence[str],
     gin_bindings: Sequence[str] = (),
     root_dir: str = "",
-    task: int = 0,
+    task: int | None = None,
     listen: str = "",
+    cluster: str = "",
     addresses: Mapping[str, str] | None = None,
     insecure_network: bool = False,
     verbose: bool = False,
@@ -54,10 +53,12 @@ def run_role(
       gin_files: names or paths.
       gin_bindings: settings that override the files'.
       root_dir: where the run leaves its files.
-      task: number among the role's replicas.
+      task: number among the role's replicas; None for 0, or as TF_CONFIG says.
       listen: "host:port" of a serving role; loopback and a fixed port if empty.
+      cluster: "host:port,host:port", one for each replica of a role that clusters.
       addresses: "host:port" by name of the role there; comma-separated for several replicas.
-      insecure_network: allows `listen` to be reachable from other machines, without TLS.
+      insecure_network: allows `listen` and `cluster` to be reachable from other machines,
+        without TLS.
       verbose: keeps TensorFlow's and other libraries' messages.
 
     Returns the exit code (tfdrl.errors). Failures are printed on stderr.
@@ -69,8 +70,15 @@ def run_role(
         if not verbose:
             process.silence()
         _start_log()
+        place = functools.partial(
+            clusters.place,
+            task=task,
+            flag=cluster,
+            environment=os.environ,
+            insecure_network=insecure_network,
+        )
         role, experiment, context, resolved = _configure(
-            role_name, gin_files, gin_bindings, root_dir, task, listen, dict(addresses or {})
+            role_name, gin_files, gin_bindings, root_dir, place, listen, dict(addresses or {})
         )
         process.stop_on_signals(context.stop)
         return call(role, experiment, context, resolved)
@@ -100,7 +108,7 @@ def _configure(
     gin_files: Sequence[str],
     gin_bindings: Sequence[str],
     root_dir: str,
-    task: int,
+    place: Callable[[Role], clusters.Place],
     listen: str,
     addresses: dict[str, str],
 ) -> tuple[Role, object, Context, dict[str, Addresses]]:
@@ -114,7 +122,7 @@ def _configure(
     loaded = configuration.load(gin_files, gin_bindings, tensorflow=False)
     program = Experiment.from_gin().architecture.program()
     role = program.role(role_name)
-    context = _context(program, role, task, root_dir, listen, loaded.digest)
+    context = _context(program, role, place(role), root_dir, listen, loaded.digest)
     resolved = resolve_addresses(program, role, addresses)
     process.limit_threads(role.threads)
     os.nice(role.niceness)
@@ -124,8 +132,14 @@ def _configure(
 
 
 def _context(
-    program: Program, role: Role, task: int, root_dir: str, listen: str, experiment: str
+    program: Program,
+    role: Role,
+    place: clusters.Place,
+    root_dir: str,
+    listen: str,
+    experiment: str,
 ) -> Context:
+    task = place.task
     if not root_dir:
         raise ConfigurationError(
             f"--root_dir is missing; {role.name} leaves its logs and events there"
@@ -141,6 +155,7 @@ def _context(
         replicas=role.replicas,
         root_dir=pathlib.Path(root_dir),
         listen=_listen(program, role, task, listen),
+        cluster=place.addresses,
         experiment=experiment,
     )
 
@@ -160,7 +175,7 @@ def _listen(program: Program, role: Role, task: int, listen: str) -> Address | N
         return None
     if listen:
         return Address.parse(listen, "listen")
-    port = DEFAULT_PORT + task
+    port = role_flags.DEFAULT_PORT + task
     for other in program.roles[: program.roles.index(role)]:
         port += other.replicas if other.serves else 0
     address = Address("127.0.0.1", port)
@@ -206,38 +221,9 @@ def _start_log() -> None:
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
 
 
-def _flags(role_name: str) -> flags.FlagValues:
-    values = flags.FlagValues()
-    if not role_name:
-        flags.DEFINE_string("role", "", "Name of the role to run.", flag_values=values)
-    command_line.gin_flags(values)
-    flags.DEFINE_string(
-        "root_dir", "", "Directory of the run: logs, events, checkpoints.", flag_values=values
-    )
-    flags.DEFINE_integer("task", 0, "Number among the role's replicas.", flag_values=values)
-    flags.DEFINE_string(
-        "listen",
-        "",
-        f"host:port to serve on, for a role that serves (default: 127.0.0.1, ports from "
-        f"{DEFAULT_PORT} in the program's order).",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "insecure_network",
-        False,
-        "Allow --listen beyond this machine, without encryption or authentication: only in a "
-        "network that you trust.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "verbose", False, "Show the messages of TensorFlow and other libraries.", flag_values=values
-    )
-    return values
-
-
 def main(argv: Sequence[str], role_name: str = "") -> int:
     """Parses `argv` (program name first) and runs the role; returns the exit code."""
-    values = _flags(role_name)
+    values = role_flags.define(role_name)
     usage = _USAGE if not role_name else f"Runs the {role_name} of a program, alone.\n\n{_USAGE}"
     rest = command_line.parse(values, argv, usage, allow_unknown=True)
     name = role_name or values.role
@@ -250,29 +236,11 @@ def main(argv: Sequence[str], role_name: str = "") -> int:
         root_dir=values.root_dir,
         task=values.task,
         listen=values.listen,
-        addresses=_address_arguments(rest, values),
+        cluster=values.cluster,
+        addresses=role_flags.addresses(rest, values),
         insecure_network=values.insecure_network,
         verbose=values.verbose,
     )
-
-
-def _address_arguments(rest: Sequence[str], values: flags.FlagValues) -> dict[str, str]:
-    # Which addresses there are depends on the architecture, so absl cannot know their flags.
-    addresses: dict[str, str] = {}
-    position = 0
-    while position < len(rest):
-        argument = rest[position]
-        name, equals, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-"):
-            raise command_line.unknown_argument(argument, values)
-        if not equals:  # --learner host:port
-            position += 1
-            value = rest[position] if position < len(rest) else ""
-        if ":" not in value:
-            raise command_line.unknown_argument(argument, values)
-        addresses[name] = value
-        position += 1
-    return addresses
 
 
 def console(role_name: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What the launcher knows of a running training: polled from the learner by a thread."""
+"""What the launcher knows of a running training: polled from the learners by a thread."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import os
 import threading
 import time
+from collections.abc import Sequence
 
 from tfdrl.errors import TfdrlError
 from tfdrl.rpc.training_client import TrainingClient
@@ -18,6 +19,7 @@ _TIMEOUT_SECS = 5.0
 _RECENT_SECS = 30.0
 #: A rate that nobody reports is measured over at least this time.
 _RATE_WINDOW_SECS = 10.0
+_FRAMES_RATE = "environment/frames_per_second"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Tracker:
         self._points: list[tuple[float, int, int]] = []  # (secs, frames, learner steps)
 
     def add(self, status: Status, now_secs: float) -> None:
-        """Takes one answer of the learner."""
+        """Takes one answer of the learner, or of all of them, combined."""
         before = self.snapshot
         moved = before.status is None or (
             (status.learner_step, status.frames)
@@ -75,7 +77,7 @@ class Tracker:
             best=_better(before.best, status.evaluation),
         )
         frames_rate, steps_rate = self._rates(now_secs, status.frames, status.learner_step)
-        reported_frames = self.snapshot.metric("environment/frames_per_second")
+        reported_frames = self.snapshot.metric(_FRAMES_RATE)
         reported_steps = self.snapshot.metric("learner/steps_per_second")
         self.snapshot = dataclasses.replace(
             self.snapshot,
@@ -105,21 +107,55 @@ def _better(best: Evaluation | None, new: Evaluation | None) -> Evaluation | Non
     return new
 
 
-class Watch:
-    """Asks the learner for its status every second, in a thread, until closed.
+def combined(statuses: Sequence[Status | None]) -> Status | None:
+    """One status of several synchronous learners, whose actors report to one of them each.
+
+    Frames and their rate are sums, other metrics means over the learners that have them, and
+    the rest is the chief's, learner 0.
 
     Args:
-      address: the learner's; None for a program without one: nothing is ever known.
+      statuses: by task; None for a learner that has not answered yet.
+
+    Returns None before the chief's first answer.
+    """
+    chief, known = statuses[0], [status for status in statuses if status is not None]
+    if chief is None or len(known) == 1:
+        return chief
+    values: dict[str, list[float]] = {}
+    for status in known:
+        for name, value in status.metrics.items():
+            values.setdefault(name, []).append(value)
+    return chief._replace(
+        frames=sum(status.frames for status in known),
+        metrics={
+            name: sum(found) / (1 if name == _FRAMES_RATE else len(found))
+            for name, found in values.items()
+        },
+        roles=[role for status in known for role in status.roles],
+        evaluation=_newest([status.evaluation for status in known]),
+    )
+
+
+def _newest(evaluations: Sequence[Evaluation | None]) -> Evaluation | None:
+    found = [evaluation for evaluation in evaluations if evaluation is not None]
+    return max(found, key=lambda evaluation: evaluation.version, default=None)
+
+
+class Watch:
+    """Asks the learners for their status every second, in a thread, until closed.
+
+    Args:
+      addresses: of the learners; empty for a program without one: nothing is ever known.
       experiment: digest of the configuration.
     """
 
-    def __init__(self, address: Address | None, experiment: str):
-        self._address = address
+    def __init__(self, addresses: Sequence[Address], experiment: str):
+        self._addresses = tuple(addresses)
         self._experiment = experiment
         self._closed = threading.Event()
         self._tracker = Tracker(time.monotonic())
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
-        if address is not None:
+        if self._addresses:
             self._thread.start()
 
     @property
@@ -129,7 +165,7 @@ class Watch:
 
     @property
     def is_watching(self) -> bool:
-        return self._address is not None
+        return bool(self._addresses)
 
     def close(self) -> None:
         """Ends the thread, without waiting for a call in progress."""
@@ -137,13 +173,25 @@ class Watch:
 
     def _run(self) -> None:
         run_id = int.from_bytes(os.urandom(7), "little")
-        client = TrainingClient(
-            self._address, experiment=self._experiment, role="launcher", task=0, run_id=run_id
-        )
+        clients = [
+            TrainingClient(
+                address, experiment=self._experiment, role="launcher", task=0, run_id=run_id
+            )
+            for address in self._addresses
+        ]
+        statuses: list[Status | None] = [None] * len(clients)
         while not self._closed.wait(_POLL_SECS):
-            try:
-                status = client.status(timeout_secs=_TIMEOUT_SECS)
-            except TfdrlError:
-                continue  # its age is what the user is told
-            self._tracker.add(status, time.monotonic())
-        client.close()
+            answered = [self._ask(client, statuses, task) for task, client in enumerate(clients)]
+            status = combined(statuses)
+            if answered[0] and status is not None:
+                self._tracker.add(status, time.monotonic())
+        for client in clients:
+            client.close()
+
+    @staticmethod
+    def _ask(client: TrainingClient, statuses: list[Status | None], task: int) -> bool:
+        try:
+            statuses[task] = client.status(timeout_secs=_TIMEOUT_SECS)
+        except TfdrlError:
+            return False  # the age of the chief's answer is what the user is told
+        return True

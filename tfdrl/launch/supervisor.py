@@ -31,6 +31,7 @@ class Limits(NamedTuple):
     max_restarts: int = 5  # of one replica, within the window; the next death ends the run
     restart_window_secs: float = 300.0
     grace_secs: float = 10.0  # from SIGTERM to SIGKILL, for each stage of the shutdown
+    finish_secs: float = 60.0  # from the end of another learner to that of the chief, learner 0
 
 
 class Ending(NamedTuple):
@@ -75,7 +76,8 @@ class Supervisor:
 
     Args:
       replicas: in the order of starting.
-      finisher: name of the role whose exit 0 means that the run is finished.
+      finisher: name of the role whose exit 0 means that the run is finished; of several
+        replicas it is the chief's, task 0, and the others may end a little earlier.
       limits: settings.
       notify: receives one line for the user on every restart.
     """
@@ -91,6 +93,7 @@ class Supervisor:
         self._finisher = finisher
         self._limits = limits
         self._notify = notify
+        self._finishing: tuple[float, Ending] | None = None  # what it is if the chief goes on
 
     def start(self) -> None:
         """Starts every process. Call from the main thread: they die with the thread."""
@@ -107,6 +110,8 @@ class Supervisor:
                     return ending
             elif replica.start_at_secs is not None and time.monotonic() >= replica.start_at_secs:
                 self._start(replica)
+        if self._finishing and time.monotonic() >= self._finishing[0]:
+            return self._finishing[1]
         return None
 
     def alive(self, role_name: str) -> int:
@@ -187,12 +192,17 @@ class Supervisor:
     def _died(self, replica: Replica, exit_code: int) -> Ending | None:
         name, essential = replica.role.name, replica.role.essential
         if exit_code == EXIT_OK:
-            if name == self._finisher:
-                return Ending(EXIT_OK, f"{name} finished") if replica.task == 0 else None
+            if name == self._finisher and replica.task == 0:
+                return Ending(EXIT_OK, f"{name} finished")
             if not essential:
                 return None  # told to stop, by the learner or by somebody else
-            reason = f"{replica.name} stopped, though the run goes on"
-            return Ending(EXIT_FAILED, f"{reason} ({describe(exit_code)})", tail(replica.log))
+            reason = f"{replica.name} stopped, though the run goes on ({describe(exit_code)})"
+            ending = Ending(EXIT_FAILED, reason, tail(replica.log))
+            if name != self._finisher:
+                return ending
+            if self._finishing is None:
+                self._finishing = time.monotonic() + self._limits.finish_secs, ending
+            return None
         if essential or exit_code in (EXIT_CONFIGURATION, EXIT_DIVERGED):
             return self._failure(replica, exit_code, "")
         return self._schedule_restart(replica, exit_code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -46,6 +46,7 @@ class ActorLoop:
     Attributes:
       frames: environment frames stepped by this start of the actor.
       frames_since_pull: since `pull_parameters`.
+      state: of the policy, before the next step.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class ActorLoop:
     ):
         self._environment, self._link, self._context = environment, link, context
         self._act = act_function(policy)
-        self._state = policy.get_initial_state(environment.num_envs)
+        self.state = policy.get_initial_state(environment.num_envs)
         self._frames_per_call = environment.num_envs * environment.frames_per_step
         self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
         self._report_is_due = Every(_REPORT_PERIOD_SECS)
@@ -91,8 +92,8 @@ class ActorLoop:
             self._resume_secs = time.monotonic()
 
     def _step(self, now: TimeSteps):
-        step = self._act(*now, self._state)
-        self._state = step.state
+        step = self._act(*now, self.state)
+        self.state = step.state
         return tf.nest.map_structure(lambda x: x.numpy(), (step.action, step.info))
 
     def pull_parameters(self) -> None:
@@ -101,16 +102,20 @@ class ActorLoop:
         self._link.request_parameters()
         self.frames_since_pull = 0
 
-    def tick(self, waiting: WaitingClock, items: int, bad_priorities: int) -> None:
-        """Reports about once a second."""
+    def tick(self, waiting: WaitingClock, counters: Callable[[], Mapping[str, float]]) -> None:
+        """Reports about once a second.
+
+        Args:
+          waiting: of the writer.
+          counters: `counters() -> dict` of the actor's own numbers; called when it reports.
+        """
         if not self._report_is_due():
             return
         episodes = self._environment.take_episodes()
         metrics = {
             "actor/frames_per_second": self._rate.take(self.frames),
             "actor/waiting_share": waiting.take_share(),
-            "actor/transitions": items,
-            "actor/bad_priorities": bad_priorities,
+            **counters(),
             "actor/parameter_version": self._link.version,
         }
         if len(episodes.returns):

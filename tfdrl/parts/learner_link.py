@@ -23,17 +23,20 @@ from tfdrl.topology import Address, Context
 from tfdrl.types import Episodes
 
 _REPORT_PERIOD_SECS = 1.0
+_PULL_SECS = 10.0  # acting goes on with the old parameters after that
+_LAST_REPORT_SECS = 3.0  # a role that is told to stop ends within 10
 
 
 class LearnerLink:
     """Keeps the variables of a policy at the learner's newest version.
 
     Args:
-      address: of the learner.
+      address: of the learner, the chief if there are several.
       context: of this role; its `stop` is set when the learner says so.
       variables: of the policy, in the learner's order.
       specs: text of the environment's specs, compared with the learner's.
       timeout_secs: how long the learner may be unreachable, at the start and later.
+      parameters_from: address of the learner that parameters are pulled from; None: the same.
 
     Attributes:
       version: of the parameters that the variables hold; -1 before the first.
@@ -48,22 +51,26 @@ class LearnerLink:
         variables: Sequence[tf.Variable],
         specs: str,
         timeout_secs: float,
+        parameters_from: Address | None = None,
     ):
         self.version = -1
         self.frames_total = 0
         self.run_id = random.SystemRandom().getrandbits(63)
-        self._client = TrainingClient(
-            address,
-            experiment=context.experiment,
-            role=context.role,
-            task=context.task,
-            run_id=self.run_id,
-            specs=specs,
-        )
+        sender = {
+            "experiment": context.experiment,
+            "role": context.role,
+            "task": context.task,
+            "run_id": self.run_id,
+            "specs": specs,
+        }
+        self._client = self._source = TrainingClient(address, **sender)
+        if parameters_from not in (None, address):
+            self._source = TrainingClient(parameters_from, **sender)
         self._variables, self._context = list(variables), context
         self._address, self._timeout_secs = address, timeout_secs
         self._lock = threading.Lock()
         self._pull_wanted = threading.Event()
+        self._pull_ended = threading.Event()  # with parameters, or without
         self._newest = None  # (version, tensors) that came and were not applied yet
         self._report = {"frames": 0, "metrics": {}, "returns": [], "lengths": []}
         self._error: TfdrlError | None = None
@@ -79,6 +86,8 @@ class LearnerLink:
         """
         stop = self._context.stop
         self._client.join(self._timeout_secs, stop)
+        if self._source is not self._client:
+            self._source.join(self._timeout_secs, stop)
         deadline = time.monotonic() + self._timeout_secs
         warning_is_due = Every(5.0)
         while not stop.is_set() and not self._apply(self._pull_once()):
@@ -104,13 +113,35 @@ class LearnerLink:
           UnavailableError: the learner was unreachable for too long.
           ConfigurationError: it refused this role.
         """
-        if self._error is not None:
-            raise self._error
+        self.check()
         if self._newest is None:
             return False
         with self._lock:
             newest, self._newest = self._newest, None
         return self._apply(newest)
+
+    def pull(self) -> bool:
+        """Asks for a newer version and waits for the answer; returns whether there was one.
+
+        If the learner does not answer within 10 s, the old parameters stay. Returns at once when
+        the role should stop.
+
+        Raises:
+          UnavailableError, ConfigurationError: as `apply_newest`.
+        """
+        self.check()
+        self._pull_ended.clear()
+        self.request_parameters()
+        deadline = time.monotonic() + _PULL_SECS
+        while not self._pull_ended.wait(0.1):
+            if self._context.stop.is_set() or time.monotonic() > deadline:
+                break
+        return self.apply_newest()
+
+    def check(self) -> None:
+        """Raises what `apply_newest` would."""
+        if self._error is not None:
+            raise self._error
 
     def wait_for_newer(self, period_secs: float) -> bool:
         """Waits until a newer version was applied, or the role should stop (then False)."""
@@ -143,8 +174,9 @@ class LearnerLink:
     def close(self) -> None:
         """Sends what was not reported yet, if the learner is still there."""
         with contextlib.suppress(TfdrlError):  # the learner may have ended first
-            self._send_report()
+            self._send_report(_LAST_REPORT_SECS)
         self._client.close()
+        self._source.close()
 
     def _talk(self):
         report_is_due = Every(_REPORT_PERIOD_SECS, at_once=True)
@@ -153,13 +185,11 @@ class LearnerLink:
             try:
                 if self._pull_wanted.wait(0.1):
                     self._pull_wanted.clear()
-                    newest = self._pull_once()
-                    if newest is not None:
-                        with self._lock:
-                            self._newest = newest
+                    self._pull_in_background()
+                    self._answered_secs = time.monotonic()
                 if report_is_due():
                     self._send_report()
-                self._answered_secs = time.monotonic()
+                    self._answered_secs = time.monotonic()
             except UnavailableError as error:
                 silent_secs = time.monotonic() - self._answered_secs
                 if silent_secs > self._timeout_secs:
@@ -172,21 +202,30 @@ class LearnerLink:
                 self._error = error
                 return
 
+    def _pull_in_background(self):
+        try:
+            newest = self._pull_once()
+            if newest is not None:
+                with self._lock:
+                    self._newest = newest
+        finally:
+            self._pull_ended.set()
+
     def _pull_once(self):
         try:
-            return self._client.parameters(self.version)
+            return self._source.parameters(self.version)
         except UnavailableError:
             if self._thread.is_alive():
                 raise
             return None
 
-    def _send_report(self):
+    def _send_report(self, timeout_secs: float = 5.0):
         with self._lock:
             report = dict(self._report)
             sent = len(report["returns"])
             report["returns"] = report["returns"][:sent]
             report["lengths"] = report["lengths"][:sent]
-        reply = self._client.report(**report)
+        reply = self._client.report(**report, timeout_secs=timeout_secs)
         with self._lock:
             del self._report["returns"][:sent], self._report["lengths"][:sent]
         self._take(reply)

@@ -17,6 +17,7 @@ from tfdrl.experiment import Experiment
 from tfdrl.parts.checkpoints import Checkpoints
 from tfdrl.parts.locks import lock
 from tfdrl.parts.metrics import Every, MetricsWriter, Rate
+from tfdrl.parts.publishing import Publisher
 from tfdrl.rpc.training_messages import Evaluation
 from tfdrl.rpc.training_server import TrainingServer
 from tfdrl.topology import Context
@@ -40,6 +41,7 @@ class LearnerSession:
       objects: more trackables to checkpoint, by name.
       publish_period_steps: learner steps between publications.
       checkpoint_period_secs: seconds between checkpoints.
+      lag_steps: publishes the parameters of so many learner steps ago: an artificial policy lag.
       before_checkpoint: called before a checkpoint is written; its result, JSON-able, is part of
         the checkpoint and comes back as `restored_state`.
 
@@ -64,6 +66,7 @@ class LearnerSession:
         publish_period_steps: int,
         checkpoint_period_secs: float,
         before_checkpoint: Callable[[], Mapping[str, Any]] | None = None,
+        lag_steps: int = 0,
     ):
         self._lock = lock(context.root_dir, "learner")
         self._experiment, self._context, self._agent = experiment, context, agent
@@ -84,9 +87,8 @@ class LearnerSession:
             self.service.restore(counters["service"])
             logging.info("continuing from learner step %d", self.step)
         self._metrics = MetricsWriter(self._root, context.role, context.task)
-        self._publish_period_steps = publish_period_steps
-        self._published_step = None
-        self._publish()
+        self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)
+        self._publisher.publish(self.step)
         self._checkpoint_is_due = Every(checkpoint_period_secs)
         self._status_is_due = Every(_STATUS_PERIOD_SECS, at_once=True)
         self._events_are_due = Every(_EVENTS_PERIOD_SECS)
@@ -104,11 +106,15 @@ class LearnerSession:
             self._reason = self._reason_to_end()
         return self._reason is None
 
+    def end(self, reason: str) -> None:
+        """Ends the run for a reason from outside, unless there is one already."""
+        if self._reason is None:
+            self._reason = reason
+
     def count(self, updates: int) -> None:
         """Tells that so many learner steps were done; publishes when that is due."""
         self.step += updates
-        if self.step - self._published_step >= self._publish_period_steps:
-            self._publish()
+        self._publisher.publish_if_due(self.step)
 
     def tick(self, metrics: Callable[[], Mapping[str, float]]) -> None:
         """Does what is due: evaluations, status, events, checkpoint.
@@ -218,12 +224,6 @@ class LearnerSession:
         if limits.max_minutes is not None and minutes >= limits.max_minutes:
             return f"reached max_minutes = {limits.max_minutes:g}"
         return None
-
-    def _publish(self) -> None:
-        if self._published_step != self.step:
-            variables = self._agent.collect_policy.variables()
-            self.service.publish(self.step, [variable.numpy() for variable in variables])
-            self._published_step = self.step
 
     def _counters(self) -> dict[str, Any]:
         return {

@@ -27,7 +27,8 @@ def serve(tables: Callable, context: Context, checkpoint_period_secs: float) -> 
             "reach port %d",
             context.listen.port,
         )
-    server = ReplayServer(tables, context.listen, pathlib.Path(context.root_dir) / "replay")
+    name = "replay" if context.replicas == 1 else f"replay-{context.task}"
+    server = ReplayServer(tables, context.listen, pathlib.Path(context.root_dir) / name)
     metrics = MetricsWriter(context.root_dir, context.role, context.task)
     checkpoint_is_due = Every(checkpoint_period_secs or float("inf"))
     rates: dict[str, Rate] = {}

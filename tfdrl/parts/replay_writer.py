@@ -81,6 +81,10 @@ class TransitionWriter:
                     self._flush()
         self.bad_priorities += bad
 
+    def counters(self) -> dict[str, float]:
+        """What an actor reports of its writing."""
+        return {"actor/transitions": self.items, "actor/bad_priorities": self.bad_priorities}
+
     def _configure(self, block: Block, leaves) -> None:
         """One chunk for each row, so that an item's two observations drag no others along.
 

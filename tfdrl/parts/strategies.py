@@ -1,30 +1,89 @@
-"""Which devices a learner uses, as gin says."""
+"""Which devices a learner uses, as gin says, and with which other learners."""
 
 from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
 
 import gin
 import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.parts.clusters import Cluster
+from tfdrl.topology import Context
+
+_KINDS = "'default', 'mirrored', 'multi_worker'"
 
 
-@gin.configurable
-def strategy(kind: str = "default", devices: tuple | None = None) -> tf.distribute.Strategy:
+def make_strategy(
+    factory: Callable | None, context: Context, timeout_secs: float
+) -> tf.distribute.Strategy:
+    """The strategy of one learner, or of all learners of a run together.
+
+    Call it before any other TensorFlow operation: the others are waited for here, and TensorFlow
+    can be told of them at its start only.
+
+    Args:
+      factory: `strategy()`; None for the one that gin configures here. If it has a parameter
+        `cluster` it gets a `Cluster`, or None for a learner on its own. One without it is called
+        with TF_CONFIG set and all learners there: `tf.distribute.MultiWorkerMirroredStrategy`.
+      context: of the learner.
+      timeout_secs: how long learners wait for each other at the start; `clusters.Peers` bounds
+        the steps.
+
+    Raises:
+      ConfigurationError: a strategy that the machine cannot give or that leaves learners apart,
+        a port in use, a learner with other settings.
+      UnavailableError: the other learners did not come in time.
+    """
+    factory = factory or strategy
+    cluster = Cluster(context, timeout_secs) if context.cluster else None
+    if _takes_cluster(factory):
+        made = factory(cluster=cluster)
+    elif cluster is None:
+        made = factory()
+    else:
+        with cluster.joining():
+            made = factory()
+    if cluster is not None:
+        cluster.check(made)
+    return made
+
+
+def _takes_cluster(factory: Callable) -> bool:
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # a class written in C
+        return False
+    return "cluster" in parameters
+
+
+@gin.configurable(denylist=["cluster"])
+def strategy(
+    kind: str = "default", devices: tuple | None = None, cluster: Cluster | None = None
+) -> tf.distribute.Strategy:
     """The `tf.distribute` strategy of a learner.
 
     Args:
-      kind: "default" (one device) or "mirrored" (synchronous replicas on several devices of
-        this machine).
+      kind: "default" (one device), "mirrored" (synchronous replicas on several devices of this
+        machine) or "multi_worker" (several learner processes, each with all GPUs that it sees,
+        or a CPU; CUDA_VISIBLE_DEVICES shares one machine's GPUs out).
       devices: for "mirrored", such as ("GPU:0", "GPU:1"); None takes all GPUs. ("CPU:0", "CPU:1")
         makes as many logical CPU devices, which is for tests.
+      cluster: the learners of "multi_worker", from `make_strategy`; None for one learner.
 
     Raises:
-      ConfigurationError: an unknown kind, or devices that this machine does not have.
+      ConfigurationError: an unknown kind, devices that this machine does not have, or a kind that
+        does not suit the number of learners.
+      UnavailableError: the other learners did not come in time.
     """
+    if kind not in ("default", "mirrored", "multi_worker"):
+        raise ConfigurationError(f"strategy.kind = {kind!r} is unknown; use {_KINDS}")
+    _check_number_of_learners(kind, cluster)
     if kind == "default":
         return tf.distribute.get_strategy()
-    if kind != "mirrored":
-        raise ConfigurationError(f"strategy.kind = {kind!r} is unknown; use 'default', 'mirrored'")
+    if kind == "multi_worker":
+        return _multi_worker(devices, cluster)
     _make_logical_cpus(devices or ())
     there_are = [device.name.split("device:")[-1] for device in tf.config.list_logical_devices()]
     missing = [device for device in devices or () if device not in there_are]
@@ -34,6 +93,29 @@ def strategy(kind: str = "default", devices: tuple | None = None) -> tf.distribu
             f"{', '.join(there_are)}"
         )
     return tf.distribute.MirroredStrategy(list(devices) if devices else None)
+
+
+def _check_number_of_learners(kind: str, cluster: Cluster | None) -> None:
+    if kind == "multi_worker" and cluster is None:
+        raise ConfigurationError(
+            "strategy.kind = 'multi_worker' is for several learners that train as one, but there "
+            "is one learner: ask for more of them, or use 'default' or 'mirrored'"
+        )
+    if kind != "multi_worker" and cluster is not None:
+        raise ConfigurationError(
+            f"strategy.kind = {kind!r} would train each of the {len(cluster.addresses)} learners "
+            "apart; use 'multi_worker'"
+        )
+
+
+def _multi_worker(devices: tuple | None, cluster: Cluster) -> tf.distribute.Strategy:
+    if devices:
+        raise ConfigurationError(
+            f"strategy.devices = {devices} is for 'mirrored'; 'multi_worker' takes all GPUs that "
+            "the process sees: leave it out, and set CUDA_VISIBLE_DEVICES instead"
+        )
+    with cluster.joining():
+        return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def _make_logical_cpus(devices) -> None:

@@ -26,6 +26,7 @@ class Trainer:
         self._gives_td_error = True  # known once `_train_once` was traced
         self.bad_steps = 0
         self._train = tf.function(self._train_all)
+        self._train_one = tf.function(self._train_single)
 
     def train(self, experience, weights) -> tuple[np.ndarray, np.ndarray | None]:
         """K gradient steps.
@@ -45,6 +46,44 @@ class Trainer:
         loss = loss.numpy()
         self._check_finite(loss)
         return loss, td_error.numpy() if self._gives_td_error else None
+
+    def train_once(self, experience, **arguments) -> tuple[float, dict[str, np.ndarray]]:
+        """One gradient step on one batch.
+
+        Args:
+          experience: nest of [B, ...].
+          arguments: what else the agent's `train` takes, nests of [B, ...].
+
+        Returns:
+          The loss, and the scalars of the agent's LossInfo.extra, means over the replicas.
+
+        Raises:
+          DivergedError: as `train`.
+        """
+        loss, extra = self._train_one(experience, arguments)
+        loss = loss.numpy()
+        self._check_finite(loss[None])
+        return float(loss), tf.nest.map_structure(lambda leaf: leaf.numpy(), extra)
+
+    @tf.autograph.experimental.do_not_convert
+    def _train_single(self, experience, arguments):
+        def replica(experience, arguments):
+            info = self._agent.train(experience, **arguments)
+            return info.loss, _scalars(info.extra)
+
+        strategy = self._strategy
+        if strategy.num_replicas_in_sync == 1:
+            return replica(experience, arguments)
+
+        def values(experience, arguments):  # one tensor: one exchange
+            loss, extra = replica(experience, arguments)
+            names.extend(extra)
+            return tf.stack([loss, *extra.values()])
+
+        names = []
+        found = strategy.run(values, self._split((experience, arguments)))
+        loss, *sums = tf.unstack(strategy.reduce(tf.distribute.ReduceOp.SUM, found, axis=None))
+        return loss, {k: v / strategy.num_replicas_in_sync for k, v in zip(names, sums)}
 
     def _train_all(self, experience, weights):
         updates = tf.nest.flatten(experience)[0].shape[0]
@@ -74,10 +113,10 @@ class Trainer:
         return info.loss, tf.zeros_like(weights) if td_error is None else td_error
 
     def _split(self, batch):
-        replicas = self._strategy.num_replicas_in_sync
+        replicas = local_replicas(self._strategy)
 
         def part(context):
-            i = context.replica_id_in_sync_group
+            i = context.replica_id_in_sync_group % replicas
             return tf.nest.map_structure(lambda x: tf.split(x, replicas)[i], batch)
 
         return self._strategy.experimental_distribute_values_from_function(part)
@@ -98,9 +137,26 @@ class Trainer:
                 )
 
 
+def _scalars(extra):
+    """The scalar fields of a LossInfo.extra that is a named tuple; none of anything else."""
+    if not hasattr(extra, "_fields"):
+        return {}
+    return {
+        name: value
+        for name, value in extra._asdict().items()
+        if isinstance(value, tf.Tensor) and value.shape.rank == 0
+    }
+
+
+def local_replicas(strategy: tf.distribute.Strategy) -> int:
+    """Replicas of this process: where several learn together, each has a batch of its own."""
+    replicas = strategy.num_replicas_in_sync
+    return replicas if replicas == 1 else len(strategy.extended.worker_devices)
+
+
 def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
     """Raises ConfigurationError if the replicas cannot have equal parts of a batch."""
-    replicas = strategy.num_replicas_in_sync
+    replicas = local_replicas(strategy)
     if batch_size % replicas:
         raise ConfigurationError(
             f"a batch of {batch_size} cannot be split over {replicas} replicas; use a multiple"

@@ -82,8 +82,9 @@ class Ledger:
             self._add_evaluation(run, evaluation_from_message(request.evaluation))
         process = (sender.role, sender.task)
         metrics = dict(request.metrics)
-        if not metrics and process in self._last_reports:
-            metrics = self._last_reports[process].metrics
+        last = self._last_reports.get(process)
+        if not metrics and last is not None and last.run_id == sender.run_id:
+            metrics = last.metrics
         self._last_reports[process] = _LastReport(sender.run_id, time.monotonic(), metrics)
 
     def frames(self) -> int:

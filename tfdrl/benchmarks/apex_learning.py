@@ -1,4 +1,4 @@
-"""The learner's two parts: reading samples (c) and training (d)."""
+"""The parts of Ape-X's learner: reading samples (c) and training (d)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import reverb
 import tensorflow as tf
 
 from tfdrl.architectures.apex import Apex
-from tfdrl.benchmarks.measuring import Rounds, Turn, Variant, interleave
+from tfdrl.benchmarks import apex_acting
+from tfdrl.benchmarks.measuring import Turn, Variant, interleave
+from tfdrl.benchmarks.subject import Job
 from tfdrl.errors import UnavailableError
-from tfdrl.parts import construction, replay_samples, replay_tables, training
+from tfdrl.parts import construction, replay_reading, replay_samples, replay_tables, training
 from tfdrl.parts.replay_tables import TABLE, TransitionItem
 from tfdrl.parts.strategies import strategy as default_strategy
 from tfdrl.topology import Address
@@ -19,20 +21,20 @@ from tfdrl.topology import Address
 _TIMEOUT_SECS = 60.0
 
 
-def sampling(
-    config: Apex, seed: int, replay: Address, server_pid: int, rounds: Rounds
-) -> dict[str, list[Turn]]:
+def sampling(job: Job) -> dict[str, list[Turn]]:
     """Turns, in transitions, of reading from the same table.
 
     raw      `reverb.TrajectoryDataset`, batched, with the same streams and samples under way
     learner  the learner's dataset and its queue
     """
-    signature = _signature(config, seed)
+    # Several batches' worth: a table of few items would be sampled from a cache.
+    apex_acting.fill(job, max(4 * job.config.batch_size, 2000))
+    signature = _signature(job.config, job.seed)
     variants = {
-        "raw": _raw_sampling(config, signature, replay),
-        "learner": _learner_sampling(config, signature, replay),
+        "raw": _raw_sampling(job.config, signature, job.replay),
+        "learner": _learner_sampling(job.config, signature, job.replay),
     }
-    return interleave("sampling", variants, rounds, server_pid)
+    return interleave("sampling", variants, job.rounds, job.server_pid)
 
 
 def _signature(config: Apex, seed: int) -> TransitionItem:
@@ -73,8 +75,8 @@ def _learner_sampling(config: Apex, signature: TransitionItem, replay: Address) 
         config.prefetch_batches,
         config.sampler_workers,
     )
-    info = replay_samples.ReplayInfo(replay, _TIMEOUT_SECS)
-    samples = replay_samples.Samples(dataset, config.prefetch_batches, info, threading.Event())
+    info = replay_reading.ReplayInfo(replay, _TIMEOUT_SECS)
+    samples = replay_reading.Samples(dataset, config.prefetch_batches, info, threading.Event())
 
     def work():
         if samples.next(_TIMEOUT_SECS) is None:
@@ -88,10 +90,11 @@ def _learner_sampling(config: Apex, signature: TransitionItem, replay: Address) 
     return Variant(work, prepare)
 
 
-def learning(config: Apex, seed: int, rounds: Rounds) -> dict[str, list[Turn]]:
+def learning(job: Job) -> dict[str, list[Turn]]:
     """Turns, in learner steps, of `Trainer.train` on one batch in memory."""
+    config = job.config
     strategy = (config.strategy or default_strategy)()
-    with config.environment(num_envs=1, training=True, seed=seed) as environment:
+    with config.environment(num_envs=1, training=True, seed=job.seed) as environment:
         signature = replay_tables.transition_signature(environment)
         with strategy.scope():
             agent = construction.make_agent(config.agent, environment)
@@ -104,7 +107,7 @@ def learning(config: Apex, seed: int, rounds: Rounds) -> dict[str, list[Turn]]:
         trainer.train(experience, weights)
         return config.updates_per_call
 
-    return interleave("training", {"train": Variant(work)}, rounds)
+    return interleave("training", {"train": Variant(work)}, job.rounds)
 
 
 def _counts(environment) -> bool:

@@ -1,19 +1,18 @@
-"""The actor's two parts: stepping environments (a) and inserting transitions (b)."""
+"""The parts of Ape-X's actor: stepping environments (a) and inserting transitions (b)."""
 
 from __future__ import annotations
 
-import pathlib
 import threading
 
-import numpy as np
 import reverb
 import tensorflow as tf
 import tree
 from tf_agents.trajectories import time_step
 
 from tfdrl.architectures.apex import Apex
-from tfdrl.benchmarks.measuring import Rounds, Turn, Variant, interleave
-from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.benchmarks.measuring import Turn, Variant, interleave
+from tfdrl.benchmarks.stepping import NoLearner, compare, make_environment
+from tfdrl.benchmarks.subject import Job
 from tfdrl.ops import exploration
 from tfdrl.parts import acting, construction
 from tfdrl.parts.replay_tables import TABLE
@@ -21,57 +20,20 @@ from tfdrl.parts.replay_writer import TransitionWriter
 from tfdrl.parts.transitions import Block, TransitionAssembler
 from tfdrl.topology import Address, Context
 
-_STEPS_AT_ONCE = 16
 _INSERT_STEPS = 1500  # environment steps whose transitions are inserted again and again
 _INSERT_BYTES = 32 << 20  # and at most so many bytes of them
 _TIMEOUT_SECS = 60.0
 _UNCONFIRMED_ITEMS = 24
 
 
-class NoLearner:
-    """Stands where the actor's loop expects a learner that has nothing to say."""
-
-    version = 0
-
-    def report(self, *unused) -> None:
-        """Takes a report."""
-
-
-def stepping(config: Apex, seed: int, directory: pathlib.Path, rounds: Rounds):
+def stepping(job: Job) -> dict[str, list[Turn]]:
     """Turns, in environment steps, of the actor and of what is below it.
 
     environment  the bare vector environment, with random actions
     inference    the same, acting greedily by a tf.function of the Q-network
     actor        the actor's loop with exploration, adapter and assembling, without writing
     """
-    num_envs = config.environments_per_actor
-    with _environment(config, seed) as environment, _environment(config, seed + 1) as other:
-        agent = construction.make_agent(config.agent, environment)
-        vector_env = bare_environment(other)
-        variants = {
-            "environment": _bare_stepping(vector_env, other, None),
-            "inference": _bare_stepping(vector_env, other, _greedy(agent, num_envs)),
-            "actor": _acting(config, environment, agent, seed, directory),
-        }
-        turns = interleave("stepping", variants, rounds)
-    # A unit of work was a step of all environments.
-    return {
-        name: [turn._replace(units=turn.units * num_envs) for turn in found]
-        for name, found in turns.items()
-    }
-
-
-def _environment(config: Apex, seed: int) -> BatchedEnvironment:
-    return config.environment(num_envs=config.environments_per_actor, training=True, seed=seed)
-
-
-def bare_environment(environment: BatchedEnvironment):
-    """The Gymnasium vector environment below the adapter; a user's own class has none."""
-    for name in ("_vector_env", "_emulators"):
-        found = getattr(environment, name, None)
-        if found is not None:
-            return found
-    return environment
+    return compare(job, _greedy, _acting)
 
 
 def _greedy(agent, num_envs: int):
@@ -84,59 +46,27 @@ def _greedy(agent, num_envs: int):
             return agent.policy.action(time_step.restart(observation, num_envs)).action
         return tf.argmax(network(observation)[0], axis=-1, output_type=tf.int32)
 
-    return greedy
+    return lambda observation: greedy(observation).numpy()
 
 
-def _bare_stepping(vector_env, adapter: BatchedEnvironment, greedy) -> Variant:
-    steps = adapter.reset()
-    space = getattr(vector_env, "action_space", None)
-    random = [_random_action(adapter, space, i) for i in range(64)]
-    # Where the adapter stacks frames, the network gets observations of the right shape instead.
-    fixed, position = steps.observation, [0]
-    shape = getattr(fixed, "shape", None)
-
-    def work():
-        observation = fixed
-        for _ in range(_STEPS_AT_ONCE):
-            position[0] = (position[0] + 1) % len(random)
-            action = random[position[0]]
-            if greedy is not None:
-                action = greedy(observation).numpy()
-            found = vector_env.step(action)[0]
-            observation = found if getattr(found, "shape", None) == shape else fixed
-        return _STEPS_AT_ONCE
-
-    return Variant(work)
-
-
-def _random_action(adapter: BatchedEnvironment, space, seed: int):
-    if space is None:
-        generator = np.random.default_rng(seed)
-        return generator.integers(0, adapter.action_spec.num_values, adapter.num_envs)
-    space.seed(seed)
-    return space.sample()
-
-
-def _acting(config: Apex, environment, agent, seed: int, directory: pathlib.Path) -> Variant:
-    loop, assembler = _loop(config, environment, agent, seed, directory)
+def _acting(job: Job, environment, agent):
+    loop, assembler = _loop(job, environment, agent)
     steps = loop.steps()
 
-    def work():
-        for _ in range(_STEPS_AT_ONCE):
-            now, action, then, info = next(steps)
-            assembler.add(now, action, then, info, 0)
-        return _STEPS_AT_ONCE
+    def step():
+        now, action, then, info = next(steps)
+        assembler.add(now, action, then, info, 0)
 
-    return Variant(work)
+    return step
 
 
-def _loop(config: Apex, environment, agent, seed: int, directory: pathlib.Path):
-    num_envs = environment.num_envs
+def _loop(job: Job, environment, agent):
+    config, num_envs = job.config, environment.num_envs
     ladder = exploration.epsilon_ladder(
         config.actors * num_envs, config.epsilon_base, config.epsilon_alpha
     )
-    policy = acting.collect_policy(agent, ladder[:num_envs], seed)
-    context = Context("actor", 0, config.actors, directory)
+    policy = acting.collect_policy(agent, ladder[:num_envs], job.seed)
+    context = Context("actor", 0, config.actors, job.directory)
     block_steps = -(-config.actor_buffer_transitions // num_envs)
     return (
         acting.ActorLoop(environment, policy, NoLearner(), context),
@@ -144,12 +74,12 @@ def _loop(config: Apex, environment, agent, seed: int, directory: pathlib.Path):
     )
 
 
-def collect(config: Apex, seed: int, directory: pathlib.Path, transitions: int) -> list[Block]:
+def collect(job: Job, transitions: int) -> list[Block]:
     """Blocks of about so many transitions, as an actor of this configuration makes them."""
     blocks, size, size_bytes = [], 0, 0
-    with _environment(config, seed) as environment:
-        agent = construction.make_agent(config.agent, environment)
-        loop, assembler = _loop(config, environment, agent, seed, directory)
+    with make_environment(job) as environment:
+        agent = construction.make_agent(job.config.agent, environment)
+        loop, assembler = _loop(job, environment, agent)
         for now, action, then, info in loop.steps():
             block = assembler.add(now, action, then, info, 0)
             if block is not None:
@@ -160,32 +90,23 @@ def collect(config: Apex, seed: int, directory: pathlib.Path, transitions: int) 
                     return blocks
 
 
-def inserting(
-    config: Apex,
-    seed: int,
-    directory: pathlib.Path,
-    replay: Address,
-    server_pid: int,
-    rounds: Rounds,
-) -> dict[str, list[Turn]]:
+def inserting(job: Job) -> dict[str, list[Turn]]:
     """Turns, in transitions that the server has confirmed, of writing the same ones twice.
 
     raw     a plain loop over a `reverb.TrajectoryWriter` with its default settings
     writer  `TransitionWriter`
     """
-    blocks = collect(config, seed, directory, _INSERT_STEPS)
+    blocks = collect(job, _INSERT_STEPS)
     variants = {
-        "raw": _raw_inserting(config, blocks, replay),
-        "writer": _inserting(config, blocks, replay),
+        "raw": _raw_inserting(job.config, blocks, job.replay),
+        "writer": _inserting(job.config, blocks, job.replay),
     }
-    return interleave("inserting", variants, rounds, server_pid)
+    return interleave("inserting", variants, job.rounds, job.server_pid)
 
 
-def fill(
-    config: Apex, seed: int, directory: pathlib.Path, replay: Address, transitions: int
-) -> None:
+def fill(job: Job, transitions: int) -> None:
     """Writes at least so many transitions, repeating some."""
-    work = _inserting(config, collect(config, seed, directory, transitions), replay).work
+    work = _inserting(job.config, collect(job, transitions), job.replay).work
     written = 0
     while written < transitions:
         written += work()

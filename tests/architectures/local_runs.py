@@ -1,0 +1,68 @@
+"""Whole local runs as their user starts them, watched through the learner's status."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from tfdrl.errors import TfdrlError
+from tfdrl.rpc.training_client import TrainingClient
+from tfdrl.topology import Address
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+#: Small runs, shared with the tests of faults.
+DATA = _REPOSITORY / "tests" / "faults" / "data"
+
+
+class Run:
+    """One `tfdrl-train`; its roles are found by the root_dir in their command lines."""
+
+    def __init__(self, gin_file, root_dir, *flags):
+        self.root_dir = root_dir
+        command = [sys.executable, "-m", "binaries.train", f"--gin_file={gin_file}"]
+        self.popen = subprocess.Popen(
+            [*command, f"--root_dir={root_dir}", *flags],
+            cwd=_REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def processes(self, *arguments):
+        """Process ids whose command lines have `arguments` and the root_dir."""
+        found = []
+        wanted = {f"--root_dir={self.root_dir}", *arguments}
+        for path in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if wanted <= set((path / "cmdline").read_bytes().decode().split("\0")):
+                    found.append(int(path.name))
+        return found
+
+    def statuses(self):
+        """Yields the learner's status about twice a second, until the run has ended."""
+        client = None
+        while self.popen.poll() is None:
+            time.sleep(0.5)
+            if client is None:
+                client = self._client()
+                continue
+            with contextlib.suppress(TfdrlError):
+                yield client.status(timeout_secs=2.0)
+
+    def _client(self):
+        for pid in self.processes("--role=learner"):
+            arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            listen = next(a.partition("=")[2] for a in arguments if a.startswith("--listen="))
+            address = Address.parse(listen)
+            return TrainingClient(address, experiment="", role="test", task=0, run_id=1)
+        return None
+
+    def kill(self):
+        self.popen.kill()
+        self.popen.wait()
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,93 @@
+"""Several synchronous learners: the update of one on the joined batch, and a run of processes."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import impala_learner
+import numpy as np
+import pytest
+import tensorflow as tf
+from local_runs import DATA, Run
+
+from tfdrl.launch import addresses
+
+_HERE = pathlib.Path(__file__).resolve().parent
+
+
+def two_processes(directory, reduction):
+    """[(losses, variables)] of two learners that train together."""
+    ports = addresses.free_ports()
+    cluster = ",".join(f"127.0.0.1:{next(ports)}" for _ in range(2))
+    command = [sys.executable, _HERE / "impala_learner.py"]
+    processes = [
+        subprocess.Popen(
+            [*command, str(task), cluster, directory, reduction],
+            env={**os.environ, "PYTHONPATH": str(_HERE.parents[1])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for task in range(2)
+    ]
+    outputs = [process.communicate(timeout=150)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    found = []
+    for task in range(2):
+        with np.load(directory / f"learner-{task}.npz") as arrays:
+            names = sorted((n for n in arrays if n != "losses"), key=lambda n: int(n[4:]))
+            found.append((arrays["losses"], [arrays[name] for name in names]))
+    return found
+
+
+def one_process(reduction):
+    """(losses, variables) of one learner on the joined batches."""
+    agent = impala_learner.make_agent(1, reduction)
+    batches = []
+    for step in range(impala_learner.STEPS):
+        parts = [impala_learner.unrolls(step, task) for task in range(2)]
+        batches.append(tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *parts))
+    strategy = tf.distribute.get_strategy()
+    losses = impala_learner.train(agent, strategy, batches, contextlib.nullcontext)
+    return losses, impala_learner.variables(agent)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_two_learners_make_the_update_of_one_on_the_joined_batch(tmp_path, reduction):
+    losses, variables = one_process(reduction)
+    first, second = two_processes(tmp_path, reduction)
+    for theirs, values in (first, second):
+        np.testing.assert_allclose(theirs, losses, rtol=1e-4)
+        assert len(values) == len(variables) > 10
+        for value, ours in zip(values, variables):
+            np.testing.assert_allclose(value, ours, rtol=1e-3, atol=1e-5)
+    for left, right in zip(first[1], second[1]):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_run_with_two_learners(tmp_path):
+    """Each has its queue and its actor; all report to the chief, which ends the run for all."""
+    run = Run(
+        *(DATA / "impala_catch.gin", tmp_path / "run"),
+        *("--gin_bindings=impala.learners = 2", "--gin_bindings=strategy.kind = 'multi_worker'"),
+        "--gin_bindings=impala.batch_size = 4",
+    )
+    try:
+        statuses = list(run.statuses())
+        output = run.popen.stdout.read()
+        assert run.popen.returncode == 0, output
+        assert not run.processes()
+    finally:
+        run.kill()
+    assert "solved: mean return" in output
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["evaluation"]["mean"] >= 0.95
+    actors = {role.task for role in statuses[-1].roles if role.role == "actor"}
+    assert actors == {0, 1}
+    # 2 learners, 2 fresh unrolls of 16 steps each: both queues are consumed alike.
+    learnt_frames = result["learner_steps"] * 2 * 2 * 16
+    assert 0.7 * result["frames"] < learnt_frames <= result["frames"] + 2 * 1500
+    assert list((tmp_path / "run" / "tensorboard" / "learner-1").glob("events.*"))

@@ -1,0 +1,36 @@
+"""A memory task is solved by an LSTM and not by the feed-forward network."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+_FEED_FORWARD_LIMIT = 0.2  # what a policy without memory can reach: see environments/toys.py
+
+
+def _run(root_dir, *bindings):
+    command = [sys.executable, "-m", "binaries.train", "--gin_file=impala/catch_memory.gin"]
+    command += [f"--root_dir={root_dir}", *(f"--gin_bindings={b}" for b in bindings)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    result = json.loads((root_dir / "result.json").read_text())
+    print(f"\n{bindings}: {result['training_secs']:.0f} s, {result['frames']} frames, {result}")
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_an_lstm_solves_it(seed, tmp_path):
+    result = _run(tmp_path, f"experiment.seed = {seed}")
+    assert result["reason"].startswith("solved") and result["evaluation"]["mean"] >= 0.95
+
+
+@pytest.mark.slow
+def test_a_feed_forward_network_does_not(tmp_path):
+    result = _run(
+        tmp_path, "MlpActorCriticNetwork.lstm_units = None", "experiment.max_frames = 2_000_000"
+    )
+    assert result["reason"].startswith("reached max_frames")
+    # 100 episodes of +1 or -1 have a standard error of 0.1, and the best of several counts.
+    assert result["best_return"] < _FEED_FORWARD_LIMIT + 0.4

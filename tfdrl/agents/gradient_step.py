@@ -1,0 +1,44 @@
+"""One gradient step as every agent here takes it: summed over replicas, clipped, finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def apply_gradients(
+    optimizer,
+    gradients: Sequence[tf.Tensor | None],
+    variables: Sequence[tf.Variable],
+    loss: tf.Tensor,
+    clip_norm: float | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sums the gradients over all replicas, clips them by their global norm and applies them.
+
+    A step whose loss or gradient is not finite on any replica applies zero gradients on all, so
+    that the parameters stay finite; the learner counts such steps by their loss, which is NaN.
+
+    Args:
+      optimizer: a Keras optimizer.
+      gradients: of this replica's share of the loss; None where the loss does not use a variable.
+      variables: in the same order.
+      loss: <float32>[], this replica's share.
+      clip_norm: global norm to clip to; None for none.
+
+    Returns:
+      This replica's loss, or NaN; and the global norm before clipping <float32>[].
+    """
+    gradients, variables = zip(*((g, v) for g, v in zip(gradients, variables) if g is not None))
+    total = loss
+    replica = tf.distribute.get_replica_context()
+    if replica is not None and replica.num_replicas_in_sync > 1:
+        # The loss too: all replicas must agree on whether to skip the step.
+        *gradients, total = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, loss])
+    norm = tf.linalg.global_norm(gradients)
+    is_finite = tf.math.is_finite(norm) & tf.math.is_finite(total)
+    if clip_norm is not None:
+        gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, norm)
+    gradients = [tf.where(is_finite, g, tf.zeros_like(g)) for g in gradients]
+    optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
+    return tf.where(is_finite, loss, float("nan")), norm

@@ -1,0 +1,322 @@
+"""IMPALA (Espeholt et al. 2018): actors with copies of the policy, a queue of unrolls, V-trace.
+
+      parameters, pulled before each unroll
+      +-------------------------------------------+
+      v                                           |
+    actor 0..N-1   unrolls: observations,         |
+      |            actions, behaviour logits,     |
+      |            initial state                  |
+      +---------> queue (FIFO, full: wait) --> learner ---> evaluator
+                    |                             ^
+                    +--> replay (uniform) --------+
+                         if replay_share > 0
+
+Several learners each have a queue of their own and take every step together: an actor writes to
+one queue and pulls from the learner behind it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import gin
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.topology import Addresses, Context, Program, Role, one_of
+
+
+@gin.configurable("impala")
+@dataclasses.dataclass(frozen=True)
+class Impala:
+    """Settings of IMPALA; the defaults are the paper's for Atari, on fewer actors.
+
+    Attributes:
+      environment: environment factory, such as @gym_environment or @atari_environment.
+      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
+      strategy: `strategy()` -> tf.distribute.Strategy of the learner.
+      unroll_steps: T, agent steps of an unroll; it goes on through episode ends.
+      batch_size: B, unrolls of one learner step, of each learner.
+      actors: actor processes.
+      environments_per_actor: environments that one actor steps together.
+      learners: synchronous learner processes, each with a queue of its own.
+      queue_capacity_unrolls: of one queue; a full one makes its actors wait, which bounds the
+        policy lag. None: the fresh unrolls of one batch.
+      replay_share: part of each batch that is drawn from the replay (section 5.2.2: 0.5).
+      replay_capacity_unrolls: of one replay; the oldest unrolls make room.
+      policy_lag_steps: publishes the parameters of so many learner steps ago: an artificial
+        lag, to compare corrections by. 0 for none.
+      publish_period_steps: learner steps between two publications of the parameters.
+      actor_max_frames_per_second: slows an actor down; None for full speed.
+      learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
+        the replay: only at the end.
+      max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
+      evaluation_environments: environments that the evaluator steps together.
+      evaluation_period_secs: from the start of one evaluation to the next, at least.
+      timeout_secs: how long a role waits for one that does not answer.
+      actor_niceness: of actors and evaluator, 0 to 19, where they share cores with the learner.
+      learner_threads, actor_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
+    """
+
+    environment: Callable = gin.REQUIRED
+    agent: Callable = gin.REQUIRED
+    strategy: Callable | None = None
+    unroll_steps: int = 20
+    batch_size: int = 32
+    actors: int = 4
+    environments_per_actor: int = 1
+    learners: int = 1
+    queue_capacity_unrolls: int | None = None
+    replay_share: float = 0.0
+    replay_capacity_unrolls: int = 10_000
+    policy_lag_steps: int = 0
+    publish_period_steps: int = 1
+    actor_max_frames_per_second: float | None = None
+    learner_checkpoint_period_secs: float = 300.0
+    replay_checkpoint_period_secs: float = 0.0
+    max_bad_steps: int = 1
+    evaluation_environments: int = 100
+    evaluation_period_secs: float = 10.0
+    timeout_secs: float = 120.0
+    actor_niceness: int = 0
+    learner_threads: int = 0
+    actor_threads: int = 1
+
+    def __post_init__(self):
+        least_one = (
+            "unroll_steps batch_size actors environments_per_actor learners "
+            "replay_capacity_unrolls publish_period_steps max_bad_steps evaluation_environments"
+        )
+        for name in least_one.split():
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"impala.{name} = {getattr(self, name)} must be 1 or more")
+        if self.policy_lag_steps < 0:
+            raise ConfigurationError(
+                f"impala.policy_lag_steps = {self.policy_lag_steps} must be 0 or more"
+            )
+        self._check_that_batches_can_be_filled()
+
+    def _check_that_batches_can_be_filled(self):
+        if not 0.0 <= self.replay_share < 1.0:
+            raise ConfigurationError(
+                f"impala.replay_share = {self.replay_share} must be at least 0 and below 1: a "
+                "batch without fresh unrolls would leave the queue full, and the actors would "
+                "wait for ever"
+            )
+        if not self.fresh_unrolls:
+            raise ConfigurationError(
+                f"impala.replay_share = {self.replay_share} of a batch of {self.batch_size} leaves "
+                "no fresh unroll: the queue would stay full, and the actors would wait for ever; "
+                "use a larger batch_size or a smaller replay_share"
+            )
+        capacity = self.queue_capacity_unrolls
+        if capacity is not None and capacity < self.fresh_unrolls:
+            raise ConfigurationError(
+                f"impala.queue_capacity_unrolls = {capacity} can never hold the "
+                f"{self.fresh_unrolls} fresh unrolls of a batch: the learner and the actors would "
+                "wait for each other; raise it or leave it at None"
+            )
+        if self.actors < self.learners:
+            raise ConfigurationError(
+                f"impala.actors = {self.actors} with impala.learners = {self.learners}: a learner "
+                "without an actor would never get a batch, and all learners wait for each other; "
+                "use at least one actor for each learner"
+            )
+
+    @property
+    def fresh_unrolls(self) -> int:
+        """Unrolls of a batch that come from the queue; the rest is replayed."""
+        return self.batch_size - round(self.batch_size * self.replay_share)
+
+    def program(self) -> Program:
+        """The processes and who talks to whom."""
+        here = f"{__name__}:"
+        return Program(
+            "impala",
+            (
+                Role(
+                    "replay",
+                    here + "replay",
+                    replicas=self.learners,
+                    serves=True,
+                    essential=True,
+                ),
+                Role(
+                    "learner",
+                    here + "learner",
+                    replicas=self.learners,
+                    talks_to=("replay",),
+                    serves=True,
+                    essential=True,
+                    clusters=True,
+                    threads=self.learner_threads,
+                ),
+                Role(
+                    "actor",
+                    here + "actor",
+                    replicas=self.actors,
+                    talks_to=("replay", "learner"),
+                    threads=self.actor_threads,
+                    niceness=self.actor_niceness,
+                ),
+                Role(
+                    "evaluator",
+                    here + "evaluator",
+                    talks_to=("learner",),
+                    niceness=self.actor_niceness,
+                ),
+            ),
+        )
+
+
+def replay(experiment: Experiment, context: Context) -> None:
+    """Serves the queue of unrolls and, if batches are mixed, the replay."""
+    from tfdrl.parts import construction, replay_serving, unroll_tables
+
+    config = experiment.architecture
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        policy = construction.make_agent(config.agent, environment).collect_policy
+        signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
+    capacity = config.queue_capacity_unrolls or config.fresh_unrolls
+    replay_capacity = config.replay_capacity_unrolls if config.replay_share else 0
+    replay_serving.serve(
+        lambda: unroll_tables.unroll_tables(signature, capacity, replay_capacity),
+        context,
+        config.replay_checkpoint_period_secs,
+    )
+
+
+def learner(experiment: Experiment, context: Context, replay: Addresses) -> None:
+    """Trains on batches of unrolls and publishes parameters after every step."""
+    from tfdrl.parts import (
+        construction,
+        replay_identity,
+        replay_reading,
+        training,
+        unroll_samples,
+        unroll_tables,
+    )
+    from tfdrl.parts.learner_group import LearnerGroup
+
+    config, queue = experiment.architecture, one_of(replay, context.task)
+    strategy = _strategy(config, context)
+    group = LearnerGroup(strategy, context, config.timeout_secs)
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        specs = construction.specs_text(environment)
+        construction.set_seed(experiment.seed)
+        with group.together(), strategy.scope():
+            agent = construction.make_agent(config.agent, environment)
+        signature = unroll_tables.unroll_signature(
+            environment, agent.collect_policy, config.unroll_steps
+        )
+    session = _session(experiment, context, agent, specs, group)
+    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
+    info = replay_reading.ReplayInfo(queue, config.timeout_secs, unroll_tables.QUEUE)
+    info.wait(unroll_tables.with_row(signature), "the learner", context.stop)
+    replay_identity.require_other_process(queue, unroll_tables.QUEUE)
+    dataset = unroll_samples.unroll_dataset(
+        queue, signature, config.batch_size, config.replay_share
+    )
+    samples = replay_reading.Samples(dataset, 1, info, context.stop)
+    learning = unroll_samples.UnrollMetrics(info, samples, trainer, config.fresh_unrolls)
+    batch = None
+    with session:
+        while True:
+            batch = samples.next() if batch is None else batch
+            all_are_ready, stops = group.agree(batch is not None, not session.goes_on())
+            if stops:
+                session.end("one of the learners was told to stop")
+                break
+            if all_are_ready:
+                with group.together():
+                    step = trainer.train_once(**unroll_samples.arguments(agent, batch))
+                session.count(1)
+                learning.add(*step, batch, session.step)
+                batch = None
+            session.tick(learning.take)
+
+
+def _strategy(config: Impala, context: Context):
+    from tfdrl.parts import strategies, training
+
+    found = strategies.make_strategy(config.strategy, context, config.timeout_secs)
+    training.check_batch(config.batch_size, found)
+    return found
+
+
+def _session(experiment, context, agent, specs, group):
+    """The chief's session, or that of another learner; all agents are then alike."""
+    from tfdrl.parts.learner_follower import FollowerSession
+    from tfdrl.parts.learner_session import LearnerSession
+
+    config = experiment.architecture
+    if group.is_chief:
+        session = LearnerSession(
+            experiment,
+            context,
+            agent,
+            specs,
+            objects={},
+            publish_period_steps=config.publish_period_steps,
+            checkpoint_period_secs=config.learner_checkpoint_period_secs,
+            lag_steps=config.policy_lag_steps,
+        )
+        group.adopt(agent)
+        return session
+    group.adopt(agent)
+    return FollowerSession(
+        context, agent, specs, config.publish_period_steps, config.policy_lag_steps
+    )
+
+
+def actor(experiment: Experiment, context: Context, replay: Addresses, learner: Addresses) -> None:
+    """Pulls parameters, acts for one unroll, puts it into the queue, and again."""
+    from tfdrl.parts import acting, construction, replay_reading, unroll_tables
+    from tfdrl.parts.learner_link import LearnerLink
+    from tfdrl.parts.unroll_assembler import UnrollAssembler
+    from tfdrl.parts.unroll_writer import UnrollWriter
+
+    config = experiment.architecture
+    queue = one_of(replay, context.task)
+    num_envs = config.environments_per_actor
+    seed = experiment.seed + 1009 * (context.task + 1)
+    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
+    agent = construction.make_agent(config.agent, environment)
+    policy = acting.collect_policy(agent, [0.0] * num_envs, seed)
+    link = LearnerLink(
+        one_of(learner, 0),
+        context,
+        agent.collect_policy.variables(),
+        construction.specs_text(environment),
+        config.timeout_secs,
+        parameters_from=one_of(learner, context.task),
+    )
+    link.start()
+    signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
+    tables = [unroll_tables.QUEUE] + [unroll_tables.REPLAY] * (config.replay_share > 0)
+    for table in tables:
+        info = replay_reading.ReplayInfo(queue, config.timeout_secs, table)
+        info.wait(unroll_tables.with_row(signature), "the actor", context.stop)
+    writer = UnrollWriter(queue, tables, config.timeout_secs, context.stop, link.check)
+    assembler = UnrollAssembler(num_envs, config.unroll_steps)
+    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    assembler.begin(loop.state)
+    for now, action, then, info in loop.steps():
+        unrolls = assembler.add(now, action, then, info, link.version)
+        if unrolls is not None:
+            writer.write(unrolls)
+            link.pull()
+            assembler.begin(loop.state)
+        loop.tick(writer.waiting, writer.counters)
+    writer.close()
+    link.close()
+    environment.close()
+
+
+def evaluator(experiment: Experiment, context: Context, learner: Addresses) -> None:
+    """Plays the greedy policy and reports returns."""
+    from tfdrl.parts.evaluating import evaluate_until_stopped
+
+    chief = one_of(learner, 0)
+    evaluate_until_stopped(experiment, context, chief, experiment.architecture.timeout_secs)

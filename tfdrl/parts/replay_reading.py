@@ -1,0 +1,158 @@
+"""Reads a dataset of a replay server ahead of the learner, and asks the server how it is."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+
+import reverb
+import tensorflow as tf
+
+from tfdrl.errors import ConfigurationError, UnavailableError
+from tfdrl.parts.metrics import Every, WaitingClock
+from tfdrl.parts.replay_tables import TABLE, check_signature
+from tfdrl.topology import Address
+
+
+def own_threads(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Gives a dataset threads of its own.
+
+    A read that waits for Reverb must not hold one that training needs.
+    """
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 2
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.with_options(options)
+
+
+class Samples:
+    """Takes batches from a dataset in a thread, so that no wait for the replay is without limit.
+
+    Iterating over Reverb cannot be interrupted: the thread may hang, its reader never does.
+
+    Args:
+      dataset: of batches.
+      prefetch: how many to hold ready.
+      replay: asked for its state while waiting.
+      stop: ends the waiting.
+    """
+
+    def __init__(self, dataset, prefetch: int, replay: ReplayInfo, stop: threading.Event):
+        self._queue = queue.Queue(maxsize=prefetch)
+        self._replay, self._stop = replay, stop
+        self._is_time_to_warn = Every(5.0)
+        self.waiting = WaitingClock()
+        threading.Thread(target=self._read, args=(dataset,), name="samples", daemon=True).start()
+
+    def _read(self, dataset):
+        while not self._stop.is_set():
+            try:
+                for batch in dataset:
+                    self._put(batch)
+                    if self._stop.is_set():
+                        return
+            except Exception as error:
+                logging.warning("sampling was interrupted, trying again: %s", error)
+                self._stop.wait(1.0)
+
+    def _put(self, batch):
+        while not self._stop.is_set():
+            try:
+                return self._queue.put(batch, timeout=0.5)
+            except queue.Full:
+                continue
+
+    def next(self, timeout_secs: float = 0.5):
+        """The next batch; None if there was none within the time limit.
+
+        Raises:
+          UnavailableError: the replay server did not answer for its time limit.
+        """
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        with self.waiting:
+            try:
+                batch = self._queue.get(timeout=timeout_secs)
+            except queue.Empty:
+                if self._is_time_to_warn():
+                    logging.warning("the learner waits for samples: %s", self._replay.check())
+                return None
+        return batch
+
+
+class ReplayInfo:
+    """Asks a replay server how it is, with a time limit.
+
+    Args:
+      address: of the replay server.
+      timeout_secs: how long it may be unreachable before that is an error.
+      table: name of the table to look at.
+    """
+
+    def __init__(self, address: Address, timeout_secs: float, table: str = TABLE):
+        self._client = reverb.Client(str(address))
+        self._address, self._timeout_secs = address, timeout_secs
+        self._table = table
+        self._answered_secs = time.monotonic()
+
+    def wait(self, signature, role: str, stop: threading.Event):
+        """Waits for the server to come up and compares its items with this role's.
+
+        Raises:
+          UnavailableError: nothing answered within the time limit.
+          ConfigurationError: its items are of another environment.
+        """
+        warning_is_due = Every(5.0)
+        self._answered_secs = time.monotonic()
+        while not stop.is_set():
+            info = self.table(timeout_secs=2)
+            if info is not None:
+                check_signature(info.signature, signature, str(self._address))
+                return info
+            if warning_is_due():
+                logging.warning("%s waits for the replay server at %s", role, self._address)
+            self._give_up_after_limit(role)
+            stop.wait(0.25)
+        return None
+
+    def table(self, timeout_secs: int = 2):
+        """Reverb's TableInfo, or None if the server does not answer in time."""
+        try:
+            info = self._client.server_info(timeout=timeout_secs)
+        except Exception:
+            return None
+        self._answered_secs = time.monotonic()
+        if self._table not in info:
+            raise ConfigurationError(
+                f"the server at {self._address} has no table {self._table!r}, only {sorted(info)}"
+            )
+        return info[self._table]
+
+    def check(self) -> str:
+        """A sentence on the table's state. Raises UnavailableError past the time limit."""
+        info = self.table()
+        if info is None:
+            self._give_up_after_limit("the learner")
+            return f"the replay server at {self._address} does not answer"
+        if info.max_times_sampled == 1:  # a queue
+            holds = f"holds {info.current_size} items" if info.current_size else "is empty"
+            return f"the queue {holds}: are the actors there, and fast enough?"
+        least = info.rate_limiter_info.min_size_to_sample
+        if info.current_size < least:
+            return f"the replay holds {info.current_size} items and is sampled from {least} on"
+        return (
+            f"the replay holds {info.current_size} items, but its rate limiter wants more of the "
+            "actors first: are they there, and fast enough?"
+        )
+
+    def _give_up_after_limit(self, role: str) -> None:
+        silent_secs = time.monotonic() - self._answered_secs
+        if silent_secs > self._timeout_secs:
+            raise UnavailableError(
+                f"{role}: the replay server at {self._address} did not answer for "
+                f"{silent_secs:.0f} s"
+            )

@@ -1,0 +1,75 @@
+"""Cuts the steps of N environments into unrolls of T transitions."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import tree
+
+from tfdrl.types import Nest, TimeSteps, Unrolls
+
+
+class UnrollAssembler:
+    """Copies each step into its place in N unrolls, which are contiguous and sent whole.
+
+    Args:
+      num_envs: N.
+      unroll_steps: T.
+    """
+
+    def __init__(self, num_envs: int, unroll_steps: int):
+        self._num_envs, self._unroll_steps = num_envs, unroll_steps
+        self._steps = self._acted = self._policy_state = None
+        self._position = 0
+
+    @property
+    def is_at_start(self) -> bool:
+        """Whether the next step begins an unroll: the only moment to change parameters."""
+        return self._position == 0
+
+    def begin(self, policy_state: Nest) -> None:
+        """Sets the policy state before the unroll that begins, nest of [N, ...]."""
+        self._policy_state = tree.map_structure(np.asarray, policy_state)
+
+    def add(
+        self, now: TimeSteps, action: Nest, then: TimeSteps, info: Nest, version: int
+    ) -> Unrolls | None:
+        """Adds a transition of each environment; returns the N unrolls that it completes.
+
+        Args:
+          now: steps before the action.
+          action: nest of [N, ...].
+          then: steps after it.
+          info: of the policy, nest of [N, ...].
+          version: of the parameters that chose the action.
+        """
+        if self.is_at_start:
+            self._steps = self._empty(now, self._unroll_steps + 1)
+            self._acted = self._empty((action, info), self._unroll_steps)
+            self._write(self._steps, 0, now)
+        self._write(self._acted, self._position, (action, info))
+        self._position += 1
+        self._write(self._steps, self._position, then)
+        if self._position < self._unroll_steps:
+            return None
+        self._position = 0
+        actions, infos = self._acted
+        return Unrolls(
+            steps=self._steps,
+            action=actions,
+            info=infos,
+            policy_state=self._policy_state,
+            version=np.full(self._num_envs, version, np.int64),
+            time_secs=np.full(self._num_envs, time.time()),
+        )
+
+    def _empty(self, example: Nest, length: int) -> Nest:
+        return tree.map_structure(
+            lambda leaf: np.empty((self._num_envs, length, *leaf.shape[1:]), leaf.dtype), example
+        )
+
+    @staticmethod
+    def _write(target: Nest, position: int, values: Nest) -> None:
+        for to, leaf in zip(tree.flatten(target), tree.flatten(values)):
+            to[:, position] = leaf
