@@ -125,6 +125,7 @@ class Roles:
         told = {
             "replay": {"listen": self.addresses["replay"]},
             "learner": {"listen": self.addresses["learner"], "replay": self.addresses["replay"]},
+            "evaluator": {"learner": self.addresses["learner"]},
         }.get(role, dict(self.addresses))
         arguments = {"root_dir": self.root_dir, "gin_file": self._gin_file, **told, **addresses}
         command = [sys.executable, "-m", "tfdrl.launch.role", f"--role={role}"]

@@ -310,8 +310,10 @@ def _sorted(tensors):
 
 
 def test_sigterm_ends_every_role_whatever_it_waits_for(system):
-    system.evaluator = system.start("evaluator")
-    wait(lambda: (system.root_dir / "evaluations.csv").exists(), _START_SECS, "an evaluation")
+    wait(
+        lambda: (system.root_dir / "evaluations.csv").exists(),
+        *(_START_SECS, lambda: system.evaluator.log[-3000:]),
+    )
     _wait_for_unrolls(system, {0, 1}, 20)
     # One actor in the middle of a pull that nobody answers, the other blocked by the full queue.
     system.learner.signal(signal.SIGSTOP)
