@@ -202,6 +202,15 @@ def test_reward_clipping(kind, transform):
     assert np.abs(found - u.agent()._loss(u.experience()).loss) > 0.1
 
 
+def test_rewards_are_scaled_before_they_are_clipped():
+    u, scaled = Unrolls(is_discrete=True), Unrolls(is_discrete=True)
+    scaled.reward = np.clip(3.0 * u.reward, -1, 1)
+    assert (np.abs(u.reward) < 1 / 3).any() and (np.abs(3.0 * u.reward) > 1).any()
+    agent = u.agent(reward_clipping="abs_one", reward_scale_factor=3.0)
+    wanted = u.agent()._loss(scaled.experience()).loss
+    np.testing.assert_allclose(agent._loss(u.experience()).loss, wanted, **TOLERANCE)
+
+
 def test_a_training_step_is_the_gradient_step():
     u = Unrolls(is_discrete=True)
     agent, experience = u.agent(), u.experience()
@@ -287,6 +296,7 @@ def three_logits(input_spec, action_spec):
     [
         ({"correction": "v_trace"}, "correction = 'v_trace' is unknown; .*one_step_is, vtrace"),
         ({"reduction": "max"}, "reduction = 'max' is unknown; use one of sum, mean"),
+        ({"reward_scale_factor": 0.0}, "reward_scale_factor = 0.0 must be positive"),
         ({"reward_clipping": "tanh"}, "reward_clipping = 'tanh' is unknown; .*soft_asymmetric"),
         ({"rho_bar": 0.5}, r"rho_bar = 0\.5 is below c_bar = 1\.0.*lower c_bar or raise rho_bar"),
         ({"c_bar": None}, r"rho_bar = 1\.0 is below c_bar = None"),

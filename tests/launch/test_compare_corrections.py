@@ -73,13 +73,14 @@ def _rows(*pairs):
 
 @pytest.mark.timeout(600)
 def test_tiny_comparison_trains_writes_and_is_not_repeated(tmp_path):
-    arguments = [f"--root_dir={tmp_path}/all", "--seeds=1", "--frames=3000", *_TINY]
+    arguments = [f"--root_dir={tmp_path}/all", "--seeds=1", "--frames=20000", *_TINY]
     arguments += ["--corrections=vtrace,none", "--replay=on"]
     code, out, error = _compare(*arguments)
     assert code == 0, out + error
     root = tmp_path / "all"
     assert out == (root / "table.txt").read_text()
-    assert [line.split()[0] for line in out.splitlines()[-2:]] == ["none", "vtrace"]
+    table = out.splitlines()[5:]
+    assert [line.split()[0] for line in table] == ["none", "vtrace"], out
     rows = list(csv.DictReader((root / "table.csv").open()))
     assert [(row["correction"], row["replay_share"], row["seeds"]) for row in rows] == [
         ("none", "0.5", "1"),
@@ -87,7 +88,7 @@ def test_tiny_comparison_trains_writes_and_is_not_repeated(tmp_path):
     ]
     assert (root / "plot.png").read_bytes().startswith(b"\x89PNG")
     for name in ("none-on-1", "vtrace-on-1"):
-        assert json.loads((root / name / "result.json").read_text())["frames"] >= 3000
+        assert json.loads((root / name / "result.json").read_text())["frames"] >= 20000
         config = (root / name / "config.gin").read_text()
         assert f"VTraceAgent.correction = '{name.split('-')[0]}'" in config
     assert "[1/2] none, with replay, seed 1" in error

@@ -101,6 +101,10 @@ class VTraceAgent(tf_agent.TFAgent):
         _check_choice("reduction", reduction, _REDUCTIONS)
         _check_choice("reward_clipping", reward_clipping, rewards.REWARD_CLIPPINGS)
         _check_clips(rho_bar, c_bar, pg_rho_bar, lambda_)
+        if not reward_scale_factor > 0:
+            raise ConfigurationError(
+                f"VTraceAgent.reward_scale_factor = {reward_scale_factor} must be positive"
+            )
         self._network = network(
             acp.input_spec(time_step_spec.observation, action_spec, last_action_and_reward),
             action_spec,
