@@ -110,6 +110,44 @@ def test_apex_trains_an_agent_and_an_environment_of_ones_own(tmp_path):
     assert evaluation.mean == 1.0  # the corridor's best: 200 steps are plenty
 
 
+# as _CASES
+_ACTOR_CRITICS = {
+    "actor_critic": (
+        "my_actor_critic.units = 32",
+        ("agent/_network/_model/layer_with_weights-0/kernel", [7, 32]),
+    ),
+    "actor_and_critic": (
+        "ActorDistributionRnnNetwork.lstm_size = (16,)",
+        ("agent/_network/_critic/_encoder/", [7, 40]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _ACTOR_CRITICS)
+def test_impala_trains_an_actor_critic_of_ones_own(name, tmp_path):
+    called, (prefix, shape) = _ACTOR_CRITICS[name]
+    bindings = [
+        "experiment.max_learner_steps = 20",
+        "experiment.solved_return = None",
+        "experiment.evaluation_episodes = 4",
+        "impala.actors = 1",
+        "impala.environments_per_actor = 4",
+        "impala.batch_size = 4",
+    ]
+    command = [sys.executable, "-m", "binaries.train", f"--gin_file={name}.gin"]
+    command += [f"--root_dir={tmp_path}", *(f"--gin_bindings={text}" for text in bindings)]
+    environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY)}
+    done = subprocess.run(
+        command, cwd=_HERE, env=environment, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _result(tmp_path)["learner_steps"] == 20
+    (operative,) = (tmp_path / "checkpoints").glob("**/operative*.gin")
+    assert called in operative.read_text()
+    found = [s for variable, s in _variables(tmp_path).items() if variable.startswith(prefix)]
+    assert shape in found
+
+
 def test_every_snippet_of_the_documentation_is_a_file_that_is_tested():
     text = (_REPOSITORY / "docs" / "extending.md").read_text()
     parts = text.split("```")
