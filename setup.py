@@ -51,6 +51,8 @@ setuptools.setup(
         "gin-config>=0.5.0,<0.6",
         "absl-py>=1.0",
         "grpcio>=1.60,<2",
+        "grpcio-health-checking>=1.60,<1.63",  # newer ones want protobuf 5
+        "grpcio-reflection>=1.60,<1.63",
         "protobuf>=4.21.6,<5",
         "rich>=13",
         "dm-tree>=0.1.8",

@@ -13,10 +13,10 @@ from tf_agents.specs import array_spec, tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from tfdrl.environments.batched import BatchedEnvironment, EpisodeLog, picture
-from tfdrl.environments.spaces import finite_bounds, map_specs
+from tfdrl.environments.spaces import finite_bounds
 from tfdrl.environments.vectorized import environment_seeds
 from tfdrl.errors import ConfigurationError
-from tfdrl.types import ArraySpec, Episodes, Nest, TimeSteps
+from tfdrl.types import ArraySpec, Episodes, Nest, TimeSteps, map_specs
 
 
 def to_tf_specs(specs: Nest) -> Nest:

@@ -10,6 +10,7 @@ from the true last observation, which the LAST step carries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,20 @@ class ArraySpec(NamedTuple):
     def num_values(self) -> int:
         """How many values a scalar bounded integer takes."""
         return int(np.max(self.maximum)) - int(np.min(self.minimum)) + 1
+
+
+def map_specs(function: Callable[..., Any], specs: Nest, *values: Nest) -> Nest:
+    """`function(spec, *values)` at every `ArraySpec` of a nest; keys in sorted order."""
+    if isinstance(specs, ArraySpec):
+        return function(specs, *values)
+    if isinstance(specs, dict):
+        return {
+            key: map_specs(function, spec, *(value[key] for value in values))
+            for key, spec in sorted(specs.items())
+        }
+    return tuple(
+        map_specs(function, spec, *(value[i] for value in values)) for i, spec in enumerate(specs)
+    )
 
 
 class TimeSteps(NamedTuple):

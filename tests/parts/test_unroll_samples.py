@@ -133,9 +133,7 @@ def test_metrics_of_the_learner():
     """Lag and age of the fresh part, and the lag of the replayed part by itself."""
     clock = types.SimpleNamespace(take_share=lambda: 0.25)
     metrics = unroll_samples.UnrollMetrics(
-        types.SimpleNamespace(table=lambda: types.SimpleNamespace(current_size=5)),
-        types.SimpleNamespace(waiting=clock),
-        *(types.SimpleNamespace(bad_steps=2), 2),
+        *(lambda: 5, clock, types.SimpleNamespace(bad_steps=2), 2),
     )
     before = metrics.take()
     assert before == {

@@ -219,7 +219,9 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
         queue, signature, config.batch_size, config.replay_share
     )
     samples = replay_reading.Samples(dataset, 1, info, context.stop)
-    learning = unroll_samples.UnrollMetrics(info, samples, trainer, config.fresh_unrolls)
+    learning = unroll_samples.UnrollMetrics(
+        info.size, samples.waiting, trainer, config.fresh_unrolls
+    )
     batch = None
     with session:
         while True:

@@ -168,6 +168,7 @@ class AtariEnvironment(BatchedEnvironment):
         require_next_step_autoreset(emulators)
         self.num_envs = emulators.num_envs
         self.frames_per_step = frames_per_step
+        self.frame_stack = frame_stack
         self.steps_per_second = _SCREEN_FRAMES_PER_SECOND / frames_per_step
         size = emulators.single_observation_space.shape[-1]
         self.observation_spec = ArraySpec(

@@ -27,6 +27,8 @@ class BatchedEnvironment(abc.ABC):
       action_spec: nest of `ArraySpec`. Discrete actions are int32 and start at 0, whatever
         the environment's own numbering.
       frames_per_step: environment (emulator) frames per step; 4 for Atari with skip 4.
+      frame_stack: k > 1 if the observation is one array whose last axis holds the last k frames,
+        oldest first, zeros before an episode's start: who has all steps needs the newest alone.
       steps_per_second: at which a recording looks as the environment's makers meant it.
     """
 
@@ -34,6 +36,7 @@ class BatchedEnvironment(abc.ABC):
     observation_spec: Nest
     action_spec: Nest
     frames_per_step: int = 1
+    frame_stack: int = 1
     steps_per_second: float = 30.0
 
     @abc.abstractmethod

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.types import ArraySpec, Nest
+from tfdrl.types import ArraySpec, Nest, map_specs
 
 _OBSERVATION_SPACES = "Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
 _ACTION_SPACES = "Box of floats, Discrete or MultiDiscrete"
-
-
-def map_specs(function: Callable[..., Any], specs: Nest, *values: Nest) -> Nest:
-    """`function(spec, *values)` at every `ArraySpec` of a nest of dicts and tuples."""
-    if isinstance(specs, ArraySpec):
-        return function(specs, *values)
-    if isinstance(specs, dict):
-        return {
-            key: map_specs(function, spec, *(value[key] for value in values))
-            for key, spec in specs.items()
-        }
-    return tuple(
-        map_specs(function, spec, *(value[i] for value in values)) for i, spec in enumerate(specs)
-    )
 
 
 def observation_spec(space: spaces.Space, name: str = "observation") -> Nest:

@@ -14,14 +14,14 @@ from tfdrl.rpc.training_messages import Evaluation
 from tfdrl.types import FIRST, LAST
 
 
-def act_function(policy) -> Callable:
+def act_function(policy, jit_compile: bool = False) -> Callable:
     """A compiled `act(step_type, reward, discount, observation, state) -> PolicyStep`.
 
     The graph is called by its op: for a small network on a CPU, what tf.function does in Python
     at each call takes several times as long as the network itself.
     """
 
-    @tf.function
+    @tf.function(jit_compile=jit_compile or None)
     def act(step_type, reward, discount, observation, state):
         return policy.action(ts.TimeStep(step_type, reward, discount, observation), state)
 

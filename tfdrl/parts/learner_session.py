@@ -19,7 +19,7 @@ from tfdrl.parts.locks import lock
 from tfdrl.parts.metrics import Every, MetricsWriter, Rate
 from tfdrl.parts.publishing import Publisher
 from tfdrl.rpc.training_messages import Evaluation
-from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.rpc.training_server import MoreServices, TrainingServer
 from tfdrl.topology import Context
 
 _STATUS_PERIOD_SECS = 1.0
@@ -44,6 +44,7 @@ class LearnerSession:
       lag_steps: publishes the parameters of so many learner steps ago: an artificial policy lag.
       before_checkpoint: called before a checkpoint is written; its result, JSON-able, is part of
         the checkpoint and comes back as `restored_state`.
+      more: services that share the learner's address.
 
     Attributes:
       service: the TrainingServer.
@@ -67,6 +68,7 @@ class LearnerSession:
         checkpoint_period_secs: float,
         before_checkpoint: Callable[[], Mapping[str, Any]] | None = None,
         lag_steps: int = 0,
+        more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
     ):
         self._lock = lock(context.root_dir, "learner")
         self._experiment, self._context, self._agent = experiment, context, agent
@@ -82,7 +84,7 @@ class LearnerSession:
         self.evaluation = _evaluation_from(counters.get("evaluation"))
         self._start_secs = time.monotonic()
         self._reason: str | None = None
-        self.service = TrainingServer(context.listen, context.experiment, specs)
+        self.service = TrainingServer(context.listen, context.experiment, specs, more=more)
         if self.restored:
             self.service.restore(counters["service"])
             logging.info("continuing from learner step %d", self.step)

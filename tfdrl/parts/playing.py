@@ -10,11 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfdrl.environments.batched import BatchedEnvironment, first_time_steps
-from tfdrl.environments.spaces import map_specs
 from tfdrl.errors import ConfigurationError
 from tfdrl.parts import construction
 from tfdrl.parts.evaluation import act_function
-from tfdrl.types import TimeSteps
+from tfdrl.types import TimeSteps, map_specs
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 

@@ -149,6 +149,11 @@ class ReplayInfo:
             "actors first: are they there, and fast enough?"
         )
 
+    def size(self) -> int | None:
+        """Items in the table; None while the server does not answer."""
+        info = self.table()
+        return None if info is None else info.current_size
+
     def _give_up_after_limit(self, role: str) -> None:
         silent_secs = time.monotonic() - self._answered_secs
         if silent_secs > self._timeout_secs:

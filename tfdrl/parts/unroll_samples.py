@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,9 @@ import reverb
 import tensorflow as tf
 from tf_agents.trajectories import time_step, trajectory
 
-from tfdrl.parts.replay_reading import ReplayInfo, Samples, own_threads
+from tfdrl.parts.metrics import WaitingClock
+from tfdrl.parts.replay_reading import own_threads
+from tfdrl.parts.training import Trainer
 from tfdrl.parts.unroll_tables import QUEUE, REPLAY, with_row
 from tfdrl.topology import Address
 from tfdrl.types import Unrolls
@@ -118,13 +121,20 @@ class UnrollMetrics:
     """What a learner's newest batch and step showed, for the progress line and TensorBoard.
 
     Args:
-      queue: asked for the size of the queue.
-      samples, trainer: whose counters are shown.
+      queue_size: `queue_size() -> int`, or None while it is not known.
+      waiting: the learner's time without a batch.
+      trainer: whose counters are shown.
       fresh: how many unrolls of a batch are fresh: lag and age are theirs alone.
     """
 
-    def __init__(self, queue: ReplayInfo, samples: Samples, trainer, fresh: int):
-        self._queue, self._samples, self._trainer = queue, samples, trainer
+    def __init__(
+        self,
+        queue_size: Callable[[], int | None],
+        waiting: WaitingClock,
+        trainer: Trainer,
+        fresh: int,
+    ):
+        self._queue_size, self._waiting, self._trainer = queue_size, waiting, trainer
         self._fresh = fresh
         self._last = None
 
@@ -135,19 +145,19 @@ class UnrollMetrics:
     def take(self) -> dict[str, float]:
         """Metrics of the newest batch and the shares of time since the last call."""
         values = {
-            "learner/waiting_share": self._samples.waiting.take_share(),
+            "learner/waiting_share": self._waiting.take_share(),
             "learner/bad_steps": self._trainer.bad_steps,
         }
-        table = self._queue.table()
-        if table is not None:
-            values["learner/queue"] = table.current_size
+        size = self._queue_size()
+        if size is not None:
+            values["learner/queue"] = size
         if self._last is None:
             return values
         loss, info, batch, step = self._last
-        lag = step - 1 - batch.version.numpy()  # of the parameters that this step started from
+        lag = step - 1 - np.asarray(batch.version)  # of the parameters that this step started from
         values["learner/loss"] = loss
         values["learner/policy_lag"] = float(lag[: self._fresh].mean())
-        age_secs = time.time() - batch.time_secs.numpy()
+        age_secs = time.time() - np.asarray(batch.time_secs)
         values["learner/sample_age_secs"] = float(np.maximum(age_secs[: self._fresh], 0).mean())
         if len(lag) > self._fresh:
             values["learner/replayed_policy_lag"] = float(lag[self._fresh :].mean())

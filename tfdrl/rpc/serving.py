@@ -1,13 +1,16 @@
-"""How a gRPC service of tfdrl is served: one fixed thread pool, refusals, health checks."""
+"""How gRPC services of tfdrl are served: one thread pool, refusals, health checks, reflection."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from concurrent import futures
+from typing import NoReturn
 
 import grpc
 from google.protobuf import message as protobuf
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.rpc import connection
@@ -29,15 +32,15 @@ class RefusedError(Exception):
 
 
 class Server:
-    """Serves one service, and health checks, on one address and nowhere else.
+    """Serves on one address and nowhere else, with gRPC's standard health checks and reflection.
 
     Attributes:
       address: where it listens, with the real port.
 
     Args:
       address: host and port; port 0 picks a free one.
-      service: full name, such as "tfdrl.v1.Training".
-      handlers: by method name.
+      services: handlers by method name, by full name of the service, such as
+        "tfdrl.v1.Training"; the first names the server in errors.
       threads: size of the pool that runs the handlers.
       max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED at once.
       max_receive_bytes: bound of one request.
@@ -50,8 +53,7 @@ class Server:
     def __init__(
         self,
         address: Address,
-        service: str,
-        handlers: Handlers,
+        services: Mapping[str, Handlers],
         *,
         threads: int,
         max_concurrent_rpcs: int,
@@ -64,6 +66,7 @@ class Server:
                 raise ConfigurationError(f"{name}={value}; it must be at least 1")
         for max_message_bytes in (max_receive_bytes, max_send_bytes):
             connection.check_message_bytes(max_message_bytes)
+        service = next(iter(services))
         connection.require_free_port(address, service)
         self._pool = futures.ThreadPoolExecutor(threads, thread_name_prefix=service)
         self._server = grpc.server(
@@ -72,11 +75,17 @@ class Server:
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
         self._server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(service, handlers),
-                grpc.method_handlers_generic_handler("grpc.health.v1.Health", _health(service)),
-            )
+            [grpc.method_handlers_generic_handler(*service) for service in services.items()]
         )
+        self._watchers = futures.ThreadPoolExecutor(1, thread_name_prefix="health")
+        checks = health.HealthServicer(
+            experimental_non_blocking=True, experimental_thread_pool=self._watchers
+        )
+        for name in ("", *services):
+            checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(checks, self._server)
+        names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server)
         try:
             port = self._server.add_insecure_port(str(address))
         except RuntimeError:
@@ -89,6 +98,32 @@ class Server:
         self._server.stop(grace_secs).wait(grace_secs + 1.0)
         # grpc leaves the pool's threads, which would live until the process ends.
         self._pool.shutdown(wait=False)
+        self._watchers.shutdown(wait=False)
+
+
+class Refuser:
+    """Ends calls with the status of an error, and logs each text once."""
+
+    def __init__(self):
+        self._logged: set[str] = set()
+
+    def __call__(
+        self, context: grpc.ServicerContext, error: MessageError | RefusedError
+    ) -> NoReturn:
+        """Aborts the call: INVALID_ARGUMENT for a MessageError. Raises what grpc wants raised."""
+        code = getattr(error, "code", grpc.StatusCode.INVALID_ARGUMENT)
+        text = str(error)
+        # A fleet of wrong actors that retries must not fill the disk with one line.
+        if text not in self._logged and len(self._logged) < _MAX_LOGGED_REFUSALS:
+            self._logged.add(text)
+            _LOG.warning("refused a request of %s: %s", context.peer(), text)
+        context.abort(code, text)
+
+
+def unreadable(data: bytes, request_type: type[protobuf.Message]) -> MessageError:
+    """The error of bytes that cannot be parsed."""
+    name = request_type.DESCRIPTOR.full_name
+    return MessageError(f"{len(data)} bytes that are not a {name} message")
 
 
 def unary(
@@ -99,39 +134,15 @@ def unary(
     `method` takes the request and returns the serialised reply, which may be cached. It raises
     RefusedError, or MessageError for INVALID_ARGUMENT.
     """
-    logged: set[str] = set()
-
-    def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> None:
-        # A fleet of wrong actors that retries must not fill the disk with one line.
-        if text not in logged and len(logged) < _MAX_LOGGED_REFUSALS:
-            logged.add(text)
-            _LOG.warning("refused a request of %s: %s", context.peer(), text)
-        context.abort(code, text)
+    refuse = Refuser()
 
     def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
         try:
             return method(request_type.FromString(data))
         except protobuf.DecodeError:
-            text = f"{len(data)} bytes that are not a {request_type.DESCRIPTOR.full_name} message"
-            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, text)
-        except MessageError as error:
-            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except RefusedError as error:
-            refuse(context, error.code, str(error))
+            refuse(context, unreadable(data, request_type))
+        except (MessageError, RefusedError) as error:
+            refuse(context, error)
 
     # grpc parses nothing itself: it would answer random bytes with INTERNAL.
     return grpc.unary_unary_rpc_method_handler(answer)
-
-
-def _health(service: str) -> Handlers:
-    # grpc.health.v1, written out: HealthCheckRequest is one string, field 1;
-    # HealthCheckResponse{status: SERVING} is field 1, value 1.
-    name = service.encode()
-    known = (b"", b"\x0a" + bytes([len(name)]) + name)
-
-    def check(request: bytes, context: grpc.ServicerContext) -> bytes:
-        if request not in known:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"only {service} is served here")
-        return b"\x08\x01"
-
-    return {"Check": grpc.unary_unary_rpc_method_handler(check)}

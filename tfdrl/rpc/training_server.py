@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -23,6 +23,20 @@ _THREADS = 8
 _MAX_SHOWN_CHARACTERS = 1000
 
 
+class MoreServices(NamedTuple):
+    """Services that share an address with the training service.
+
+    Attributes:
+      services: handlers by method name, by full name of the service.
+      streams: how many calls of theirs last as long as their clients; each takes a thread.
+      max_receive_bytes: of one of their requests.
+    """
+
+    services: Mapping[str, serving.Handlers] = {}
+    streams: int = 0
+    max_receive_bytes: int = 0
+
+
 class TrainingServer:
     """Serves the `Training` service of training.proto. All methods are thread-safe.
 
@@ -35,6 +49,7 @@ class TrainingServer:
       specs: text of the specs; compared with that of a role that joins and has one.
       max_message_bytes: bound of one parameter set.
       max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED; clients try again.
+      more: services beside this one at the same address.
 
     Raises ConfigurationError if the port is in use or a bound is out of range.
     """
@@ -47,6 +62,7 @@ class TrainingServer:
         *,
         max_message_bytes: int = connection.DEFAULT_MAX_MESSAGE_BYTES,
         max_concurrent_rpcs: int = 256,
+        more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
     ):
         """Starts to listen."""
         self._max_message_bytes = max_message_bytes
@@ -61,11 +77,10 @@ class TrainingServer:
         self._stop_reason: str | None = None
         self._server = serving.Server(
             address,
-            messages.SERVICE,
-            self._handlers(),
-            threads=_THREADS,
-            max_concurrent_rpcs=max_concurrent_rpcs,
-            max_receive_bytes=messages.MAX_REQUEST_BYTES,
+            {messages.SERVICE: self._handlers(), **more.services},
+            threads=_THREADS + more.streams,
+            max_concurrent_rpcs=max_concurrent_rpcs + more.streams,
+            max_receive_bytes=max(messages.MAX_REQUEST_BYTES, more.max_receive_bytes),
             max_send_bytes=max_message_bytes,
         )
         self.address = self._server.address
@@ -191,14 +206,22 @@ class TrainingServer:
             return training_pb2.ParametersReply(version=version).SerializeToString()
         return parameters
 
-    def _report(self, request: training_pb2.ReportRequest) -> bytes:
-        self._check_experiment(request.sender)
+    def record(self, request: training_pb2.ReportRequest) -> None:
+        """Counts a report that came by another service of this process.
+
+        Raises MessageError if it makes no sense, RefusedError if there are too many senders.
+        """
         messages.check_report(request)
         with self._lock:
             try:
                 self._ledger.record(request)
             except TooManyRunsError as error:
                 raise serving.RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from None
+
+    def _report(self, request: training_pb2.ReportRequest) -> bytes:
+        self._check_experiment(request.sender)
+        self.record(request)
+        with self._lock:
             frames, reason = self._ledger.frames(), self._stop_reason
         return training_pb2.ReportReply(
             stop=reason is not None, reason=reason or "", frames=frames

@@ -1,0 +1,48 @@
+"""The actor of SEED RL: environments stepped by a learner's actions. Without TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from tfdrl.experiment import Experiment
+from tfdrl.rpc import inference_messages
+from tfdrl.rpc.inference_client import InferenceClient, LearnerRestartedError, StoppedError
+from tfdrl.topology import Address, Context
+
+
+def act_remotely(experiment: Experiment, context: Context, learner: Address) -> None:
+    """Steps this actor's environments until the learner, or a signal, says stop.
+
+    Raises:
+      UnavailableError: the learner gave no answer within the architecture's timeout_secs.
+      ConfigurationError: it refused this actor.
+    """
+    config = experiment.architecture
+    num_envs = config.environments_per_actor
+    environment = config.environment(
+        num_envs=num_envs, training=True, seed=experiment.seed + 1009 * (context.task + 1)
+    )
+    client = InferenceClient(
+        learner,
+        experiment=context.experiment,
+        task=context.task,
+        environments=num_envs,
+        specs=inference_messages.environment_specs(environment),
+        timeout_secs=config.timeout_secs,
+        stop=context.stop,
+    )
+    with environment, contextlib.closing(client):
+        steps, frames = environment.reset(), 0
+        while True:
+            try:
+                action = client.act(steps, frames, environment.take_episodes())
+            except LearnerRestartedError:
+                logging.info("the learner has begun anew; so do the environments")
+                steps, frames = environment.reset(), 0
+                continue
+            except StoppedError as stopped:
+                logging.info("stopped: %s", stopped)
+                return
+            steps = environment.step(action)
+            frames += num_envs * environment.frames_per_step

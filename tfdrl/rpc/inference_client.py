@@ -1,0 +1,267 @@
+"""An actor's side of the inference service: steps up, actions down, over one stream."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+
+import grpc
+from google.protobuf import message as protobuf
+
+from tfdrl.errors import ConfigurationError, UnavailableError
+from tfdrl.rpc import codec, connection, inference_pb2, training_pb2
+from tfdrl.rpc import inference_messages as messages
+from tfdrl.topology import Address
+from tfdrl.types import Episodes, Nest, TimeSteps
+
+_LOG = logging.getLogger(__name__)
+_METHOD = f"/{messages.SERVICE}/{messages.METHOD}"
+_PAUSE_SECS = (0.25, 2.0)  # between two tries, first and longest
+_LOG_SECS = 5.0
+_TICK_SECS = 0.2  # how late a stop or a time limit is noticed
+#: Another stream may hold the environments until the learner notices that its host is gone.
+_WORTH_ANOTHER_TRY = (
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+)
+
+
+class StoppedError(Exception):
+    """The learner said that training is over, or this process was told to stop."""
+
+
+class LearnerRestartedError(Exception):
+    """The learner does not know this run: reset the environments and begin at index 0."""
+
+
+class InferenceClient:
+    """Plays N environments by the learner's actions. For one thread.
+
+    A stream that breaks is connected again, with growing pauses; what was not answered is sent
+    once more and counted once.
+
+    Args:
+      address: where the learner listens.
+      experiment: digest of the configuration.
+      task: the actor's number; it plays environments task * N to task * N + N - 1.
+      environments: N.
+      specs: of one environment.
+      timeout_secs: how long the learner may give no answer.
+      stop: ends every wait.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        experiment: str,
+        task: int,
+        environments: int,
+        specs: messages.EnvironmentSpecs,
+        timeout_secs: float,
+        stop: threading.Event,
+    ):
+        """Connects with the first step."""
+        self._name, self._server_name = f"actor {task}", f"the learner at {address}"
+        self._address, self._specs, self._stop = address, specs, stop
+        self._environments, self._timeout_secs = environments, timeout_secs
+        self._sender = {"experiment": experiment, "role": "actor", "task": task}
+        self._task = task
+        self._channel = grpc.insecure_channel(
+            str(address),
+            options=connection.channel_options(
+                64 << 20, messages.max_request_bytes(specs, environments)
+            ),
+        )
+        self._call = self._channel.stream_stream(_METHOD)
+        self._stream: _Stream | None = None
+        self._index = 0
+        self._begin_run()
+
+    def act(self, steps: TimeSteps, frames: int, episodes: Episodes) -> Nest:
+        """Sends what the environments show; returns the learner's actions, nest of [N, ...].
+
+        Args:
+          steps: of the N environments, FIRST in a new run.
+          frames: environment frames of this run so far.
+          episodes: that ended since the last call.
+
+        Raises:
+          StoppedError: training is over, or `stop` is set.
+          LearnerRestartedError: see there; a new run has begun.
+          UnavailableError: no answer for `timeout_secs`.
+          ConfigurationError: the learner refused this actor.
+        """
+        request = inference_pb2.ActRequest(
+            steps=messages.steps_to_message(
+                self._index, steps, self._specs, frames, self._episodes(episodes)
+            )
+        )
+        actions = self._actions(self._exchange(request.SerializeToString()))
+        self._index += 1
+        return actions
+
+    def close(self) -> None:
+        """Ends the stream. May be called twice."""
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None
+        self._channel.close()
+
+    def _begin_run(self) -> None:
+        self._run_id = random.SystemRandom().getrandbits(63)
+        self._index = self._sent_episodes = 0
+
+    def _episodes(self, episodes: Episodes) -> training_pb2.Episodes | None:
+        if not len(episodes.returns):
+            return None
+        first = self._sent_episodes
+        self._sent_episodes += len(episodes.returns)
+        return training_pb2.Episodes(
+            first=first,
+            returns=episodes.returns.tolist(),
+            length_frames=episodes.length_frames.tolist(),
+        )
+
+    def _exchange(self, request: bytes) -> inference_pb2.ActReply:
+        """Sends until there is an answer."""
+        deadline = time.monotonic() + self._timeout_secs
+        logged_secs, pause_secs = time.monotonic(), _PAUSE_SECS[0]
+        while True:
+            try:
+                if self._stream is None:
+                    self._connect(deadline)
+                return self._ask(request, deadline)
+            except _Broken as broken:
+                self._drop()
+                now_secs = time.monotonic()
+                if now_secs > deadline:
+                    raise UnavailableError(
+                        f"{self._name}: {self._server_name} gave no answer for "
+                        f"{self._timeout_secs:g} s: {broken}"
+                    ) from None
+                if now_secs - logged_secs > _LOG_SECS:
+                    logged_secs = now_secs
+                    _LOG.warning("%s waits for %s: %s", self._name, self._server_name, broken)
+                if self._stop.wait(pause_secs * random.uniform(0.5, 1.0)):
+                    raise StoppedError("told to stop") from None
+                pause_secs = min(2 * pause_secs, _PAUSE_SECS[1])
+
+    def _connect(self, deadline: float) -> None:
+        self._stream = _Stream(self._call, self._stop)
+        hello = inference_pb2.Hello(
+            sender=training_pb2.Sender(run_id=self._run_id, **self._sender),
+            protocol_version=messages.PROTOCOL_VERSION,
+            first_environment=self._task * self._environments,
+            environments=self._environments,
+        )
+        messages.specs_to_message(self._specs, hello)
+        request = inference_pb2.ActRequest(hello=hello)
+        reply = self._ask(request.SerializeToString(), deadline)
+        if not reply.HasField("welcome"):
+            raise self._nonsense("no Welcome after Hello")
+        if reply.welcome.next_index not in (self._index, self._index + 1):
+            self._drop()
+            self._begin_run()
+            raise LearnerRestartedError
+
+    def _ask(self, request: bytes, deadline: float) -> inference_pb2.ActReply:
+        data = self._stream.ask(request, deadline)
+        if self._stop.is_set():
+            raise StoppedError("told to stop")
+        if data is None:
+            raise _Broken("it does not answer")
+        if isinstance(data, grpc.RpcError):
+            raise self._error(data)
+        try:
+            reply = inference_pb2.ActReply.FromString(data)
+        except protobuf.DecodeError:
+            raise self._nonsense(f"{len(data)} bytes that cannot be parsed") from None
+        if reply.HasField("stop"):
+            raise StoppedError(reply.stop.reason)
+        return reply
+
+    def _actions(self, reply: inference_pb2.ActReply) -> Nest:
+        specs = self._specs.action
+        if reply.actions.index != self._index:
+            raise self._nonsense(f"actions for step {reply.actions.index}, not {self._index}")
+        if len(reply.actions.action) != len(specs):
+            raise self._nonsense(f"{len(reply.actions.action)} action arrays, not {len(specs)}")
+        try:
+            leaves = [
+                codec.decode(
+                    tensor, "action", dtype=spec.dtype, shape=(self._environments, *spec.shape)
+                )
+                for tensor, spec in zip(reply.actions.action, specs)
+            ]
+        except codec.MessageError as error:
+            raise self._nonsense(str(error)) from None
+        return messages.pack(self._specs.action_nest, leaves)
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None
+
+    def _error(self, error: grpc.RpcError) -> Exception:
+        too_large = "larger than max" in (error.details() or "")
+        if error.code() in _WORTH_ANOTHER_TRY and not too_large:
+            return _Broken(f"{error.code().name}: {error.details()}")
+        return connection.to_tfdrl_error(
+            error, self._name, self._server_name, messages.METHOD, self._timeout_secs
+        )
+
+    def _nonsense(self, details: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self._name}: {self._server_name} answered with nonsense ({details}); is it a tfdrl "
+            "SEED learner of this version?"
+        )
+
+
+class _Broken(Exception):
+    """The stream is of no use any more; another one may be."""
+
+
+class _Stream:
+    """One call: what is sent goes through a queue, as grpc wants an iterator of requests."""
+
+    def __init__(self, call, stop: threading.Event):
+        self._requests: queue.SimpleQueue = queue.SimpleQueue()
+        self._replies = call(iter(self._requests.get, None))
+        self._deadline = float("inf")
+        self._stop = stop
+        self._is_over = threading.Event()
+        threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
+
+    def ask(self, data: bytes, deadline: float) -> bytes | grpc.RpcError | None:
+        """The reply, or the error that ended the stream; None if none came in time."""
+        self._requests.put(data)
+        self._deadline = deadline
+        try:
+            return next(self._replies)
+        except grpc.RpcError as error:
+            return error if time.monotonic() < deadline else None
+        except StopIteration:
+            return None
+        finally:
+            self._deadline = float("inf")
+
+    def cancel(self) -> None:
+        self._is_over.set()
+        self._requests.put(None)
+        self._replies.cancel()
+
+    def _watch(self) -> None:
+        """Breaks off a wait for a reply: grpc's own has no time limit."""
+        while not self._is_over.wait(_TICK_SECS):
+            if self._stop.is_set() or time.monotonic() > self._deadline:
+                self._replies.cancel()
+                return

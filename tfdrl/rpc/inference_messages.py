@@ -1,0 +1,208 @@
+"""What an actor and the inference service say to each other, checked at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfdrl.rpc import codec, inference_pb2, training_pb2
+from tfdrl.rpc.codec import MessageError
+from tfdrl.types import FIRST, LAST, ArraySpec, Nest, TimeSteps, map_specs
+
+SERVICE = "tfdrl.v1.Inference"
+METHOD = "Act"
+#: Changes when an old actor and a new learner would misunderstand each other.
+PROTOCOL_VERSION = 1
+#: Beside the observations: rewards, the episodes that ended, lengths of fields.
+_OVERHEAD_BYTES = 1 << 20
+
+
+class EnvironmentSpecs(NamedTuple):
+    """What one environment's data look like on the wire.
+
+    observation  specs of an observation's arrays, in order
+    action       of an action's
+    frame_stack  k frames in the last axis of the only observation, of which one travels; else 1
+    observation_nest, action_nest  specs with their structure, which the wire does not know
+    """
+
+    observation: tuple[ArraySpec, ...]
+    action: tuple[ArraySpec, ...]
+    frame_stack: int
+    observation_nest: Nest
+    action_nest: Nest
+
+    def __str__(self) -> str:
+        parts = [
+            "observation " + ", ".join(map(_spec_text, self.observation)),
+            "action " + ", ".join(map(_spec_text, self.action)),
+        ]
+        if self.frame_stack > 1:
+            parts.append(f"the newest of {self.frame_stack} stacked frames travels")
+        return "; ".join(parts)
+
+
+def environment_specs(environment: Any) -> EnvironmentSpecs:
+    """The specs of a `BatchedEnvironment`."""
+    return EnvironmentSpecs(
+        tuple(flatten(environment.observation_spec)),
+        tuple(flatten(environment.action_spec)),
+        environment.frame_stack,
+        environment.observation_spec,
+        environment.action_spec,
+    )
+
+
+def flatten(specs: Nest, values: Nest = None) -> list:
+    """The leaves of a nest of specs, or of values with this structure; keys in sorted order."""
+    leaves: list = []
+    if values is None:
+        map_specs(leaves.append, specs)
+    else:
+        map_specs(lambda spec, value: leaves.append(value), specs, values)
+    return leaves
+
+
+def pack(specs: Nest, leaves: Sequence[np.ndarray]) -> Nest:
+    """The nest of `leaves`, which are in the order of `flatten(specs)`."""
+    iterator = iter(leaves)
+    return map_specs(lambda spec: next(iterator), specs)
+
+
+def max_request_bytes(specs: EnvironmentSpecs, environments: int) -> int:
+    """The size that a message with a step of so many environments can have."""
+    one = sum(int(np.prod(spec.shape)) * spec.dtype.itemsize for spec in specs.observation)
+    return environments * (one + 16) + _OVERHEAD_BYTES
+
+
+def specs_to_message(specs: EnvironmentSpecs, hello: inference_pb2.Hello) -> None:
+    """Writes the specs into a Hello."""
+    hello.frame_stack = specs.frame_stack
+    hello.observation.extend(map(_spec_message, specs.observation))
+    hello.action.extend(map(_spec_message, specs.action))
+
+
+def specs_fit(specs: EnvironmentSpecs, hello: inference_pb2.Hello) -> bool:
+    """Whether a Hello's specs are these."""
+    wanted = inference_pb2.Hello()
+    specs_to_message(specs, wanted)
+    return (
+        list(wanted.observation) == list(hello.observation)
+        and list(wanted.action) == list(hello.action)
+        and wanted.frame_stack == max(hello.frame_stack, 1)
+    )
+
+
+def specs_in_words(hello: inference_pb2.Hello, limit: int = 1000) -> str:
+    """A Hello's specs as `EnvironmentSpecs` prints them, cut if a stranger sent a book."""
+    specs = EnvironmentSpecs(
+        tuple(map(_spec_from_message, hello.observation[:50])),
+        tuple(map(_spec_from_message, hello.action[:50])),
+        max(hello.frame_stack, 1),
+        *(None, None),
+    )
+    return str(specs)[:limit]
+
+
+def _spec_message(spec: ArraySpec) -> inference_pb2.ArraySpec:
+    values = spec.num_values if spec.is_discrete and not spec.shape else 0
+    return inference_pb2.ArraySpec(dtype=spec.dtype.name, shape=spec.shape, num_values=values)
+
+
+class _Written(NamedTuple):
+    """An ArraySpec message, for `_spec_text`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    num_values: int
+
+
+def _spec_from_message(message: inference_pb2.ArraySpec) -> _Written:
+    return _Written(message.dtype[:20], tuple(message.shape[:10]), message.num_values)
+
+
+def _spec_text(spec: ArraySpec | _Written) -> str:
+    if isinstance(spec, ArraySpec):
+        spec = _spec_from_message(_spec_message(spec))
+    values = f" of {spec.num_values} values" if spec.num_values else ""
+    return f"{spec.dtype}{list(spec.shape)}{values}"
+
+
+def steps_to_message(
+    index: int,
+    steps: TimeSteps,
+    specs: EnvironmentSpecs,
+    frames: int,
+    episodes: training_pb2.Episodes | None,
+) -> inference_pb2.Steps:
+    """The message of one step of N environments; stacked frames shrink to the newest."""
+    leaves = flatten(specs.observation_nest, steps.observation)
+    if specs.frame_stack > 1:
+        leaves = [leaves[0][..., -1:]]
+    return inference_pb2.Steps(
+        index=index,
+        step_type=codec.encode(steps.step_type.astype(np.uint8)),
+        reward=codec.encode(steps.reward),
+        discount=codec.encode(steps.discount),
+        observation=[codec.encode(leaf) for leaf in leaves],
+        frames=frames,
+        episodes=episodes,
+    )
+
+
+def steps_from_message(
+    message: inference_pb2.Steps, environments: int, specs: EnvironmentSpecs
+) -> TimeSteps:
+    """The steps of N environments; the observation is a list of leaves, as they travelled.
+
+    Raises MessageError for wrong dtypes, shapes, step types, or numbers that are not finite.
+    """
+    n = environments
+    step_type = codec.decode(message.step_type, "step_type", dtype=np.uint8, shape=(n,))
+    if step_type.max(initial=0) > LAST:
+        raise MessageError(f"a step_type is {step_type.max()}; it is 0 FIRST, 1 MID or 2 LAST")
+    reward = codec.decode(message.reward, "reward", dtype=np.float32, shape=(n,))
+    _require_finite(reward, "reward")
+    discount = codec.decode(message.discount, "discount", dtype=np.float32, shape=(n,))
+    if not ((discount >= 0) & (discount <= 1)).all():
+        raise MessageError("a discount is outside 0 to 1")
+    if len(message.observation) != len(specs.observation):
+        raise MessageError(
+            f"{len(message.observation)} observation arrays; expected {len(specs.observation)}"
+        )
+    leaves = []
+    for i, (tensor, spec) in enumerate(zip(message.observation, specs.observation)):
+        shape = (n, *spec.shape)
+        if specs.frame_stack > 1:
+            shape = (*shape[:-1], 1)
+        leaf = codec.decode(tensor, f"observation {i}", dtype=spec.dtype, shape=shape)
+        if leaf.dtype.kind == "f":
+            _require_finite(leaf, f"observation {i}")
+        leaves.append(leaf)
+    return TimeSteps(step_type.astype(np.int32), reward, discount, leaves)
+
+
+def check_order(step_type: np.ndarray, before: np.ndarray | None) -> None:
+    """Raises MessageError unless episodes follow each other: FIRST after LAST and only there.
+
+    Args:
+      step_type: <int32>[N].
+      before: those of the step before; None at index 0, where all are FIRST.
+    """
+    first = step_type == FIRST
+    if before is None:
+        if not first.all():
+            raise MessageError("the steps of index 0 must be FIRST: reset all environments")
+    elif not np.array_equal(first, before == LAST):
+        wrong = int(np.flatnonzero(first != (before == LAST))[0])
+        raise MessageError(
+            f"environment {wrong} of the block went from step_type {before[wrong]} to "
+            f"{step_type[wrong]}; a FIRST step follows a LAST one and nothing else"
+        )
+
+
+def _require_finite(array: np.ndarray, name: str) -> None:
+    if not np.isfinite(array).all():
+        raise MessageError(f"{name} has a number that is not finite")

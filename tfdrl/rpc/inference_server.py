@@ -1,0 +1,140 @@
+"""The learner's side of the inference service: streams in, checked steps to the player and back.
+
+What is said on a stream is in inference.proto. Who computes the actions, and what he keeps of the
+environments, is a `Player`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import grpc
+import numpy as np
+from google.protobuf import message as protobuf
+
+from tfdrl.rpc import codec, inference_pb2, serving
+from tfdrl.rpc import inference_messages as messages
+from tfdrl.rpc.codec import MessageError
+from tfdrl.rpc.serving import RefusedError
+from tfdrl.rpc.training_server import MoreServices
+from tfdrl.types import TimeSteps
+
+#: Beside those of every environment: actors that come back before their old stream has ended.
+_MORE_STREAMS = 32
+
+
+class TrainingIsOver(Exception):
+    """Ends a stream with Stop and this reason."""
+
+
+class Seat(Protocol):
+    """The place of one stream at the player's table. Called from one thread at a time."""
+
+    next_index: int
+
+    def act(
+        self, index: int, steps: TimeSteps, message: inference_pb2.Steps
+    ) -> Sequence[np.ndarray]:
+        """The actions for the next steps of N environments, leaves of [N, ...]."""
+
+    def leave(self) -> None:
+        """The stream ended."""
+
+
+class Player(Protocol):
+    """Gives actions to environments."""
+
+    def join(self, hello: inference_pb2.Hello) -> Seat:
+        """A seat for the environments of `hello`. Raises RefusedError."""
+
+
+class InferenceService:
+    """Handlers of the `Inference` service.
+
+    Args:
+      player: computes the actions.
+      experiment: digest of the configuration.
+      specs: of one environment.
+    """
+
+    def __init__(self, player: Player, experiment: str, specs: messages.EnvironmentSpecs):
+        self._player, self._experiment, self._specs = player, experiment, specs
+        self._refuse = serving.Refuser()
+
+    def served_for(self, environments: int) -> MoreServices:
+        """What a server is told to serve up to as many streams, and a few that it refuses."""
+        handler = grpc.stream_stream_rpc_method_handler(self._act)
+        return MoreServices(
+            {messages.SERVICE: {messages.METHOD: handler}},
+            streams=environments + _MORE_STREAMS,
+            max_receive_bytes=messages.max_request_bytes(self._specs, environments),
+        )
+
+    def _act(self, requests: Iterable[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        seat, environments = None, 0
+        try:
+            for data in requests:
+                request = _parse(data)
+                if seat is None:
+                    seat, environments = self._sit_down(request)
+                    welcome = inference_pb2.Welcome(next_index=seat.next_index)
+                    yield inference_pb2.ActReply(welcome=welcome).SerializeToString()
+                else:
+                    yield self._answer(seat, environments, request)
+        except TrainingIsOver as over:
+            stop = inference_pb2.Stop(reason=str(over))
+            yield inference_pb2.ActReply(stop=stop).SerializeToString()
+        except (MessageError, RefusedError) as error:
+            self._refuse(context, error)
+        finally:
+            if seat is not None:
+                seat.leave()
+
+    def _sit_down(self, request: inference_pb2.ActRequest) -> tuple[Seat, int]:
+        if not request.HasField("hello"):
+            raise MessageError("a stream begins with Hello")
+        hello = request.hello
+        if hello.protocol_version != messages.PROTOCOL_VERSION:
+            raise _mismatch(
+                *("protocol version", hello.protocol_version, messages.PROTOCOL_VERSION),
+                "install the same version of tfdrl",
+            )
+        theirs = hello.sender.experiment
+        if theirs and theirs != self._experiment:
+            raise _mismatch(
+                *("experiment", theirs[:200], self._experiment),
+                "start learner and actors with the same gin file and bindings",
+            )
+        if not messages.specs_fit(self._specs, hello):
+            raise _mismatch(
+                *("specs", messages.specs_in_words(hello), str(self._specs)),
+                "give both the same environment",
+            )
+        return self._player.join(hello), hello.environments
+
+    def _answer(self, seat: Seat, environments: int, request: inference_pb2.ActRequest) -> bytes:
+        if not request.HasField("steps"):
+            raise MessageError("after Hello a stream has Steps only")
+        message = request.steps
+        steps = messages.steps_from_message(message, environments, self._specs)
+        actions = seat.act(message.index, steps, message)
+        reply = inference_pb2.ActReply()
+        reply.actions.index = message.index
+        for leaf in actions:
+            reply.actions.action.append(codec.encode(leaf))
+        return reply.SerializeToString()
+
+
+def _parse(data: bytes) -> inference_pb2.ActRequest:
+    try:
+        return inference_pb2.ActRequest.FromString(data)
+    except protobuf.DecodeError:
+        raise serving.unreadable(data, inference_pb2.ActRequest) from None
+
+
+def _mismatch(what: str, theirs: object, ours: object, cure: str) -> RefusedError:
+    return RefusedError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"{what} mismatch: the actor's is {theirs}, the learner's is {ours}; {cure}",
+    )
