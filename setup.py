@@ -23,6 +23,8 @@ COMMANDS = (
     "evaluate",
     "benchmark",
     "compare_corrections",
+    "seed_learner",
+    "seed_actor",
 )
 
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2

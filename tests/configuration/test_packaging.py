@@ -50,6 +50,8 @@ def test_every_command_points_into_the_package(site):
         "tfdrl-evaluate",
         "tfdrl-benchmark",
         "tfdrl-compare-corrections",
+        "tfdrl-seed-learner",
+        "tfdrl-seed-actor",
     }
     for command, target in commands.items():
         module, _, function = target.partition(":")

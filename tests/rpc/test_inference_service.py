@@ -1,0 +1,346 @@
+"""The inference service over real sockets: an actor's stream, and messages from strangers."""
+
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+
+from tfdrl.errors import ConfigurationError, UnavailableError
+from tfdrl.rpc import codec, inference_messages, inference_pb2, training_pb2
+from tfdrl.rpc.inference_client import InferenceClient, LearnerRestartedError, StoppedError
+from tfdrl.rpc.inference_server import InferenceService, TrainingIsOver
+from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.topology import Address
+from tfdrl.types import FIRST, LAST, MID, ArraySpec, Episodes, TimeSteps
+
+_N = 3
+_SPECS = inference_messages.EnvironmentSpecs(
+    observation=(
+        ArraySpec((2,), np.dtype(np.float32), name="position"),
+        ArraySpec((4, 4), np.dtype(np.uint8), 0, 255, "screen"),
+    ),
+    action=(ArraySpec((), np.dtype(np.int32), 0, 4),),
+    frame_stack=1,
+    observation_nest={
+        "screen": ArraySpec((4, 4), np.dtype(np.uint8), 0, 255, "screen"),
+        "position": ArraySpec((2,), np.dtype(np.float32), name="position"),
+    },
+    action_nest=ArraySpec((), np.dtype(np.int32), 0, 4),
+)
+_NOTHING = Episodes(np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+class Echo:
+    """A player whose actions are the step's index plus the first pixel of each screen."""
+
+    def __init__(self):
+        self.seats, self.is_over = [], False
+
+    def join(self, hello):
+        self.seats.append(EchoSeat(self, hello))
+        return self.seats[-1]
+
+
+class EchoSeat:
+    def __init__(self, player, hello):
+        self.player, self.hello = player, hello
+        self.next_index, self.has_left, self.messages = 0, False, []
+
+    def act(self, index, steps, message):
+        if self.player.is_over:
+            raise TrainingIsOver("done")
+        self.messages.append(message)
+        return [(index + steps.observation[1][:, 0, 0]).astype(np.int32)]
+
+    def leave(self):
+        self.has_left = True
+
+
+@pytest.fixture
+def player():
+    return Echo()
+
+
+@pytest.fixture
+def server(player):
+    service = InferenceService(player, "digest", _SPECS)
+    server = TrainingServer(Address("127.0.0.1", 0), "digest", more=service.served_for(8))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def connect(server):
+    clients = []
+
+    def connect(**arguments):
+        settings = {"experiment": "digest", "task": 1, "environments": _N, "specs": _SPECS}
+        settings.update(timeout_secs=5.0, stop=threading.Event())
+        address = arguments.pop("address", server.address)
+        clients.append(InferenceClient(address, **{**settings, **arguments}))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+def steps_at(t, environments=_N):
+    screens = np.zeros((environments, 4, 4), np.uint8)
+    screens[:, 0, 0] = 10 * np.arange(environments)
+    return TimeSteps(
+        np.full(environments, MID if t else FIRST, np.int32),
+        np.full(environments, 0.5 * t, np.float32),
+        np.ones(environments, np.float32),
+        {"screen": screens, "position": np.full((environments, 2), t, np.float32)},
+    )
+
+
+def hello(**changes):
+    message = inference_pb2.Hello(
+        sender=training_pb2.Sender(experiment="digest", role="actor", run_id=7),
+        protocol_version=inference_messages.PROTOCOL_VERSION,
+        environments=_N,
+    )
+    inference_messages.specs_to_message(_SPECS, message)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return inference_pb2.ActRequest(hello=message)
+
+
+def step_message(t=0, **changes):
+    message = inference_messages.steps_to_message(t, steps_at(t), _SPECS, 0, None)
+    for name, value in changes.items():
+        if name == "observation":
+            del message.observation[:]
+            message.observation.extend(value)
+        else:
+            getattr(message, name).CopyFrom(codec.encode(value))
+    return inference_pb2.ActRequest(steps=message)
+
+
+def talk(server, *requests):
+    """Sends bytes or messages on a stream of the bare stub; the replies."""
+    sent = [r if isinstance(r, bytes) else r.SerializeToString() for r in requests]
+    with grpc.insecure_channel(str(server.address)) as channel:
+        call = channel.stream_stream("/tfdrl.v1.Inference/Act")
+        found = call(iter(sent), timeout=10)
+        return [inference_pb2.ActReply.FromString(data) for data in found]
+
+
+def test_steps_up_and_actions_down(connect, player):
+    client = connect()
+    for t in range(5):
+        action = client.act(steps_at(t), 12 * t, _NOTHING)
+        assert action.dtype == np.int32 and action.tolist() == [t, t + 10, t + 20]
+    (seat,) = player.seats
+    assert (seat.hello.first_environment, seat.hello.environments) == (_N, _N)
+    assert [message.frames for message in seat.messages] == [0, 12, 24, 36, 48]
+    client.close()
+    for _ in range(50):
+        if seat.has_left:
+            break
+        time.sleep(0.1)
+    assert seat.has_left
+
+
+def test_an_actor_of_another_language_needs_the_proto_only(server):
+    """Generated messages and a bare stub: nothing of tfdrl's client; its experiment is empty."""
+    first = hello()
+    first.hello.sender.experiment = ""
+    replies = talk(server, first, step_message(0), step_message(1))
+    assert [reply.WhichOneof("content") for reply in replies] == ["welcome", "actions", "actions"]
+    assert codec.decode(replies[2].actions.action[0]).tolist() == [1, 11, 21]
+
+
+def test_health_and_reflection_answer(server):
+    from google.protobuf import descriptor_pool
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+        ProtoReflectionDescriptorDatabase,
+    )
+
+    with grpc.insecure_channel(str(server.address)) as channel:
+        request = health_pb2.HealthCheckRequest(service="tfdrl.v1.Inference")
+        reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert {"tfdrl.v1.Inference", "tfdrl.v1.Training"} <= set(database.get_services())
+        pool = descriptor_pool.DescriptorPool(database)
+        (method,) = pool.FindServiceByName("tfdrl.v1.Inference").methods
+        assert method.name == "Act" and method.input_type.full_name == "tfdrl.v1.ActRequest"
+
+
+_NAN = np.array([0.0, np.nan, 0.0], np.float32)
+_POSITION = codec.encode(np.zeros((_N, 2), np.float32))
+_SCREEN = codec.encode(np.zeros((_N, 4, 4), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("requests", "code", "words"),
+    [
+        ([b"\xff\xfe garbage"], "INVALID_ARGUMENT", "bytes that are not a tfdrl.v1.ActRequest"),
+        ([step_message()], "INVALID_ARGUMENT", "a stream begins with Hello"),
+        ([hello(), hello()], "INVALID_ARGUMENT", "after Hello a stream has Steps only"),
+        ([hello(protocol_version=99)], "FAILED_PRECONDITION", "the actor's is 99, the learner's"),
+        ([hello(frame_stack=4)], "FAILED_PRECONDITION", "the newest of 4 stacked frames travels"),
+        (
+            [hello(), step_message(reward=_NAN)],
+            *("INVALID_ARGUMENT", "reward has a number that is not finite"),
+        ),
+        (
+            [hello(), step_message(reward=np.zeros(_N))],
+            *("INVALID_ARGUMENT", "reward is float64; expected float32"),
+        ),
+        (
+            [hello(), step_message(reward=np.zeros(_N + 1, np.float32))],
+            *("INVALID_ARGUMENT", "reward has shape (4,); expected (3,)"),
+        ),
+        (
+            [hello(), step_message(step_type=np.full(_N, 3, np.uint8))],
+            *("INVALID_ARGUMENT", "a step_type is 3"),
+        ),
+        (
+            [hello(), step_message(discount=np.full(_N, 1.5, np.float32))],
+            *("INVALID_ARGUMENT", "a discount is outside 0 to 1"),
+        ),
+        (
+            [hello(), step_message(observation=[_POSITION])],
+            *("INVALID_ARGUMENT", "1 observation arrays; expected 2"),
+        ),
+        (
+            [hello(), step_message(observation=[_SCREEN, _POSITION])],
+            *("INVALID_ARGUMENT", "observation 0 is uint8; expected float32"),
+        ),
+        (
+            [hello(), step_message(observation=[_POSITION, _POSITION])],
+            *("INVALID_ARGUMENT", "observation 1 is float32; expected uint8"),
+        ),
+        (
+            [hello(), b"\x12\x04" + bytes(9 << 20)],
+            *("RESOURCE_EXHAUSTED", "larger than max"),
+        ),
+    ],
+)
+def test_nonsense_is_refused_with_a_status_and_others_do_not_notice(
+    server, connect, requests, code, words
+):
+    client = connect()
+    client.act(steps_at(0), 0, _NOTHING)
+    with pytest.raises(grpc.RpcError) as error:
+        talk(server, *requests)
+    assert error.value.code().name == code and words in error.value.details()
+    assert client.act(steps_at(1), 0, _NOTHING).tolist() == [1, 11, 21]
+
+
+def test_specs_of_both_sides_are_shown(connect):
+    other = _SPECS._replace(action=(ArraySpec((), np.dtype(np.int32), 0, 6),))
+    with pytest.raises(ConfigurationError) as error:
+        connect(specs=other).act(steps_at(0), 0, _NOTHING)
+    assert "of 7 values" in str(error.value) and "of 5 values" in str(error.value)
+    with pytest.raises(ConfigurationError, match="experiment mismatch"):
+        connect(experiment="another").act(steps_at(0), 0, _NOTHING)
+
+
+def test_the_learner_says_stop(connect, player):
+    client = connect()
+    client.act(steps_at(0), 0, _NOTHING)
+    player.is_over = True
+    with pytest.raises(StoppedError, match="done"):
+        client.act(steps_at(1), 0, _NOTHING)
+
+
+def test_a_signal_ends_the_wait_for_a_learner():
+    stop = threading.Event()
+    client = InferenceClient(
+        Address("127.0.0.1", 1), experiment="", task=0, environments=_N, specs=_SPECS,
+        timeout_secs=60.0, stop=stop,
+    )  # fmt: skip
+    threading.Timer(0.5, stop.set).start()
+    start_secs = time.monotonic()
+    with pytest.raises(StoppedError):
+        client.act(steps_at(0), 0, _NOTHING)
+    assert time.monotonic() - start_secs < 5.0
+    client.close()
+
+
+def test_no_learner_within_the_time_limit_is_an_error(connect):
+    client = connect(address=Address("127.0.0.1", 1), timeout_secs=1.0)
+    with pytest.raises(UnavailableError, match=r"actor 1: the learner at 127\.0\.0\.1:1 gave no"):
+        client.act(steps_at(0), 0, _NOTHING)
+
+
+def test_a_learner_that_does_not_answer_is_given_up_after_the_time_limit(connect, player):
+    free = threading.Event()
+    client = connect(timeout_secs=1.0)
+    client.act(steps_at(0), 0, _NOTHING)
+    player.seats[0].act = lambda *unused: free.wait(20.0)
+    start_secs = time.monotonic()
+    with pytest.raises(UnavailableError, match="it does not answer"):
+        client.act(steps_at(1), 0, _NOTHING)
+    free.set()
+    assert time.monotonic() - start_secs < 10.0
+
+
+def test_a_learner_that_was_restarted_is_found_and_the_run_begins_anew(player):
+    service = InferenceService(player, "digest", _SPECS)
+    first = TrainingServer(Address("127.0.0.1", 0), "digest", more=service.served_for(8))
+    client = InferenceClient(
+        first.address, experiment="digest", task=0, environments=_N, specs=_SPECS,
+        timeout_secs=20.0, stop=threading.Event(),
+    )  # fmt: skip
+    client.act(steps_at(0), 0, _NOTHING)
+    client.act(steps_at(1), 0, _NOTHING)
+    first.close(grace_secs=0.0)
+    second = TrainingServer(first.address, "digest", more=service.served_for(8))
+    with pytest.raises(LearnerRestartedError):
+        client.act(steps_at(2), 0, _NOTHING)
+    assert client.act(steps_at(0), 0, _NOTHING).tolist() == [0, 10, 20]
+    runs = [seat.hello.sender.run_id for seat in player.seats]
+    assert runs[0] == runs[1] != runs[2]
+    client.close()
+    second.close()
+
+
+def test_episodes_are_numbered(connect, player):
+    client = connect()
+    returns = Episodes(np.array([1.5, 2.5], np.float32), np.array([10, 20]))
+    client.act(steps_at(0), 0, returns)
+    client.act(steps_at(1), 0, _NOTHING)
+    client.act(steps_at(2), 0, returns)
+    sent = [message.episodes for message in player.seats[0].messages]
+    assert [(e.first, list(e.returns)) for e in sent] == [(0, [1.5, 2.5]), (0, []), (2, [1.5, 2.5])]
+
+
+def test_order_of_step_types():
+    check = inference_messages.check_order
+    check(np.array([FIRST, FIRST]), None)
+    check(np.array([MID, LAST]), np.array([FIRST, MID]))
+    check(np.array([FIRST, LAST]), np.array([LAST, FIRST]))
+    with pytest.raises(codec.MessageError, match="must be FIRST"):
+        check(np.array([FIRST, MID]), None)
+    with pytest.raises(codec.MessageError, match=r"environment 1 .* from step_type 2 to 1"):
+        check(np.array([MID, MID]), np.array([FIRST, LAST]))
+    with pytest.raises(codec.MessageError, match="environment 0"):
+        check(np.array([FIRST, MID]), np.array([MID, MID]))
+
+
+def test_only_the_newest_frame_travels():
+    spec = ArraySpec((4, 4, 2), np.dtype(np.uint8), 0, 255)
+    specs = inference_messages.EnvironmentSpecs((spec,), _SPECS.action, 2, spec, _SPECS.action_nest)
+    stacks = np.random.default_rng(0).integers(0, 256, (_N, 4, 4, 2), np.uint8)
+    message = inference_messages.steps_to_message(
+        0, steps_at(0)._replace(observation=stacks), specs, 0, None
+    )
+    assert len(message.observation[0].data) == _N * 16
+    (found,) = inference_messages.steps_from_message(message, _N, specs).observation
+    np.testing.assert_array_equal(found, stacks[..., 1:])
+
+
+def test_leaves_are_in_the_order_of_sorted_keys():
+    leaves = inference_messages.flatten(_SPECS.observation_nest, {"screen": 1, "position": 2})
+    assert leaves == [2, 1]
+    packed = inference_messages.pack(_SPECS.observation_nest, leaves)
+    assert packed == {"screen": 1, "position": 2}
