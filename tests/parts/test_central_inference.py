@@ -86,7 +86,7 @@ def table(agent):
     with catch(1) as environment:
         table = Table(agent, environment)
     yield table
-    table.player.close()
+    table.player.close(None)
 
 
 def play(block, environment, count, steps=None):
@@ -158,8 +158,8 @@ def test_two_actors_in_one_batch_get_what_each_alone_would(agent):
         for left, right in zip(found["alone", first], found["together", first]):
             for a, b in zip(tree.flatten(left), tree.flatten(right)):
                 np.testing.assert_array_equal(a, b)
-    alone.player.close()
-    together.player.close()
+    alone.player.close(None)
+    together.player.close(None)
 
 
 def test_version_is_that_of_an_unrolls_first_action(table):
@@ -246,16 +246,26 @@ def test_actors_are_refused_until_the_learner_is_ready(agent):
     with pytest.raises(RefusedError, match="starting") as error:
         table.join()
     assert error.value.code is grpc.StatusCode.UNAVAILABLE
-    table.player.close()
+    table.player.close(None)
 
 
 def test_after_the_end_every_step_is_answered_with_stop(table):
     block = table.join()
     with catch(2) as environment:
         shown = play(block, environment, 2)
-        table.player.close()
-        with pytest.raises(TrainingIsOver):
+        table.player.close("solved")
+        with pytest.raises(TrainingIsOver, match="solved"):
             play(block, environment, 1, shown[-1])
+
+
+def test_actors_wait_for_the_next_learner_when_this_one_is_told_to_stop(table):
+    block = table.join()
+    with catch(2) as environment:
+        shown = play(block, environment, 2)
+        table.player.close(None)
+        with pytest.raises(RefusedError, match="wait for the next") as error:
+            play(block, environment, 1, shown[-1])
+    assert error.value.code is grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_step_that_failed_half_done_ends_its_run(table):
@@ -327,7 +337,7 @@ def test_frames_are_stacked_as_the_environment_would():
         for t in range(_T + 1):
             expected = shown[number * _T + t].observation
             np.testing.assert_array_equal(unrolls.steps.observation[:, t], expected)
-    table.player.close()
+    table.player.close(None)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
@@ -347,7 +357,7 @@ def test_compiled_inference_gives_the_same_numbers(agent, jit_compile):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     for found, wanted in zip(state[:2], tf.nest.flatten(expected.state)[:2]):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
-    table.player.close()
+    table.player.close(None)
 
 
 class Numbers:

@@ -214,8 +214,8 @@ def learner(experiment: Experiment, context: Context) -> None:
             elif warning_is_due():
                 player.warn_of_waiting()
             session.tick(lambda: {**learning.take(), **player.statistics()})
+        player.close(session.reason)
         queue.close()
-        player.close()
 
 
 def actor(experiment: Experiment, context: Context, learner: Address) -> None:

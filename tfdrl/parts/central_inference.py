@@ -140,7 +140,7 @@ class CentralPlayer:
     ):
         self.inference, self.specs = inference, specs
         self.unroll_steps, self.put = unroll_steps, put
-        self.record = self.version = None
+        self.record = self.version = self._reason = None
         self._environments, self._max_block = environments, max_block
         self._lock = threading.Lock()
         self._blocks: list[Block] = []
@@ -180,9 +180,20 @@ class CentralPlayer:
             *(self.actors_here(), self.environments_here(), self._environments),
         )
 
-    def close(self) -> None:
-        """Ends inference: every actor's next step is answered with Stop."""
+    def close(self, reason: str | None) -> None:
+        """Ends inference: each actor's next step is answered with Stop, for this reason.
+
+        None: training is not over, and the actors wait for a learner that goes on with it.
+        """
+        self._reason = reason
         self.inference.close()
+
+    def end(self) -> Exception:
+        """What a stream ends with once inference has ended."""
+        if self._reason is None:
+            text = "the learner was told to stop; wait for the next"
+            return RefusedError(grpc.StatusCode.UNAVAILABLE, text)
+        return TrainingIsOver(self._reason)
 
     def join(self, hello: inference_pb2.Hello) -> Block:
         """A seat; see inference.proto for who is refused, and how."""
@@ -271,8 +282,8 @@ class Block:
         self.is_broken = True
         try:
             self._take(self._with_stack(steps))
-        except (ClosedError, StoppedError) as error:
-            raise TrainingIsOver(str(error)) from None
+        except (ClosedError, StoppedError):
+            raise self._player.end() from None
         self.is_broken = False
         self.next_index += 1
         return self._answer()

@@ -102,6 +102,11 @@ class LearnerSession:
         """Seconds of training so far, over all starts."""
         return self._trained_secs + time.monotonic() - self._start_secs
 
+    @property
+    def reason(self) -> str | None:
+        """Why training is over; None while it is not, or if only this process is to stop."""
+        return None if self._context.stop.is_set() else self._reason
+
     def goes_on(self) -> bool:
         """Whether to go on: nobody said stop, and no limit is reached."""
         if self._reason is None:
