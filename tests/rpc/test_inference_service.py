@@ -111,7 +111,8 @@ def hello(**changes):
 
 
 def step_message(t=0, **changes):
-    message = inference_messages.steps_to_message(t, steps_at(t), _SPECS, 0, None)
+    data = inference_messages.encode_steps(t, steps_at(t), _SPECS, 0, None)
+    message = inference_pb2.ActRequest.FromString(data).steps
     for name, value in changes.items():
         if name == "observation":
             del message.observation[:]
@@ -314,6 +315,42 @@ def test_episodes_are_numbered(connect, player):
     assert [(e.first, list(e.returns)) for e in sent] == [(0, [1.5, 2.5]), (0, []), (2, [1.5, 2.5])]
 
 
+def test_what_is_joined_by_hand_is_what_protobuf_makes():
+    """And what is split by hand is what protobuf reads, in whatever order the fields are."""
+    data = inference_messages.encode_steps(7, steps_at(7), _SPECS, 12, None)
+    message = inference_pb2.ActRequest.FromString(data)
+    assert message.steps.index == 7 and message.steps.frames == 12
+    again = message.SerializeToString()
+    assert len(again) == len(data)
+    for one in (data, again):
+        steps = inference_messages.parse_request(one)
+        found = inference_messages.to_time_steps(steps, _N, _SPECS)
+        position, screen = found.observation
+        np.testing.assert_array_equal(position, steps_at(7).observation["position"])
+        np.testing.assert_array_equal(screen, steps_at(7).observation["screen"])
+        np.testing.assert_array_equal(found.reward, steps_at(7).reward)
+
+
+def test_no_bytes_whatever_do_more_than_be_refused():
+    """Cut and changed messages: MessageError, or steps of the right shapes, nothing else."""
+    generator = np.random.default_rng(0)
+    data = inference_messages.encode_steps(7, steps_at(7), _SPECS, 12, None)
+    refused = 0
+    for number in range(3000):
+        broken = bytearray(data[: number % len(data)] if number % 2 else data)
+        for _ in range(number % 4):
+            broken[generator.integers(max(len(broken), 1)) :][:1] = b""
+            if broken:
+                broken[generator.integers(len(broken))] = generator.integers(256)
+        try:
+            request = inference_messages.parse_request(bytes(broken))
+            if isinstance(request, inference_messages.Steps):
+                inference_messages.to_time_steps(request, _N, _SPECS)
+        except codec.MessageError:
+            refused += 1
+    assert 1000 < refused < 3000
+
+
 def test_order_of_step_types():
     check = inference_messages.check_order
     check(np.array([FIRST, FIRST]), None)
@@ -331,11 +368,13 @@ def test_only_the_newest_frame_travels():
     spec = ArraySpec((4, 4, 2), np.dtype(np.uint8), 0, 255)
     specs = inference_messages.EnvironmentSpecs((spec,), _SPECS.action, 2, spec, _SPECS.action_nest)
     stacks = np.random.default_rng(0).integers(0, 256, (_N, 4, 4, 2), np.uint8)
-    message = inference_messages.steps_to_message(
+    data = inference_messages.encode_steps(
         0, steps_at(0)._replace(observation=stacks), specs, 0, None
     )
+    message = inference_pb2.ActRequest.FromString(data).steps
     assert len(message.observation[0].data) == _N * 16
-    (found,) = inference_messages.steps_from_message(message, _N, specs).observation
+    steps = inference_messages.parse_request(data)
+    (found,) = inference_messages.to_time_steps(steps, _N, specs).observation
     np.testing.assert_array_equal(found, stacks[..., 1:])
 
 

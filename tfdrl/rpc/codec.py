@@ -60,23 +60,35 @@ def decode(
     Raises MessageError before it looks at the data if dtype, rank, a size, the number of bytes
     or the expected dtype and shape do not fit.
     """
-    stored = DTYPES.get(message.dtype)
+    return to_array(message.dtype, message.shape, message.data, name, dtype=dtype, shape=shape)
+
+
+def to_array(
+    dtype_name: str,
+    sizes: Sequence[int],
+    data: bytes | memoryview,
+    name: str = "tensor",
+    *,
+    dtype: np.dtype | None = None,
+    shape: Sequence[int | None] | None = None,
+) -> np.ndarray:
+    """As `decode`, of a message's fields."""
+    stored = DTYPES.get(dtype_name)
     if stored is None:
-        raise MessageError(_unknown_dtype(name, message.dtype))
+        raise MessageError(_unknown_dtype(name, dtype_name))
     if dtype is not None and stored != np.dtype(dtype):
-        raise MessageError(f"{name} is {message.dtype}; expected {np.dtype(dtype).name}")
-    if len(message.shape) > MAX_RANK:
-        raise MessageError(f"{name} has {len(message.shape)} dimensions; at most {MAX_RANK}")
-    sizes = tuple(message.shape)
+        raise MessageError(f"{name} is {dtype_name}; expected {np.dtype(dtype).name}")
+    sizes = tuple(sizes)
+    if len(sizes) > MAX_RANK:
+        raise MessageError(f"{name} has {len(sizes)} dimensions; at most {MAX_RANK}")
     if min(sizes, default=0) < 0:
         raise MessageError(f"{name} has shape {sizes}; sizes must not be negative")
     if shape is not None and not _fits(sizes, shape):
         raise MessageError(f"{name} has shape {sizes}; expected {tuple(shape)} (None: any)")
-    data = message.data
     expected_bytes = math.prod(sizes) * stored.itemsize
     if len(data) != expected_bytes:
         raise MessageError(
-            f"{name} has {len(data)} bytes; shape {sizes} of {message.dtype} takes {expected_bytes}"
+            f"{name} has {len(data)} bytes; shape {sizes} of {dtype_name} takes {expected_bytes}"
         )
     # Any other byte in a boolean array makes numpy's own operations disagree with each other.
     if stored.kind == "b" and np.frombuffer(data, np.uint8).max(initial=0) > 1:

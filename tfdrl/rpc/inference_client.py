@@ -100,12 +100,10 @@ class InferenceClient:
           UnavailableError: no answer for `timeout_secs`.
           ConfigurationError: the learner refused this actor.
         """
-        request = inference_pb2.ActRequest(
-            steps=messages.steps_to_message(
-                self._index, steps, self._specs, frames, self._episodes(episodes)
-            )
+        request = messages.encode_steps(
+            self._index, steps, self._specs, frames, self._episodes(episodes)
         )
-        actions = self._actions(self._exchange(request.SerializeToString()))
+        actions = self._actions(self._exchange(request))
         self._index += 1
         return actions
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf import message as protobuf
 
-from tfdrl.rpc import codec, inference_pb2, training_pb2
+from tfdrl.rpc import codec, inference_pb2, tensor_pb2, training_pb2, wire
 from tfdrl.rpc.codec import MessageError
 from tfdrl.types import FIRST, LAST, ArraySpec, Nest, TimeSteps, map_specs
 
@@ -17,6 +18,10 @@ METHOD = "Act"
 PROTOCOL_VERSION = 1
 #: Beside the observations: rewards, the episodes that ended, lengths of fields.
 _OVERHEAD_BYTES = 1 << 20
+#: Numbers of fields whose values are not copied: of ActRequest, of Steps and of Tensor.
+_HELLO, _STEPS = 1, 2
+_OBSERVATION = 5
+_TENSOR_DATA = 3
 
 
 class EnvironmentSpecs(NamedTuple):
@@ -130,36 +135,90 @@ def _spec_text(spec: ArraySpec | _Written) -> str:
     return f"{spec.dtype}{list(spec.shape)}{values}"
 
 
-def steps_to_message(
+class Steps(NamedTuple):
+    """A `Steps` message whose observations are views of the bytes that came.
+
+    message      everything else of it
+    observation  leaves, unchecked: dtype, shape, data
+    """
+
+    message: inference_pb2.Steps
+    observation: list[tuple[str, Sequence[int], memoryview]]
+
+
+def encode_steps(
     index: int,
     steps: TimeSteps,
     specs: EnvironmentSpecs,
     frames: int,
     episodes: training_pb2.Episodes | None,
-) -> inference_pb2.Steps:
-    """The message of one step of N environments; stacked frames shrink to the newest."""
+) -> bytes:
+    """The ActRequest of one step of N environments; stacked frames shrink to the newest."""
     leaves = flatten(specs.observation_nest, steps.observation)
     if specs.frame_stack > 1:
         leaves = [leaves[0][..., -1:]]
-    return inference_pb2.Steps(
+    small = inference_pb2.Steps(
         index=index,
         step_type=codec.encode(steps.step_type.astype(np.uint8)),
         reward=codec.encode(steps.reward),
         discount=codec.encode(steps.discount),
-        observation=[codec.encode(leaf) for leaf in leaves],
         frames=frames,
         episodes=episodes,
     )
+    parts = [small.SerializeToString()]
+    for leaf in leaves:
+        leaf = np.ascontiguousarray(leaf, codec.DTYPES.get(leaf.dtype.name))
+        tensor = tensor_pb2.Tensor(dtype=leaf.dtype.name, shape=leaf.shape).SerializeToString()
+        data_head = wire.head(_TENSOR_DATA, leaf.nbytes)
+        length = len(tensor) + len(data_head) + leaf.nbytes
+        parts += [wire.head(_OBSERVATION, length), tensor, data_head, leaf.data]
+    sizes = (part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+    return b"".join([wire.head(_STEPS, sum(sizes)), *parts])
 
 
-def steps_from_message(
-    message: inference_pb2.Steps, environments: int, specs: EnvironmentSpecs
-) -> TimeSteps:
+def parse_request(data: bytes) -> inference_pb2.Hello | Steps | None:
+    """What an ActRequest says; None if it says nothing. Raises MessageError."""
+    found = None
+    try:
+        for number, kind, _, value in wire.fields(memoryview(data)):
+            if kind == wire.LENGTH_DELIMITED and number == _HELLO:
+                found = inference_pb2.Hello.FromString(bytes(value))
+            elif kind == wire.LENGTH_DELIMITED and number == _STEPS:
+                found = _parse_steps(value)
+    except (protobuf.DecodeError, UnicodeDecodeError, MessageError) as error:
+        raise MessageError(
+            f"{len(data)} bytes that are not a tfdrl.v1.ActRequest message: {error}"
+        ) from None
+    return found
+
+
+def _parse_steps(message: memoryview) -> Steps:
+    rest, observation = [], []
+    for number, kind, field, value in wire.fields(message):
+        if number == _OBSERVATION and kind == wire.LENGTH_DELIMITED:
+            observation.append(_parse_tensor(value))
+        else:
+            rest.append(field)
+    return Steps(inference_pb2.Steps.FromString(b"".join(rest)), observation)
+
+
+def _parse_tensor(message: memoryview) -> tuple[str, Sequence[int], memoryview]:
+    rest, data = [], memoryview(b"")
+    for number, kind, field, value in wire.fields(message):
+        if number == _TENSOR_DATA and kind == wire.LENGTH_DELIMITED:
+            data = value
+        else:
+            rest.append(field)
+    tensor = tensor_pb2.Tensor.FromString(b"".join(rest))
+    return tensor.dtype, tensor.shape, data
+
+
+def to_time_steps(steps: Steps, environments: int, specs: EnvironmentSpecs) -> TimeSteps:
     """The steps of N environments; the observation is a list of leaves, as they travelled.
 
     Raises MessageError for wrong dtypes, shapes, step types, or numbers that are not finite.
     """
-    n = environments
+    n, message = environments, steps.message
     step_type = codec.decode(message.step_type, "step_type", dtype=np.uint8, shape=(n,))
     if step_type.max(initial=0) > LAST:
         raise MessageError(f"a step_type is {step_type.max()}; it is 0 FIRST, 1 MID or 2 LAST")
@@ -168,16 +227,16 @@ def steps_from_message(
     discount = codec.decode(message.discount, "discount", dtype=np.float32, shape=(n,))
     if not ((discount >= 0) & (discount <= 1)).all():
         raise MessageError("a discount is outside 0 to 1")
-    if len(message.observation) != len(specs.observation):
+    if len(steps.observation) != len(specs.observation):
         raise MessageError(
-            f"{len(message.observation)} observation arrays; expected {len(specs.observation)}"
+            f"{len(steps.observation)} observation arrays; expected {len(specs.observation)}"
         )
     leaves = []
-    for i, (tensor, spec) in enumerate(zip(message.observation, specs.observation)):
+    for i, (tensor, spec) in enumerate(zip(steps.observation, specs.observation)):
         shape = (n, *spec.shape)
         if specs.frame_stack > 1:
             shape = (*shape[:-1], 1)
-        leaf = codec.decode(tensor, f"observation {i}", dtype=spec.dtype, shape=shape)
+        leaf = codec.to_array(*tensor, f"observation {i}", dtype=spec.dtype, shape=shape)
         if leaf.dtype.kind == "f":
             _require_finite(leaf, f"observation {i}")
         leaves.append(leaf)

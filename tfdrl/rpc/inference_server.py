@@ -7,11 +7,10 @@ environments, is a `Player`'s business.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, Union
 
 import grpc
 import numpy as np
-from google.protobuf import message as protobuf
 
 from tfdrl.rpc import codec, inference_pb2, serving
 from tfdrl.rpc import inference_messages as messages
@@ -20,6 +19,8 @@ from tfdrl.rpc.serving import RefusedError
 from tfdrl.rpc.training_server import MoreServices
 from tfdrl.types import TimeSteps
 
+#: What `inference_messages.parse_request` returns.
+Request = Union[inference_pb2.Hello, messages.Steps, None]
 #: Beside those of every environment: actors that come back before their old stream has ended.
 _MORE_STREAMS = 32
 
@@ -75,7 +76,7 @@ class InferenceService:
         seat, environments = None, 0
         try:
             for data in requests:
-                request = _parse(data)
+                request = messages.parse_request(data)
                 if seat is None:
                     seat, environments = self._sit_down(request)
                     welcome = inference_pb2.Welcome(next_index=seat.next_index)
@@ -91,10 +92,9 @@ class InferenceService:
             if seat is not None:
                 seat.leave()
 
-    def _sit_down(self, request: inference_pb2.ActRequest) -> tuple[Seat, int]:
-        if not request.HasField("hello"):
+    def _sit_down(self, hello: Request) -> tuple[Seat, int]:
+        if not isinstance(hello, inference_pb2.Hello):
             raise MessageError("a stream begins with Hello")
-        hello = request.hello
         if hello.protocol_version != messages.PROTOCOL_VERSION:
             raise _mismatch(
                 *("protocol version", hello.protocol_version, messages.PROTOCOL_VERSION),
@@ -113,24 +113,17 @@ class InferenceService:
             )
         return self._player.join(hello), hello.environments
 
-    def _answer(self, seat: Seat, environments: int, request: inference_pb2.ActRequest) -> bytes:
-        if not request.HasField("steps"):
+    def _answer(self, seat: Seat, environments: int, request: Request) -> bytes:
+        if not isinstance(request, messages.Steps):
             raise MessageError("after Hello a stream has Steps only")
-        message = request.steps
-        steps = messages.steps_from_message(message, environments, self._specs)
+        steps = messages.to_time_steps(request, environments, self._specs)
+        message = request.message
         actions = seat.act(message.index, steps, message)
         reply = inference_pb2.ActReply()
         reply.actions.index = message.index
         for leaf in actions:
             reply.actions.action.append(codec.encode(leaf))
         return reply.SerializeToString()
-
-
-def _parse(data: bytes) -> inference_pb2.ActRequest:
-    try:
-        return inference_pb2.ActRequest.FromString(data)
-    except protobuf.DecodeError:
-        raise serving.unreadable(data, inference_pb2.ActRequest) from None
 
 
 def _mismatch(what: str, theirs: object, ours: object, cure: str) -> RefusedError:
