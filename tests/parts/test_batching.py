@@ -18,8 +18,8 @@ class Doubler:
     def __init__(self, delay_secs=0.0):
         self.batches, self.delay_secs = [], delay_secs
 
-    def __call__(self, arrays, count, thread):
-        self.batches.append((len(arrays[0]), count, thread))
+    def __call__(self, arrays, count, slot):
+        self.batches.append((len(arrays[0]), count, slot))
         time.sleep(self.delay_secs)
         return [2 * array for array in arrays]
 
@@ -48,7 +48,7 @@ def check(batcher, number, rows):
 
 def test_every_block_gets_its_own_rows():
     compute = Doubler(0.001)
-    batcher = make(compute, threads=2)
+    batcher = make(compute, slots=2)
     generator = np.random.default_rng(0)
     rows = generator.integers(1, 9, (6, 50))
 
@@ -61,7 +61,7 @@ def test_every_block_gets_its_own_rows():
     assert sum(count for _, count, _ in compute.batches) == rows.sum()
     assert {padded for padded, _, _ in compute.batches} <= {1, 2, 4, 8}
     assert all(count <= padded < max(2 * count, 2) for padded, count, _ in compute.batches)
-    assert {thread for _, _, thread in compute.batches} == {0, 1}
+    assert {slot for _, _, slot in compute.batches} == {0, 1}
     batcher.close()
 
 
@@ -109,7 +109,7 @@ def test_block_that_does_not_fit_starts_a_batch_of_its_own():
 
 
 def test_error_reaches_every_block_of_the_batch_and_no_other():
-    def compute(arrays, count, thread):
+    def compute(arrays, count, slot):
         if (arrays[0][:count] == 0).any():
             raise ZeroDivisionError("a zero")
         return [2 * array for array in arrays]

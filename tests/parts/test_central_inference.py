@@ -16,6 +16,7 @@ from tfdrl.environments.registry import atari_environment, gym_environment
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
 from tfdrl.parts import construction, unroll_samples
 from tfdrl.parts.central_inference import CentralPlayer, Inference
+from tfdrl.parts.unroll_queue import UnrollQueue
 from tfdrl.rpc import inference_messages, inference_pb2
 from tfdrl.rpc.codec import MessageError
 from tfdrl.rpc.inference_server import TrainingIsOver
@@ -61,9 +62,15 @@ class Table:
             inference,
             self.specs,
             **{"environments": environments, "max_block": environments, "unroll_steps": _T},
-            put=self.unrolls.append,
+            put=self._put,
         )
         self.player.open(self.reports.append, lambda: self.version)
+
+    def _put(self, collected):
+        """Each block as a batch of its own."""
+        queue = UnrollQueue(100)
+        queue.put(collected)
+        self.unrolls.append(queue.take(collected.rows, 0.0))
 
     def hello(self, first=0, rows=2, run_id=1):
         message = inference_pb2.Hello(first_environment=first, environments=rows)
@@ -405,5 +412,5 @@ def test_oracle_of_unrolls():
         before = len(found)
         block.act(block.next_index, TimeSteps(step_type, ones, ones, [value[None]]), _MESSAGE)
         if len(found) > before:
-            rows.append([env, *found[-1].steps.observation[0]])
+            rows.append([env, *found[-1].steps.observation[:, 0]])
     assert rows == part["out/unrolls"][:, 1:].tolist()

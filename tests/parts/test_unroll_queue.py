@@ -5,9 +5,47 @@ import time
 
 import numpy as np
 import pytest
-from test_unroll_assembler import unrolls_of
+import tree
+from test_unroll_assembler import acted_at, state_at, step_at, unrolls_of
 
-from tfdrl.parts.unroll_queue import ClosedError, UnrollQueue
+from tfdrl.parts.unroll_queue import ClosedError, UnrollCollector, UnrollQueue
+
+
+def collected(num_envs, unroll_steps, count):
+    """The unrolls of `unrolls_of`, as a collector makes them."""
+    collector, found = UnrollCollector(unroll_steps), []
+    for t in range(count * unroll_steps):
+        if collector.is_at_start:
+            collector.begin(step_at(t, num_envs), state_at(t, num_envs), version=len(found))
+        complete = collector.add(*acted_at(t, num_envs), step_at(t + 1, num_envs))
+        assert (complete is None) == bool((t + 1) % unroll_steps)
+        if complete is not None:
+            found.append(complete)
+    return found
+
+
+def test_batches_are_those_of_an_actor_that_assembles_itself():
+    queue = UnrollQueue(100)
+    for block in collected(num_envs=3, unroll_steps=4, count=5):
+        queue.put(block)
+    blocks = unrolls_of(num_envs=3, unroll_steps=4, count=5)
+    everything = tree.map_structure(lambda *leaves: np.concatenate(leaves), *blocks)
+    for start in range(0, 14, 2):
+        batch = queue.take(2, 1.0)
+        expected = tree.map_structure(lambda leaf: leaf[start : start + 2], everything)  # noqa: B023
+        for left, right in zip(tree.flatten(batch[:-1]), tree.flatten(expected[:-1])):
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right)
+
+
+def test_a_batch_lives_until_the_next_but_one():
+    queue = UnrollQueue(100)
+    for block in collected(num_envs=1, unroll_steps=4, count=4):
+        queue.put(block)
+    first, second = queue.take(1, 1.0), queue.take(1, 1.0)
+    kept = first.steps.reward.copy()
+    np.testing.assert_array_equal(first.steps.reward, kept)
+    assert queue.take(1, 1.0).steps.reward is first.steps.reward is not second.steps.reward
 
 
 def _versions(unrolls):
@@ -16,7 +54,7 @@ def _versions(unrolls):
 
 def test_batches_are_the_oldest_unrolls_whatever_blocks_they_came_in():
     queue = UnrollQueue(8)
-    for unrolls in unrolls_of(num_envs=3, unroll_steps=2, count=3):
+    for unrolls in collected(num_envs=3, unroll_steps=2, count=3):
         queue.put(unrolls)
     assert len(queue) == 9
     first, second = queue.take(5, 1.0), queue.take(4, 1.0)
@@ -28,7 +66,7 @@ def test_batches_are_the_oldest_unrolls_whatever_blocks_they_came_in():
 
 def test_full_queue_makes_writers_wait():
     queue = UnrollQueue(4)
-    blocks = unrolls_of(num_envs=3, unroll_steps=2, count=3)
+    blocks = collected(num_envs=3, unroll_steps=2, count=3)
     done = threading.Event()
 
     def write():
@@ -45,7 +83,7 @@ def test_full_queue_makes_writers_wait():
 
 def test_too_few_unrolls_come_as_none_after_the_time():
     queue = UnrollQueue(4)
-    queue.put(unrolls_of(num_envs=3, unroll_steps=2, count=1)[0])
+    queue.put(collected(num_envs=3, unroll_steps=2, count=1)[0])
     start_secs = time.monotonic()
     assert queue.take(4, 0.2) is None
     assert 0.19 < time.monotonic() - start_secs < 1.0
@@ -54,7 +92,7 @@ def test_too_few_unrolls_come_as_none_after_the_time():
 
 def test_closing_frees_who_waits():
     queue = UnrollQueue(1)
-    block = unrolls_of(num_envs=1, unroll_steps=2, count=1)[0]
+    block = collected(num_envs=1, unroll_steps=2, count=1)[0]
     queue.put(block)
     errors = []
 

@@ -6,6 +6,7 @@ nobody waits long for one who is slow or dead (SEED RL's own batching has no lim
 
 from __future__ import annotations
 
+import collections
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -47,15 +48,19 @@ class _Result:
 class Batcher:
     """Batches of at most `max_rows` rows.
 
+    A full batch is computed by the thread whose block completed it, which saves two changes of
+    threads; one whose time is over, or that has to wait for its turn, by a thread for that.
+
     Args:
       leaves: shape, without the batch dimension, and dtype of each input array.
-      compute: `compute(arrays, count) -> outputs`: arrays of [padded, ...] whose first `count`
-        rows mean something, padded to one of `sizes`; outputs are arrays of [padded, ...] that
-        stay valid. Called from `threads` threads, with the thread's number as third argument.
+      compute: `compute(arrays, count, slot) -> outputs`: arrays of [padded, ...] whose first
+        `count` rows mean something, padded to one of `sizes`; outputs are arrays of
+        [padded, ...] that stay valid. Slots, 0 to `slots` - 1, take turns; at any time there is
+        one call for each at most.
       max_rows: of one batch; a block has at most as many.
       rows_wanted: `rows_wanted() -> int`: with so many a batch leaves at once.
       time_limit_secs: after which a batch leaves as it is.
-      threads: batches that are computed at the same time.
+      slots: batches that are computed at the same time.
       sizes: rows of padded batches, the largest at least `max_rows`; None for 1, 2, 4, ...
 
     Attributes:
@@ -70,7 +75,7 @@ class Batcher:
         max_rows: int,
         rows_wanted: Callable[[], int],
         time_limit_secs: float,
-        threads: int = 1,
+        slots: int = 1,
         sizes: Sequence[int] | None = None,
     ):
         self._sizes = sorted(sizes or padded_sizes(max_rows))
@@ -78,19 +83,20 @@ class Batcher:
         self._rows_wanted, self._time_limit_secs = rows_wanted, time_limit_secs
         self._changed = threading.Condition()
         # One is filled while others are computed.
-        self._free = [_Batch(leaves, self._sizes[-1]) for _ in range(threads + 1)]
+        self._free = [_Batch(leaves, self._sizes[-1]) for _ in range(slots + 1)]
+        self._slots = collections.deque(range(slots))
         self._open: _Batch | None = None
-        self._sealed: list[_Batch] = []
+        self._sealed: collections.deque[_Batch] = collections.deque()
         self._is_closed = False
         self.statistics = Statistics()
         self._threads = [
-            threading.Thread(target=self._work, args=(i,), name=f"inference-{i}", daemon=True)
-            for i in range(threads)
+            threading.Thread(target=self._work, name=f"inference-{i}", daemon=True)
+            for i in range(slots)
         ]
         for thread in self._threads:
             thread.start()
 
-    def compute(self, arrays: Sequence[np.ndarray]) -> Callable[[Any], Any]:
+    def compute(self, arrays: Sequence[np.ndarray]) -> tuple[Any, slice]:
         """Computes a block of rows in a batch with others'; waits for it.
 
         Args:
@@ -110,8 +116,13 @@ class Batcher:
             array[begin : begin + rows] = given
         with self._changed:
             batch.copying -= 1
-            if batch.is_sealed or batch.count >= min(self._rows_wanted(), self._max_rows):
-                self._changed.notify_all()
+            if batch is self._open and self._is_full(batch):
+                self._seal(is_late=False)
+            slot = self._slot_for(batch)
+            if slot is None and batch.is_sealed:
+                self._changed.notify_all()  # the threads look at it
+        if slot is not None:
+            self._run(batch, slot)
         result.is_there.wait()
         if result.error is not None:
             raise result.error
@@ -123,7 +134,8 @@ class Batcher:
         with self._changed:
             self._is_closed = True
             waiting = [*self._sealed, *([self._open] if self._open else [])]
-            self._sealed, self._open = [], None
+            self._sealed.clear()
+            self._open = None
             self._changed.notify_all()
         for batch in waiting:
             _finish(batch.result, error=StoppedError("inference has ended"))
@@ -139,10 +151,12 @@ class Batcher:
                     if self._open.count + rows <= self._max_rows:
                         break
                     self._seal(is_late=False)
+                    self._changed.notify_all()
                 if self._free:
                     self._open = self._free.pop()
                     self._open.begin()
-                    self._changed.notify_all()  # somebody has to mind its time limit
+                    if rows < self._rows_wanted():
+                        self._changed.notify_all()  # somebody has to mind its time limit
                 else:
                     self._changed.wait()
             batch, begin = self._open, self._open.count
@@ -150,43 +164,59 @@ class Batcher:
             batch.copying += 1
             return batch, begin
 
+    def _is_full(self, batch: _Batch) -> bool:
+        return batch.count >= min(self._rows_wanted(), self._max_rows)
+
     def _seal(self, is_late: bool) -> None:
         self.statistics.add_batch(self._open.count, is_late)
         self._open.is_sealed = True
         self._sealed.append(self._open)
         self._open = None
-        self._changed.notify_all()
 
-    def _next(self) -> _Batch | None:
-        """Waits for a batch that may leave; None when closed."""
+    def _slot_for(self, batch: _Batch) -> int | None:
+        """A slot for a batch whose turn it is, which is then taken off the queue."""
+        is_next = batch.is_sealed and self._sealed and self._sealed[0] is batch
+        if not is_next or batch.copying or not self._slots:
+            return None
+        self._sealed.popleft()
+        return self._slots.popleft()
+
+    def _next(self) -> tuple[_Batch, int] | None:
+        """Waits for a batch that may leave, and its slot; None when closed."""
         with self._changed:
             while not self._is_closed:
                 left_secs = None
                 if self._open is not None:
                     left_secs = self._open.first_secs + self._time_limit_secs - time.monotonic()
-                    is_full = self._open.count >= min(self._rows_wanted(), self._max_rows)
-                    if is_full or left_secs <= 0:
+                    is_full = self._is_full(self._open)
+                    if left_secs <= 0 or (is_full and not self._open.copying):
                         self._seal(is_late=not is_full)
                         left_secs = None
-                if self._sealed and not self._sealed[0].copying:
-                    return self._sealed.pop(0)
+                if self._sealed:
+                    batch = self._sealed[0]
+                    slot = self._slot_for(batch)
+                    if slot is not None:
+                        return batch, slot
                 self._changed.wait(left_secs)
             return None
 
-    def _work(self, thread: int) -> None:
-        while (batch := self._next()) is not None:
-            count, result = batch.count, batch.result
-            padded = next(size for size in self._sizes if size >= count)
-            try:
-                arrays = [array[:padded] for array in batch.arrays]
-                outputs = self._compute(arrays, count, thread)
-            except BaseException as error:  # whoever waits must hear of it
-                _finish(result, error=error)
-            else:
-                _finish(result, outputs)
-            with self._changed:
-                self._free.append(batch)
-                self._changed.notify_all()
+    def _work(self) -> None:
+        while (found := self._next()) is not None:
+            self._run(*found)
+
+    def _run(self, batch: _Batch, slot: int) -> None:
+        count, result = batch.count, batch.result
+        padded = next(size for size in self._sizes if size >= count)
+        try:
+            outputs = self._compute([array[:padded] for array in batch.arrays], count, slot)
+        except BaseException as error:  # whoever waits must hear of it
+            _finish(result, error=error)
+        else:
+            _finish(result, outputs)
+        with self._changed:
+            self._free.append(batch)
+            self._slots.append(slot)
+            self._changed.notify_all()
 
 
 class Statistics:

@@ -20,14 +20,13 @@ import tree
 from tfdrl.environments.atari import FrameStack
 from tfdrl.parts.batching import Batcher, StoppedError
 from tfdrl.parts.evaluation import act_function
-from tfdrl.parts.unroll_assembler import UnrollAssembler
-from tfdrl.parts.unroll_queue import ClosedError
+from tfdrl.parts.unroll_queue import ClosedError, CollectedUnrolls, UnrollCollector
 from tfdrl.rpc import inference_messages as messages
 from tfdrl.rpc import inference_pb2, training_pb2
 from tfdrl.rpc.codec import MessageError
 from tfdrl.rpc.inference_server import TrainingIsOver
 from tfdrl.rpc.serving import RefusedError
-from tfdrl.types import FIRST, Nest, TimeSteps, Unrolls
+from tfdrl.types import FIRST, Nest, TimeSteps
 
 _RECORD_PERIOD_SECS = 1.0
 #: Runs that were replaced; an actor that comes back as one of them is refused.
@@ -41,7 +40,7 @@ class Inference:
       policy: a TFPolicy of the learner's own variables.
       specs: of one environment.
       rows_wanted, max_rows, time_limit_secs: of a batch, as `Batcher` takes them.
-      devices: inference devices, in turn; one thread each.
+      devices: inference devices, in turn; one batch each at a time.
       jit_compile: whether XLA compiles the policy.
     """
 
@@ -68,7 +67,7 @@ class Inference:
             max_rows=max_rows,
             rows_wanted=rows_wanted,
             time_limit_secs=time_limit_secs,
-            threads=len(self._devices),
+            slots=len(self._devices),
         )
 
     def initial_state(self, rows: int) -> list[np.ndarray]:
@@ -104,14 +103,14 @@ class Inference:
     def _state_specs(self):
         return tf.nest.flatten(self._policy.policy_state_spec)
 
-    def _compute(self, arrays: Sequence[np.ndarray], count: int, thread: int):
+    def _compute(self, arrays: Sequence[np.ndarray], count: int, slot: int):
         del count
         step_type, reward, discount, *rest = arrays
         leaves = len(self._specs.observation)
         observation = messages.pack(self._specs.observation_nest, rest[:leaves])
         state = self.state_nest(rest[leaves:])
-        with tf.device(self._devices[thread]):
-            step = self._acts[thread](step_type, reward, discount, observation, state)
+        with tf.device(self._devices[slot]):
+            step = self._acts[slot](step_type, reward, discount, observation, state)
         action, info = tf.nest.map_structure(lambda x: x.numpy(), (step.action, step.info))
         return action, [leaf.numpy() for leaf in tf.nest.flatten(step.state)], info
 
@@ -136,7 +135,7 @@ class CentralPlayer:
         environments: int,
         max_block: int,
         unroll_steps: int,
-        put: Callable[[Unrolls], None],
+        put: Callable[[CollectedUnrolls], None],
     ):
         self.inference, self.specs = inference, specs
         self.unroll_steps, self.put = unroll_steps, put
@@ -260,11 +259,9 @@ class Block:
             size = specs.observation[0].shape[0]
             self._stack = FrameStack(self.rows, specs.frame_stack, size)
         self._state = player.inference.initial_state(self.rows)
-        self._assembler = UnrollAssembler(self.rows, player.unroll_steps)
-        self._assembler.begin(player.inference.state_nest(self._state))
+        self._collector = UnrollCollector(player.unroll_steps)
         self._step_type = None  # of the last steps
-        self._acted = None  # the last steps, the action for them, its info
-        self._unroll_version = -1
+        self._acted = None  # the action for them, and its info
         self._recorded_secs = time.monotonic()
         self._recorded_frames = 0
         self._episode_return = None
@@ -293,7 +290,7 @@ class Block:
         self.is_here = False
 
     def _answer(self) -> list[np.ndarray]:
-        return messages.flatten(self._player.specs.action_nest, self._acted[1])
+        return messages.flatten(self._player.specs.action_nest, self._acted[0])
 
     def _with_stack(self, steps: TimeSteps) -> TimeSteps:
         if self._stack is None:
@@ -306,21 +303,17 @@ class Block:
         """Completes the last transition and acts."""
         player = self._player
         nest = messages.pack(player.specs.observation_nest, steps.observation)
-        packed = steps._replace(observation=nest)
+        then = steps._replace(observation=nest)
         if self._acted is not None:
-            self._add_transition(packed)
-        if self._assembler.is_at_start:
-            self._unroll_version = player.version()
+            unrolls = self._collector.add(*self._acted, then)
+            if unrolls is not None:
+                player.put(unrolls)
+        if self._collector.is_at_start:
+            state = player.inference.state_nest(self._state)
+            self._collector.begin(then, state, player.version())
         action, self._state, info = player.inference.act(steps, self._state)
-        self._acted = packed, action, info
+        self._acted = action, info
         self._step_type = steps.step_type
-
-    def _add_transition(self, then: TimeSteps) -> None:
-        now, action, info = self._acted
-        unrolls = self._assembler.add(now, action, then, info, self._unroll_version)
-        if unrolls is not None:
-            self._player.put(unrolls)
-            self._assembler.begin(self._player.inference.state_nest(self._state))
 
     def _record(self, message: inference_pb2.Steps) -> None:
         """Tells the ledger, about once a second, and of every episode that ended."""

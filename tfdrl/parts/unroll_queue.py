@@ -1,24 +1,132 @@
-"""A queue of unrolls inside the learner's process: bounded, first in, first out."""
+"""Unrolls inside the learner's process: collected step by step, queued, and made into batches.
+
+All arrays are used again: an actor's for its unroll after next, a batch's for the next but one. A
+new array of some megabytes costs more, in page faults, than filling it.
+"""
 
 from __future__ import annotations
 
 import collections
 import threading
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tree
 
 from tfdrl.errors import TfdrlError
-from tfdrl.types import Unrolls
+from tfdrl.types import Nest, TimeSteps, Unrolls
+
+#: The learner may still read the batch before.
+_BUFFERS = 2
 
 
 class ClosedError(TfdrlError):
     """The queue was closed while somebody waited."""
 
 
+class CollectedUnrolls(NamedTuple):
+    """N unrolls of T transitions, time-major; see `types.Unrolls`.
+
+    steps         TimeSteps of [T+1, N, ...]
+    acted         pair (action, info), nests of [T, N, ...]
+    policy_state  nest of [N, ...] before step 0
+    version       of the parameters that chose the first action
+    time_secs     Unix time when they were complete
+    release       to be called when the arrays are not needed any more
+    """
+
+    steps: TimeSteps
+    acted: tuple[Nest, Nest]
+    policy_state: Nest
+    version: int
+    time_secs: float
+    release: Callable[[], None]
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return self.steps.reward.shape[1]
+
+
+class UnrollCollector:
+    """Cuts the steps of N environments into unrolls; step T is the first of the next unroll.
+
+    Args:
+      unroll_steps: T.
+    """
+
+    def __init__(self, unroll_steps: int):
+        self._unroll_steps = unroll_steps
+        self._free: collections.deque[_Arrays] = collections.deque()
+        self._arrays: _Arrays | None = None
+        self._position = 0
+        self._policy_state = self._version = None
+
+    @property
+    def is_at_start(self) -> bool:
+        """Whether the next step is the first of an unroll and has not been added."""
+        return self._arrays is None
+
+    def begin(self, now: TimeSteps, policy_state: Nest, version: int) -> None:
+        """Starts an unroll with a step.
+
+        Args:
+          now: N steps.
+          policy_state: before them, nest of [N, ...]; must not be written to afterwards.
+          version: of the parameters that act next.
+        """
+        self._arrays = self._free.pop() if self._free else _Arrays(now, self._unroll_steps)
+        self._arrays.write_step(0, now)
+        self._position = 0
+        self._policy_state, self._version = policy_state, version
+
+    def add(self, action: Nest, info: Nest, then: TimeSteps) -> CollectedUnrolls | None:
+        """Adds what was done at the last step and what it led to; returns a complete unroll.
+
+        Then the next begins, by `begin` with the same step.
+        """
+        arrays = self._arrays
+        arrays.write_acted(self._position, (action, info))
+        self._position += 1
+        arrays.write_step(self._position, then)
+        if self._position < self._unroll_steps:
+            return None
+        self._arrays = None
+        return CollectedUnrolls(
+            *(arrays.steps, arrays.acted, self._policy_state, self._version, time.time()),
+            release=lambda: self._free.append(arrays),
+        )
+
+
+class _Arrays:
+    """Room for one unroll of N environments."""
+
+    def __init__(self, now: TimeSteps, unroll_steps: int):
+        self._unroll_steps = unroll_steps
+        self.steps = _empty_like(now, unroll_steps + 1)
+        self.acted = None  # known with the first action
+        self._step_leaves, self._acted_leaves = tree.flatten(self.steps), []
+
+    def write_step(self, position: int, steps: TimeSteps) -> None:
+        for target, leaf in zip(self._step_leaves, tree.flatten(steps)):
+            target[position] = leaf
+
+    def write_acted(self, position: int, acted: tuple[Nest, Nest]) -> None:
+        if self.acted is None:
+            self.acted = _empty_like(acted, self._unroll_steps)
+            self._acted_leaves = tree.flatten(self.acted)
+        for target, leaf in zip(self._acted_leaves, tree.flatten(acted)):
+            target[position] = leaf
+
+
+def _empty_like(nest: Nest, length: int) -> Nest:
+    return tree.map_structure(lambda leaf: np.empty((length, *leaf.shape), leaf.dtype), nest)
+
+
 class UnrollQueue:
-    """Blocks of unrolls in, batches out. A full queue makes those who fill it wait.
+    """Blocks of unrolls in, batches out, first in, first out. A full one makes writers wait.
 
     Args:
       capacity: unrolls; at least a batch. A block is let in whole while there is any room.
@@ -26,27 +134,31 @@ class UnrollQueue:
 
     def __init__(self, capacity: int):
         self._capacity = capacity
-        self._blocks: collections.deque[Unrolls] = collections.deque()
+        self._blocks: collections.deque[tuple[CollectedUnrolls, int]] = collections.deque()
         self._size = 0
         self._changed = threading.Condition()
         self._is_closed = False
+        self._buffers: collections.deque[Unrolls] = collections.deque()
 
     def __len__(self) -> int:
         return self._size
 
-    def put(self, unrolls: Unrolls) -> None:
-        """Waits for room, then adds k unrolls. Raises ClosedError."""
+    def put(self, unrolls: CollectedUnrolls) -> None:
+        """Waits for room, then adds N unrolls. Raises ClosedError."""
         with self._changed:
             while self._size >= self._capacity and not self._is_closed:
                 self._changed.wait()
             if self._is_closed:
                 raise ClosedError("the queue of unrolls is closed")
-            self._blocks.append(unrolls)
-            self._size += len(unrolls.version)
+            self._blocks.append((unrolls, 0))
+            self._size += unrolls.rows
             self._changed.notify_all()
 
     def take(self, batch_size: int, timeout_secs: float) -> Unrolls | None:
-        """The oldest `batch_size` unrolls, or None if there are not as many in time."""
+        """The oldest `batch_size` unrolls, or None if there are not as many in time.
+
+        The arrays are good until the next call but one. From one thread, one size.
+        """
         deadline = time.monotonic() + timeout_secs
         with self._changed:
             while self._size < batch_size:
@@ -56,9 +168,11 @@ class UnrollQueue:
                 self._changed.wait(left_secs)
             parts = self._remove(batch_size)
             self._changed.notify_all()
-        if len(parts) == 1:
-            return parts[0]
-        return tree.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
+        if len(self._buffers) < _BUFFERS:
+            self._buffers.append(_empty_batch(parts[0][0], batch_size))
+        self._buffers.rotate(1)
+        _fill(self._buffers[0], parts)
+        return self._buffers[0]
 
     def close(self) -> None:
         """Who waits, or comes, is sent away."""
@@ -66,16 +180,50 @@ class UnrollQueue:
             self._is_closed = True
             self._changed.notify_all()
 
-    def _remove(self, count: int) -> list[Unrolls]:
+    def _remove(self, count: int) -> list[tuple[CollectedUnrolls, slice]]:
         self._size -= count
         parts = []
         while count:
-            block = self._blocks.popleft()
-            there = len(block.version)
-            if there > count:
-                rest = tree.map_structure(lambda leaf: leaf[count:], block)  # noqa: B023
-                self._blocks.appendleft(rest)
-                block = tree.map_structure(lambda leaf: leaf[:count], block)  # noqa: B023
-            parts.append(block)
-            count -= min(there, count)
+            unrolls, start = self._blocks.popleft()
+            stop = min(unrolls.rows, start + count)
+            if stop < unrolls.rows:
+                self._blocks.appendleft((unrolls, stop))
+            parts.append((unrolls, slice(start, stop)))
+            count -= stop - start
         return parts
+
+
+def _empty_batch(unrolls: CollectedUnrolls, batch_size: int) -> Unrolls:
+    def arrays(nest):  # of [time, N, ...]
+        return tree.map_structure(
+            lambda leaf: np.empty((batch_size, len(leaf), *leaf.shape[2:]), leaf.dtype), nest
+        )
+
+    action, info = unrolls.acted
+    return Unrolls(
+        steps=arrays(unrolls.steps),
+        action=arrays(action),
+        info=arrays(info),
+        policy_state=tree.map_structure(
+            lambda leaf: np.empty((batch_size, *leaf.shape[1:]), leaf.dtype), unrolls.policy_state
+        ),
+        version=np.empty(batch_size, np.int64),
+        time_secs=np.empty(batch_size, np.float64),
+    )
+
+
+def _fill(batch: Unrolls, parts: list[tuple[CollectedUnrolls, slice]]) -> None:
+    over_time = tree.flatten((batch.steps, (batch.action, batch.info)))
+    states = tree.flatten(batch.policy_state)
+    start = 0
+    for unrolls, rows in parts:
+        place = slice(start, start + rows.stop - rows.start)
+        start = place.stop
+        for target, leaf in zip(over_time, tree.flatten((unrolls.steps, unrolls.acted))):
+            target[place] = leaf[:, rows].swapaxes(0, 1)
+        for target, leaf in zip(states, tree.flatten(unrolls.policy_state)):
+            target[place] = leaf[rows]
+        batch.version[place] = unrolls.version
+        batch.time_secs[place] = unrolls.time_secs
+        if rows.stop == unrolls.rows:
+            unrolls.release()
