@@ -13,7 +13,8 @@ LIMIT_SECS = 480.0
 @pytest.mark.timeout(LIMIT_SECS + 120)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(
-    "gin_file", ["dqn/cartpole.gin", "apex/cartpole.gin", "impala/cartpole.gin"]
+    "gin_file",
+    ["dqn/cartpole.gin", "apex/cartpole.gin", "impala/cartpole.gin", "seed/cartpole_vtrace.gin"],
 )
 def test_cartpole_is_solved(gin_file, seed, tmp_path, record_property):
     command = [

@@ -237,6 +237,7 @@ class _Stream:
         self._deadline = float("inf")
         self._stop = stop
         self._is_over = threading.Event()
+        self._is_broken_off = False
         threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
 
     def ask(self, data: bytes, deadline: float) -> bytes | grpc.RpcError | None:
@@ -246,7 +247,7 @@ class _Stream:
         try:
             return next(self._replies)
         except grpc.RpcError as error:
-            return error if time.monotonic() < deadline else None
+            return None if self._is_broken_off else error
         except StopIteration:
             return None
         finally:
@@ -261,5 +262,6 @@ class _Stream:
         """Breaks off a wait for a reply: grpc's own has no time limit."""
         while not self._is_over.wait(_TICK_SECS):
             if self._stop.is_set() or time.monotonic() > self._deadline:
+                self._is_broken_off = True
                 self._replies.cancel()
                 return
