@@ -1,5 +1,6 @@
 """The learner as player of all environments: what it keeps of each, the unrolls it makes."""
 
+import itertools
 import pathlib
 import threading
 import time
@@ -380,10 +381,13 @@ class Numbers:
         return np.zeros(len(steps.reward), np.int32), [], ()
 
 
-def test_oracle_of_unrolls():
-    """Interleaved environments and runs, without overlap: the completed unrolls, in order."""
+@pytest.mark.parametrize("case", ["0", "1", "2"])
+def test_oracle_of_unrolls(case):
+    """Interleaved environments and runs: the completed unrolls, in order."""
     with np.load(_ORACLES) as arrays:
-        part = {k[len("unrolls/0/") :]: arrays[k] for k in arrays if k.startswith("unrolls/0/")}
+        prefix = f"unrolls/{case}/"
+        part = {k[len(prefix) :]: arrays[k] for k in arrays if k.startswith(prefix)}
+    overlap = int(part["par/overlap"])
     number = ArraySpec((), np.dtype(np.int64))
     action = ArraySpec((), np.dtype(np.int32), 0, 1)
     specs = inference_messages.EnvironmentSpecs((number,), (action,), 1, number, action)
@@ -391,11 +395,12 @@ def test_oracle_of_unrolls():
         *(Numbers(), specs),
         environments=int(part["par/num_envs"]),
         max_block=1,
-        unroll_steps=int(part["par/unroll_length"]),
+        unroll_steps=overlap + int(part["par/unroll_length"]),
+        overlap=overlap,
         put=lambda unrolls: found.append(unrolls),
     )
     player.open(lambda report: None, lambda: 0)
-    found, rows, blocks = [], [], {}
+    found, rows, blocks, run_ids = [], [], {}, itertools.count()
     for env, run, value in zip(part["in/env_ids"], part["in/run_ids"], part["in/values"]):
         if env < 0:
             continue
@@ -403,7 +408,7 @@ def test_oracle_of_unrolls():
             if env in blocks:
                 blocks[env].leave()
             hello = inference_pb2.Hello(first_environment=env, environments=1)
-            hello.sender.run_id = 100 * env + run
+            hello.sender.run_id = next(run_ids)
             blocks[env] = player.join(hello)
             blocks[env].run_id = run
         block = blocks[env]

@@ -11,17 +11,51 @@ from test_unroll_assembler import acted_at, state_at, step_at, unrolls_of
 from tfdrl.parts.unroll_queue import ClosedError, UnrollCollector, UnrollQueue
 
 
-def collected(num_envs, unroll_steps, count):
-    """The unrolls of `unrolls_of`, as a collector makes them."""
-    collector, found = UnrollCollector(unroll_steps), []
-    for t in range(count * unroll_steps):
-        if collector.is_at_start:
-            collector.begin(step_at(t, num_envs), state_at(t, num_envs), version=len(found))
-        complete = collector.add(*acted_at(t, num_envs), step_at(t + 1, num_envs))
-        assert (complete is None) == bool((t + 1) % unroll_steps)
+def collected(num_envs, unroll_steps, count, overlap=0):
+    """Consecutive unrolls, as a collector makes them; without overlap those of `unrolls_of`."""
+    collector, found, t = UnrollCollector(unroll_steps, overlap), [], 0
+    collector.start(step_at(0, num_envs), state_at(0, num_envs), version=0)
+    while len(found) < count:
+        then, state = step_at(t + 1, num_envs), state_at(t + 1, num_envs)
+        complete = collector.add(*acted_at(t, num_envs), then, state, version=len(found) + 1)
+        t += 1
+        assert (complete is None) == bool(t % (unroll_steps - overlap))
         if complete is not None:
             found.append(complete)
     return found
+
+
+def test_overlapping_unrolls_share_steps_and_have_the_state_before_their_first():
+    first, second, third = collected(num_envs=3, unroll_steps=5, count=3, overlap=2)
+    # Steps 0 to 3 after two zeros, then 1 to 6 and 4 to 9: three new transitions each.
+    for unrolls, start in ((second, 1), (third, 4)):
+        for t in range(6):
+            found = tree.map_structure(lambda leaf: leaf[t], unrolls.steps)  # noqa: B023
+            for left, right in zip(tree.flatten(found), tree.flatten(step_at(start + t, 3))):
+                np.testing.assert_array_equal(left, right)
+        for t in range(5):
+            found = tree.map_structure(lambda leaf: leaf[t], unrolls.acted)  # noqa: B023
+            for left, right in zip(tree.flatten(found), tree.flatten(acted_at(start + t, 3))):
+                np.testing.assert_array_equal(left, right)
+        for left, right in zip(unrolls.policy_state, state_at(start, 3)):
+            np.testing.assert_array_equal(left, right)
+    for leaf in tree.flatten(first.steps):
+        assert not leaf[:2].any()
+    np.testing.assert_array_equal(first.steps.reward[2], step_at(0, 3).reward)
+    assert [unrolls.version for unrolls in (first, second, third)] == [0, 1, 2]
+
+
+def test_arrays_are_used_again_after_their_release():
+    collector = UnrollCollector(2)
+    collector.start(step_at(0, 2), (), 0)
+    seen = []
+    for t in range(12):
+        complete = collector.add(*acted_at(t, 2), step_at(t + 1, 2), (), 0)
+        if complete is not None:
+            np.testing.assert_array_equal(complete.steps.reward[0], step_at(t - 1, 2).reward)
+            seen.append(id(complete.steps.reward))
+            complete.release()
+    assert len(set(seen)) == 2
 
 
 def test_batches_are_those_of_an_actor_that_assembles_itself():

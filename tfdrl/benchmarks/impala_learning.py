@@ -25,7 +25,7 @@ _TIMEOUT_SECS = 60.0
 _TURN_BYTES = 256 << 20  # about so much is read in a turn at most
 _TURN_BATCHES = (4, 300)  # but at least and at most so many batches
 #: Batches that a reader may hold ready, beyond those it was asked for.
-_READ_AHEAD_BATCHES = 12
+_READ_AHEAD_BATCHES = 5
 _UNROLLS_AT_ONCE = 16  # many more unconfirmed ones would be complained of by Reverb
 _VTRACES = 100  # in one call of TensorFlow, which costs more than some of them
 
@@ -115,7 +115,9 @@ def _raw_reader(job: Job, signature: Unrolls) -> Callable:
             num_workers_per_iterator=1,
             rate_limiter_timeout_ms=int(1000 * _TIMEOUT_SECS),
         )
-        datasets.append(iter(dataset.batch(sizes[table], drop_remainder=True)))
+        dataset = dataset.batch(sizes[table], drop_remainder=True)
+        # Or TensorFlow would fetch ahead, unasked, all that the queue has for both readers.
+        datasets.append(iter(unroll_samples.nothing_ahead(dataset)))
     return lambda: [next(batches) for batches in datasets]
 
 

@@ -79,12 +79,25 @@ def td_errors(
     """
     best = tf.argmax(q_selector, axis=-1, output_type=tf.int32)
     bootstrap = tf.gather(q_target, best, batch_dims=2)
+    chosen = tf.gather(q, tf.cast(action, tf.int32), batch_dims=2)
+    return td_errors_of_values(chosen, reward, discount, bootstrap, n, is_end, rescaling_epsilon)
+
+
+def td_errors_of_values(
+    chosen: tf.Tensor,
+    reward: tf.Tensor,
+    discount: tf.Tensor,
+    bootstrap: tf.Tensor,
+    n: int,
+    is_end: tf.Tensor | None = None,
+    rescaling_epsilon: float | None = value_rescaling.EPSILON,
+) -> tf.Tensor:
+    """As `td_errors`, of the values Q(s_t, a_t) and those to bootstrap from, <float>[T, B]."""
     if rescaling_epsilon is not None:
         bootstrap = value_rescaling.inverse(bootstrap, rescaling_epsilon)
     target = n_step_returns(reward, discount, bootstrap, n, is_end)
     if rescaling_epsilon is not None:
         target = value_rescaling.rescale(target, rescaling_epsilon)
-    chosen = tf.gather(q, tf.cast(action, tf.int32), batch_dims=2)
     return tf.stop_gradient(target) - chosen
 
 

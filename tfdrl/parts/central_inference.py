@@ -123,7 +123,8 @@ class CentralPlayer:
       specs: of one environment.
       environments: how many there are over all actors; their numbers are below it.
       max_block: the most that one actor may play.
-      unroll_steps: T.
+      unroll_steps: T, the overlap included.
+      overlap: transitions that an unroll shares with the next.
       put: takes complete unrolls; may wait, which makes their actor wait.
     """
 
@@ -135,10 +136,11 @@ class CentralPlayer:
         environments: int,
         max_block: int,
         unroll_steps: int,
+        overlap: int = 0,
         put: Callable[[CollectedUnrolls], None],
     ):
         self.inference, self.specs = inference, specs
-        self.unroll_steps, self.put = unroll_steps, put
+        self.unroll_steps, self.overlap, self.put = unroll_steps, overlap, put
         self.record = self.version = self._reason = None
         self._environments, self._max_block = environments, max_block
         self._lock = threading.Lock()
@@ -259,7 +261,7 @@ class Block:
             size = specs.observation[0].shape[0]
             self._stack = FrameStack(self.rows, specs.frame_stack, size)
         self._state = player.inference.initial_state(self.rows)
-        self._collector = UnrollCollector(player.unroll_steps)
+        self._collector = UnrollCollector(player.unroll_steps, player.overlap)
         self._step_type = None  # of the last steps
         self._acted = None  # the action for them, and its info
         self._recorded_secs = time.monotonic()
@@ -304,13 +306,13 @@ class Block:
         player = self._player
         nest = messages.pack(player.specs.observation_nest, steps.observation)
         then = steps._replace(observation=nest)
-        if self._acted is not None:
-            unrolls = self._collector.add(*self._acted, then)
+        state, version = player.inference.state_nest(self._state), player.version()
+        if self._acted is None:
+            self._collector.start(then, state, version)
+        else:
+            unrolls = self._collector.add(*self._acted, then, state, version)
             if unrolls is not None:
                 player.put(unrolls)
-        if self._collector.is_at_start:
-            state = player.inference.state_nest(self._state)
-            self._collector.begin(then, state, player.version())
         action, self._state, info = player.inference.act(steps, self._state)
         self._acted = action, info
         self._step_type = steps.step_type

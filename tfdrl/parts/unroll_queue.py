@@ -32,7 +32,7 @@ class CollectedUnrolls(NamedTuple):
     steps         TimeSteps of [T+1, N, ...]
     acted         pair (action, info), nests of [T, N, ...]
     policy_state  nest of [N, ...] before step 0
-    version       of the parameters that chose the first action
+    version       of the parameters that chose the first action after the overlap
     time_secs     Unix time when they were complete
     release       to be called when the arrays are not needed any more
     """
@@ -51,63 +51,80 @@ class CollectedUnrolls(NamedTuple):
 
 
 class UnrollCollector:
-    """Cuts the steps of N environments into unrolls; step T is the first of the next unroll.
+    """Cuts the steps of N environments into unrolls of full length, through episode ends.
+
+    The last `overlap` transitions of an unroll are the first of the next, and the step after
+    them: without overlap step T is step 0 of the next. The first unroll of a run has zeros in
+    place of the transitions that it would share (SEED RL's release; R2D2's burn-in).
 
     Args:
-      unroll_steps: T.
+      unroll_steps: T, the overlap included.
+      overlap: below T.
     """
 
-    def __init__(self, unroll_steps: int):
-        self._unroll_steps = unroll_steps
+    def __init__(self, unroll_steps: int, overlap: int = 0):
+        self._unroll_steps, self._overlap = unroll_steps, overlap
         self._free: collections.deque[_Arrays] = collections.deque()
         self._arrays: _Arrays | None = None
         self._position = 0
-        self._policy_state = self._version = None
+        self._policy_state = self._next_policy_state = self._version = None
 
-    @property
-    def is_at_start(self) -> bool:
-        """Whether the next step is the first of an unroll and has not been added."""
-        return self._arrays is None
-
-    def begin(self, now: TimeSteps, policy_state: Nest, version: int) -> None:
-        """Starts an unroll with a step.
+    def start(self, now: TimeSteps, policy_state: Nest, version: int) -> None:
+        """Starts a run.
 
         Args:
-          now: N steps.
+          now: the first N steps.
           policy_state: before them, nest of [N, ...]; must not be written to afterwards.
           version: of the parameters that act next.
         """
-        self._arrays = self._free.pop() if self._free else _Arrays(now, self._unroll_steps)
-        self._arrays.write_step(0, now)
-        self._position = 0
-        self._policy_state, self._version = policy_state, version
+        self._arrays = _Arrays(now, self._unroll_steps, self._overlap)
+        self._position = self._overlap
+        self._arrays.write_step(self._position, now)
+        self._policy_state = self._next_policy_state = policy_state
+        self._version = version
 
-    def add(self, action: Nest, info: Nest, then: TimeSteps) -> CollectedUnrolls | None:
-        """Adds what was done at the last step and what it led to; returns a complete unroll.
+    def add(
+        self, action: Nest, info: Nest, then: TimeSteps, policy_state: Nest, version: int
+    ) -> CollectedUnrolls | None:
+        """Adds what was done at the last steps and what it led to; returns complete unrolls.
 
-        Then the next begins, by `begin` with the same step.
+        Args:
+          action, info: nests of [N, ...].
+          then: N steps.
+          policy_state: before them; must not be written to afterwards.
+          version: of the parameters that act next.
         """
-        arrays = self._arrays
+        arrays, start_of_next = self._arrays, self._unroll_steps - self._overlap
         arrays.write_acted(self._position, (action, info))
         self._position += 1
         arrays.write_step(self._position, then)
+        if self._position == start_of_next:
+            self._next_policy_state = policy_state
         if self._position < self._unroll_steps:
             return None
-        self._arrays = None
-        return CollectedUnrolls(
+        complete = CollectedUnrolls(
             *(arrays.steps, arrays.acted, self._policy_state, self._version, time.time()),
             release=lambda: self._free.append(arrays),
         )
+        self._arrays = (
+            self._free.pop() if self._free else _Arrays(then, self._unroll_steps, self._overlap)
+        )
+        self._arrays.continue_from(arrays, start_of_next)
+        self._position = self._overlap
+        self._policy_state, self._version = self._next_policy_state, version
+        return complete
 
 
 class _Arrays:
-    """Room for one unroll of N environments."""
+    """Room for one unroll of N environments; the part before the first step is zero."""
 
-    def __init__(self, now: TimeSteps, unroll_steps: int):
-        self._unroll_steps = unroll_steps
+    def __init__(self, now: TimeSteps, unroll_steps: int, overlap: int):
+        self._unroll_steps, self._overlap = unroll_steps, overlap
         self.steps = _empty_like(now, unroll_steps + 1)
         self.acted = None  # known with the first action
         self._step_leaves, self._acted_leaves = tree.flatten(self.steps), []
+        for leaf in self._step_leaves:
+            leaf[:overlap] = 0
 
     def write_step(self, position: int, steps: TimeSteps) -> None:
         for target, leaf in zip(self._step_leaves, tree.flatten(steps)):
@@ -115,10 +132,24 @@ class _Arrays:
 
     def write_acted(self, position: int, acted: tuple[Nest, Nest]) -> None:
         if self.acted is None:
-            self.acted = _empty_like(acted, self._unroll_steps)
-            self._acted_leaves = tree.flatten(self.acted)
+            self._make_acted(_empty_like(acted, self._unroll_steps))
+            for leaf in self._acted_leaves:
+                leaf[: self._overlap] = 0
         for target, leaf in zip(self._acted_leaves, tree.flatten(acted)):
             target[position] = leaf
+
+    def continue_from(self, other: _Arrays, start: int) -> None:
+        """Takes over the end of another unroll, from `start` on, as the beginning."""
+        overlap = self._overlap
+        if self.acted is None:
+            self._make_acted(tree.map_structure(np.empty_like, other.acted))
+        for target, leaf in zip(self._step_leaves, other._step_leaves):
+            target[: overlap + 1] = leaf[start:]
+        for target, leaf in zip(self._acted_leaves, other._acted_leaves):
+            target[:overlap] = leaf[start:]
+
+    def _make_acted(self, acted: tuple[Nest, Nest]) -> None:
+        self.acted, self._acted_leaves = acted, tree.flatten(acted)
 
 
 def _empty_like(nest: Nest, length: int) -> Nest:

@@ -90,10 +90,10 @@ def unroll_dataset(
         dataset = tf.data.Dataset.zip((dataset, replayed)).map(
             lambda *parts: tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *parts)
         )
-    return own_threads(_nothing_ahead(dataset.map(to_batch)))
+    return own_threads(nothing_ahead(dataset.map(to_batch)))
 
 
-def _nothing_ahead(dataset):
+def nothing_ahead(dataset):
     """Without this TensorFlow fetches, unasked, the unrolls of six batches more."""
     options = tf.data.Options()
     options.autotune.enabled = False

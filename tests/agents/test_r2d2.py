@@ -1,0 +1,189 @@
+"""R2D2Agent: what acting saw is what learning recomputes; burn-in, masks, targets, refusals."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tree
+
+from tfdrl.agents.r2d2 import R2D2Agent
+from tfdrl.environments.registry import gym_environment
+from tfdrl.errors import ConfigurationError
+from tfdrl.networks.recurrent_q_networks import MlpRecurrentQNetwork
+from tfdrl.parts import construction, unroll_samples
+from tfdrl.parts.evaluation import act_function
+from tfdrl.parts.unroll_queue import UnrollCollector, UnrollQueue
+from tfdrl.types import LAST
+
+_N, _T, _BURN_IN = 3, 6, 4
+
+
+def make(environment, network=None, **settings):
+    network = network or (
+        lambda i, a: MlpRecurrentQNetwork(i, a, layer_units=(8,), lstm_units=7, head_units=5)
+    )
+    defaults = {
+        "optimizer": tf.keras.optimizers.SGD(0.1),
+        "burn_in_steps": _BURN_IN,
+        "n_step": 3,
+        "target_update_period_steps": 3,
+        "gradient_clip_norm": None,
+    }
+    construction.set_seed(1)
+    return construction.make_agent(
+        lambda *specs, **more: R2D2Agent(
+            *specs, network=network, **{**defaults, **settings}, **more
+        ),
+        environment,
+    )
+
+
+def catch(num_envs, rows=4):
+    return gym_environment(num_envs, True, 1, id="tfdrl/Catch-v0", kwargs={"rows": rows})
+
+
+def sequences(agent, environment, count=3):
+    """Batches of consecutive sequences of N environments, with the values that acting saw."""
+    policy, act = agent.collect_policy, act_function(agent.collect_policy)
+    state = policy.get_initial_state(_N)._replace(epsilon=tf.constant([0.0, 0.3, 1.0]))
+    now = environment.reset()
+    collector = UnrollCollector(_BURN_IN + _T, _BURN_IN)
+    collector.start(now, tree.map_structure(np.asarray, state), 0)
+    found = []
+    complete = None
+    while len(found) < count:
+        step = act(*now, state)
+        info = tree.map_structure(np.asarray, step.info)
+        if complete is not None:
+            queue = UnrollQueue(100)
+            queue.put(complete)
+            found.append((queue.take(_N, 0.0), info.max_q))
+        state = step.state
+        action = step.action.numpy()
+        now = environment.step(action)
+        complete = collector.add(
+            *(action, info, now, tree.map_structure(np.asarray, state)), version=0
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def data():
+    with catch(_N) as environment:
+        agent = make(environment)
+        return agent, sequences(agent, environment)
+
+
+def arguments(agent, unrolls):
+    return unroll_samples.arguments(agent, unroll_samples.to_batch(unrolls))
+
+
+def test_priorities_of_acting_are_those_of_learning(data):
+    """State, last action, last reward, burn-in and returns are aligned, or these would differ."""
+    agent, found = data
+    for unrolls, last_max_q in found:
+        given = arguments(agent, unrolls)
+        max_q = np.concatenate([unrolls.info.max_q, last_max_q[:, None]], axis=1)
+        initial = agent.initial_priorities(unrolls.info.q_taken, max_q, given["experience"])
+        learnt = agent._loss(**given).extra.priority
+        np.testing.assert_allclose(initial, learnt, rtol=1e-4, atol=1e-6)
+        assert np.all(initial > 0)
+
+
+def test_zero_initial_state_sees_other_values():
+    with catch(_N, rows=30) as environment:  # no episode ends in the burn-in
+        agent = make(environment)
+        found = sequences(agent, environment, count=2)
+    given = arguments(agent, found[1][0])
+    stored = agent._loss(**given).extra.priority
+    agent._initial_state = "zero"
+    zero = agent._loss(**given).extra.priority
+    agent._initial_state = "stored"
+    assert np.abs(stored - zero).max() > 1e-5
+
+
+def test_actions_follow_each_environments_epsilon(data):
+    _, found = data
+    info = [unrolls.info for unrolls, _ in found[1:]]
+    is_greedy = np.concatenate([i.q_taken == i.max_q for i in info], axis=1)
+    assert is_greedy[0].all() and not is_greedy[2].all()
+
+
+def test_burn_in_is_not_trained_on(data):
+    """Rewards of the burn-in enter as inputs only; its actions' values have no error."""
+    agent, found = data
+    given = arguments(agent, found[1][0])
+    experience = given["experience"]
+    early = tf.range(experience.reward.shape[1]) < _BURN_IN - 1
+    changed = tf.where(early, experience.discount * 0.0, experience.discount)
+    same = {**given, "experience": experience._replace(discount=changed)}
+    np.testing.assert_array_equal(agent._loss(**given).loss, agent._loss(**same).loss)
+
+
+def test_boundary_steps_are_masked(data):
+    """What was done at a LAST step, and the reward of the reset that followed, do not matter."""
+    agent, found = data
+    given = arguments(agent, found[1][0])
+    experience = given["experience"]
+    is_last = np.asarray(experience.step_type) == LAST
+    assert is_last[:, _BURN_IN:-1].any()
+    zeros = tf.where(is_last, 0.5, experience.discount)
+    same = {**given, "experience": experience._replace(discount=zeros)}
+    np.testing.assert_allclose(agent._loss(**given).loss, agent._loss(**same).loss, rtol=1e-6)
+
+
+def test_weights_and_gradients(data):
+    agent, found = data
+    given = arguments(agent, found[0][0])
+    parts = [agent._loss(**given, weights=tf.one_hot(i, _N)).loss for i in range(_N)]
+    np.testing.assert_allclose(sum(parts), agent._loss(**given).loss, rtol=1e-5)
+    with tf.GradientTape() as tape:
+        loss = agent._loss(**given, training=True).loss
+    gradients = tape.gradient(loss, agent._network.trainable_weights)
+    assert all(g is not None and np.abs(tf.convert_to_tensor(g)).max() > 0 for g in gradients)
+    with tf.GradientTape() as tape:
+        loss = agent._loss(**given, training=True).loss
+    assert all(g is None for g in tape.gradient(loss, agent._target.trainable_weights))
+
+
+def test_the_target_network_is_copied_on_its_period():
+    with catch(_N) as environment:
+        agent = make(environment)
+        given = arguments(agent, sequences(agent, environment, count=1)[0][0])
+    first = [variable.numpy() for variable in agent._target.variables]
+    for step in range(1, 4):
+        agent.train(**given)
+        online = [variable.numpy() for variable in agent._network.variables]
+        target = [variable.numpy() for variable in agent._target.variables]
+        expected = online if step == 3 else first
+        for left, right in zip(target, expected):
+            np.testing.assert_array_equal(left, right)
+    assert np.abs(online[0] - first[0]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"initial_state": "old"}, "initial_state = 'old' is unknown; use one of stored, zero"),
+        ({"n_step": 0}, "n_step = 0"),
+        ({"burn_in_steps": -1}, "burn_in_steps = -1"),
+        (
+            {"network": lambda i, a: MlpRecurrentQNetwork(i, _wide(a))},
+            "gives values of shape",
+        ),
+    ],
+)
+def test_refusals(settings, words):
+    with catch(1) as environment, pytest.raises(ConfigurationError, match=words):
+        make(environment, **settings)
+
+
+def _wide(action_spec):
+    from tf_agents.specs import BoundedTensorSpec
+
+    return BoundedTensorSpec(action_spec.shape, action_spec.dtype, 0, 8)
+
+
+def test_continuous_actions_are_refused():
+    with gym_environment(1, True, 1, id="Pendulum-v1") as environment:
+        with pytest.raises(ConfigurationError, match="one discrete action"):
+            make(environment)
