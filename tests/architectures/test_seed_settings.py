@@ -28,12 +28,13 @@ def test_counts_are_1_or_more(name):
     [
         (
             {"queue_capacity_unrolls": 31},
-            r"queue_capacity_unrolls = 31 can never hold a batch of 32 .* would wait for each",
+            r"queue_capacity_unrolls = 31 can never hold the 32 unrolls .* would wait for each",
         ),
         (
             {"inference_max_batch_size": 7},
             r"inference_max_batch_size = 7 is below environments_per_actor = 8",
         ),
+        ({"replay_ratio": 0.0}, r"replay_ratio = 0\.0 must be positive"),
         ({"inference_time_limit_ms": 0.0}, r"inference_time_limit_ms = 0\.0 must be positive"),
         ({"inference_devices": ()}, "inference_devices is empty"),
     ],
@@ -52,3 +53,12 @@ def test_actors_do_not_need_tensorflow_and_talk_to_the_learner_only():
     assert program.role("learner").serves and program.role("learner").essential
     assert (config.environments, config.max_rows) == (15, 15)
     assert settings(inference_max_batch_size=9).max_rows == 9
+
+
+def test_with_a_replay_there_is_a_server_of_it():
+    config = settings(replay_ratio=0.75, environments_per_actor=5)
+    program = config.program()
+    assert [role.name for role in program.roles] == ["replay", "learner", "actor", "evaluator"]
+    assert program.role("learner").talks_to == ("replay",)
+    assert config.taken_unrolls == 5
+    assert settings().taken_unrolls == 32

@@ -356,7 +356,7 @@ def test_compiled_inference_gives_the_same_numbers(agent, jit_compile):
         steps = environment.reset()
     inference = table.player.inference
     leaves = steps._replace(observation=[steps.observation])
-    _, state, info = inference.act(leaves, inference.initial_state(3))
+    _, state, info = inference.act(leaves, inference.initial_state(0, 3))
     expected = agent.collect_policy.action(
         time_step.TimeStep(*steps),
         agent.collect_policy.get_initial_state(3),
@@ -371,7 +371,7 @@ def test_compiled_inference_gives_the_same_numbers(agent, jit_compile):
 class Numbers:
     """Inference that takes no notice of anything."""
 
-    def initial_state(self, rows):
+    def initial_state(self, first, rows):
         return []
 
     def state_nest(self, leaves):

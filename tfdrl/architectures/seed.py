@@ -14,6 +14,13 @@
 No parameters travel to an actor: it imports no TensorFlow, and an update takes effect at the very
 next action. So actions of one unroll come from several versions, and V-trace corrects them by the
 behaviour logits recorded when they were chosen.
+
+With seed.replay_ratio the unrolls are R2D2's sequences: they overlap by its burn-in, and go from
+the queue, with initial priorities by the values that acting saw, into a prioritised replay:
+
+    queue ---> replay (Reverb, prioritised) ---> double Q-learning over sequences
+                        ^                                  |
+                        +------------ priorities ----------+
 """
 
 from __future__ import annotations
@@ -31,16 +38,24 @@ from tfdrl.topology import Address, Context, Program, Role
 @gin.configurable("seed")
 @dataclasses.dataclass(frozen=True)
 class Seed:
-    """Settings of SEED RL with V-trace; the defaults are the release's, on fewer actors.
+    """Settings of SEED RL; the defaults are the release's for V-trace, on fewer actors.
 
     Attributes:
       environment: environment factory, such as @gym_environment or @atari_environment.
       agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
       strategy: `strategy()` -> tf.distribute.Strategy of training.
-      unroll_steps: T, agent steps of an unroll; it goes on through episode ends.
+      unroll_steps: T, agent steps of an unroll that are trained on; it goes on through episode
+        ends. An agent with burn_in_steps has as many before them, which unrolls share.
       batch_size: B, unrolls of one learner step.
       actors: actor processes.
       environments_per_actor: that one actor steps together and sends in one message.
+      replay_ratio: times that each unroll is trained on, on average, from a prioritised replay
+        (R2D2: 0.75 to 1.5); learning and acting wait for each other to hold it. None: no replay,
+        each unroll is trained on once (V-trace).
+      table: makes the replay's Reverb table; None for `replay_table` as gin says.
+      importance_exponent: beta of importance sampling weights from the replay.
+      epsilon_base, epsilon_alpha: of the ladder of epsilons over all environments, for agents
+        that explore by epsilon.
       queue_capacity_unrolls: complete unrolls that wait for the learner; when there are as many,
         an actor that completes one more waits. None: one batch.
       inference_batch_size: environments with which a batch leaves at once; 0: half of those that
@@ -51,7 +66,8 @@ class Seed:
         TensorFlow's choice.
       jit_compile: whether XLA compiles inference.
       publish_period_steps: learner steps between publications of the parameters, for evaluators.
-      learner_checkpoint_period_secs: between checkpoints.
+      learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
+        the replay: only at the end.
       max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
       evaluation_environments: environments that the evaluator steps together.
       evaluation_period_secs: from the start of one evaluation to the next, at least.
@@ -67,6 +83,11 @@ class Seed:
     batch_size: int = 32
     actors: int = 4
     environments_per_actor: int = 8
+    replay_ratio: float | None = None
+    table: Callable | None = None
+    importance_exponent: float = 0.6
+    epsilon_base: float = 0.4
+    epsilon_alpha: float = 7.0
     queue_capacity_unrolls: int | None = None
     inference_batch_size: int = 0
     inference_max_batch_size: int | None = None
@@ -75,6 +96,7 @@ class Seed:
     jit_compile: bool = False
     publish_period_steps: int = 20
     learner_checkpoint_period_secs: float = 300.0
+    replay_checkpoint_period_secs: float = 0.0
     max_bad_steps: int = 1
     evaluation_environments: int = 100
     evaluation_period_secs: float = 10.0
@@ -91,11 +113,15 @@ class Seed:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"seed.{name} = {getattr(self, name)} must be 1 or more")
         capacity = self.queue_capacity_unrolls
-        if capacity is not None and capacity < self.batch_size:
+        if capacity is not None and capacity < self.taken_unrolls:
             raise ConfigurationError(
-                f"seed.queue_capacity_unrolls = {capacity} can never hold a batch of "
-                f"{self.batch_size} unrolls: the learner and the actors would wait for each "
-                "other; raise it or leave it at None"
+                f"seed.queue_capacity_unrolls = {capacity} can never hold the "
+                f"{self.taken_unrolls} unrolls that are taken at once: the learner and the actors "
+                "would wait for each other; raise it or leave it at None"
+            )
+        if self.replay_ratio is not None and not self.replay_ratio > 0:
+            raise ConfigurationError(
+                f"seed.replay_ratio = {self.replay_ratio} must be positive, or None for no replay"
             )
         if self.max_rows < self.environments_per_actor:
             raise ConfigurationError(
@@ -120,15 +146,25 @@ class Seed:
         """The most environments in one inference batch."""
         return self.inference_max_batch_size or self.environments
 
+    @property
+    def taken_unrolls(self) -> int:
+        """That the learner takes from its queue at once: a batch, or an actor's for the replay."""
+        return self.batch_size if self.replay_ratio is None else self.environments_per_actor
+
     def program(self) -> Program:
         """The processes and who talks to whom."""
         here = f"{__name__}:"
+        replays = ()
+        if self.replay_ratio is not None:
+            replays = (Role("replay", here + "replay", serves=True, essential=True),)
         return Program(
             "seed",
             (
+                *replays,
                 Role(
                     "learner",
                     here + "learner",
+                    talks_to=tuple(role.name for role in replays),
                     serves=True,
                     essential=True,
                     threads=self.learner_threads,
@@ -151,12 +187,28 @@ class Seed:
         )
 
 
-def learner(experiment: Experiment, context: Context) -> None:
+def replay(experiment: Experiment, context: Context) -> None:
+    """Serves the prioritised replay of sequences."""
+    from tfdrl.parts import construction, replay_serving, replay_tables, unroll_tables
+    from tfdrl.parts.sequence_replay import SEQUENCES
+
+    config = experiment.architecture
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        agent = construction.make_agent(config.agent, environment)
+        steps = _overlap(agent) + config.unroll_steps
+        signature = unroll_tables.unroll_signature(environment, agent.collect_policy, steps)
+    make = config.table or replay_tables.replay_table
+    row = unroll_tables.with_row(signature)
+    period_secs = config.replay_checkpoint_period_secs
+    replay_serving.serve(lambda: [make(row, name=SEQUENCES)], context, period_secs)
+
+
+def learner(experiment: Experiment, context: Context, replay: Address | None = None) -> None:
     """Acts for all environments and trains on what they show, with the same variables."""
-    from tfdrl.parts import construction, strategies, training, unroll_samples
+    from tfdrl.ops import exploration
+    from tfdrl.parts import construction, strategies, training, unroll_tables
     from tfdrl.parts.central_inference import CentralPlayer, Inference
     from tfdrl.parts.learner_session import LearnerSession
-    from tfdrl.parts.metrics import Every, WaitingClock
     from tfdrl.parts.unroll_queue import UnrollQueue
     from tfdrl.rpc import inference_messages
     from tfdrl.rpc.inference_server import InferenceService
@@ -170,7 +222,11 @@ def learner(experiment: Experiment, context: Context) -> None:
         construction.set_seed(experiment.seed)
         with strategy.scope():
             agent = construction.make_agent(config.agent, environment)
-    queue = UnrollQueue(config.queue_capacity_unrolls or config.batch_size)
+        overlap = _overlap(agent)
+        signature = unroll_tables.unroll_signature(
+            environment, agent.collect_policy, overlap + config.unroll_steps
+        )
+    queue = UnrollQueue(config.queue_capacity_unrolls or config.taken_unrolls)
     inference = Inference(
         agent.collect_policy,
         specs,
@@ -179,13 +235,17 @@ def learner(experiment: Experiment, context: Context) -> None:
         time_limit_secs=config.inference_time_limit_ms / 1000,
         devices=config.inference_devices,
         jit_compile=config.jit_compile,
+        epsilon=exploration.epsilon_ladder(
+            config.environments, config.epsilon_base, config.epsilon_alpha
+        ),
     )
     player = CentralPlayer(
         inference,
         specs,
         environments=config.environments,
         max_block=config.max_rows,
-        unroll_steps=config.unroll_steps,
+        unroll_steps=overlap + config.unroll_steps,
+        overlap=overlap,
         put=queue.put,
     )
     session = LearnerSession(
@@ -199,23 +259,99 @@ def learner(experiment: Experiment, context: Context) -> None:
         more=InferenceService(player, context.experiment, specs).served_for(config.environments),
     )
     trainer = training.Trainer(agent, strategy, config.max_bad_steps)
-    waiting, warning_is_due = WaitingClock(), Every(5.0)
-    learning = unroll_samples.UnrollMetrics(queue.__len__, waiting, trainer, config.batch_size)
     with session:
         player.open(session.service.record, lambda: session.step)
-        while session.goes_on():
-            with waiting:
-                unrolls = queue.take(config.batch_size, timeout_secs=0.5)
-            if unrolls is not None:
-                batch = unroll_samples.to_batch(unrolls)
-                step = trainer.train_once(**unroll_samples.arguments(agent, batch))
-                session.count(1)
-                learning.add(*step, batch, session.step)
-            elif warning_is_due():
-                player.warn_of_waiting()
-            session.tick(lambda: {**learning.take(), **player.statistics()})
+        if replay is None:
+            _train_on_the_queue(config, agent, session, trainer, queue, player)
+        else:
+            _train_from_the_replay(
+                config, context, agent, session, trainer, queue, player, replay, signature
+            )
         player.close(session.reason)
         queue.close()
+
+
+def _overlap(agent) -> int:
+    return getattr(agent, "burn_in_steps", 0)
+
+
+def _train_on_the_queue(config, agent, session, trainer, queue, player):
+    """Every unroll once, in the order of their completion."""
+    from tfdrl.parts import unroll_samples
+    from tfdrl.parts.metrics import Every, WaitingClock
+
+    waiting, warning_is_due = WaitingClock(), Every(5.0)
+    learning = unroll_samples.UnrollMetrics(queue.__len__, waiting, trainer, config.batch_size)
+    while session.goes_on():
+        with waiting:
+            unrolls = queue.take(config.batch_size, timeout_secs=0.5)
+        if unrolls is not None:
+            batch = unroll_samples.to_batch(unrolls)
+            step = trainer.train_once(**unroll_samples.arguments(agent, batch))
+            session.count(1)
+            learning.add(*step, batch, session.step)
+        elif warning_is_due():
+            player.warn_of_waiting()
+        session.tick(lambda: {**learning.take(), **player.statistics()})
+
+
+def _train_from_the_replay(
+    config, context, agent, session, trainer, queue, player, replay, signature
+):
+    """Sequences into the replay and, at the ratio that is set, batches out of it."""
+    from tfdrl.parts import replay_reading, replay_samples, unroll_samples, unroll_tables
+    from tfdrl.parts.metrics import Every
+    from tfdrl.parts.sequence_replay import (
+        SEQUENCES,
+        InitialPriorities,
+        ReplayRatio,
+        sequence_dataset,
+    )
+    from tfdrl.parts.unroll_writer import UnrollWriter
+
+    server = replay_reading.ReplayInfo(replay, config.timeout_secs, SEQUENCES)
+    table = server.wait(unroll_tables.with_row(signature), "the learner", context.stop)
+    if table is None:  # told to stop
+        return
+    min_size = table.rate_limiter_info.min_size_to_sample
+    ratio = ReplayRatio(config.replay_ratio, config.batch_size, min_size, table.current_size)
+    dataset = sequence_dataset(replay, signature, config.batch_size, config.importance_exponent)
+    samples = replay_reading.Samples(dataset, 1, server, context.stop)
+    writer = UnrollWriter(replay, [SEQUENCES], config.timeout_secs, context.stop)
+    initial, priorities = (
+        InitialPriorities(agent),
+        replay_samples.PriorityWriter(replay, table=SEQUENCES),
+    )
+    learning = unroll_samples.UnrollMetrics(
+        queue.__len__, samples.waiting, trainer, config.batch_size
+    )
+    warning_is_due = Every(5.0)
+
+    def metrics():
+        found = {"replay/size": server.size() or 0, "learner/bad_priorities": initial.bad}
+        return {**learning.take(), **player.statistics(), **found}
+
+    while session.goes_on():
+        if not ratio.allows_a_step:
+            with samples.waiting:
+                unrolls = queue.take(config.taken_unrolls, timeout_secs=0.5)
+            if unrolls is not None:
+                writer.write(unrolls, initial.of(unrolls, queue.next_info))
+                ratio.insert(config.taken_unrolls)
+            elif warning_is_due():
+                player.warn_of_waiting()
+        else:
+            batch = samples.next()
+            if batch is not None:
+                loss, priority, info = trainer.train_sequences(
+                    **unroll_samples.arguments(agent, batch.unrolls), weights=batch.weights
+                )
+                priorities.update(batch.keys.numpy(), priority)
+                ratio.step()
+                session.count(1)
+                learning.add(loss, info, batch.unrolls, session.step)
+        session.tick(metrics)
+    writer.close()
 
 
 def actor(experiment: Experiment, context: Context, learner: Address) -> None:

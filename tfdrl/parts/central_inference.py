@@ -42,6 +42,7 @@ class Inference:
       rows_wanted, max_rows, time_limit_secs: of a batch, as `Batcher` takes them.
       devices: inference devices, in turn; one batch each at a time.
       jit_compile: whether XLA compiles the policy.
+      epsilon: <float>[environments], for a policy whose state has a field of that name.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class Inference:
         time_limit_secs: float,
         devices: Sequence[str] = ("",),
         jit_compile: bool = False,
+        epsilon: np.ndarray | None = None,
     ):
-        self._policy, self._specs = policy, specs
+        self._policy, self._specs, self._epsilon = policy, specs, epsilon
         self._devices = list(devices)
         self._acts = [act_function(policy, jit_compile) for _ in devices]
         state = [(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._state_specs()]
@@ -70,9 +72,13 @@ class Inference:
             slots=len(self._devices),
         )
 
-    def initial_state(self, rows: int) -> list[np.ndarray]:
-        """Leaves of the policy's state before a run's first step."""
-        return [leaf.numpy() for leaf in tf.nest.flatten(self._policy.get_initial_state(rows))]
+    def initial_state(self, first: int, rows: int) -> list[np.ndarray]:
+        """Leaves of the policy's state before a run's first step, of these environments."""
+        state = self._policy.get_initial_state(rows)
+        if self._epsilon is not None and hasattr(state, "epsilon"):
+            epsilon = self._epsilon[first : first + rows]
+            state = state._replace(epsilon=tf.constant(epsilon, tf.float32))
+        return [leaf.numpy() for leaf in tf.nest.flatten(state)]
 
     def state_nest(self, leaves: Sequence[np.ndarray]) -> Nest:
         """The nest of a state's leaves."""
@@ -260,7 +266,7 @@ class Block:
         if specs.frame_stack > 1:
             size = specs.observation[0].shape[0]
             self._stack = FrameStack(self.rows, specs.frame_stack, size)
-        self._state = player.inference.initial_state(self.rows)
+        self._state = player.inference.initial_state(self.first, self.rows)
         self._collector = UnrollCollector(player.unroll_steps, player.overlap)
         self._step_type = None  # of the last steps
         self._acted = None  # the action for them, and its info
@@ -307,13 +313,14 @@ class Block:
         nest = messages.pack(player.specs.observation_nest, steps.observation)
         then = steps._replace(observation=nest)
         state, version = player.inference.state_nest(self._state), player.version()
+        unrolls = None
         if self._acted is None:
             self._collector.start(then, state, version)
         else:
             unrolls = self._collector.add(*self._acted, then, state, version)
-            if unrolls is not None:
-                player.put(unrolls)
         action, self._state, info = player.inference.act(steps, self._state)
+        if unrolls is not None:
+            player.put(unrolls._replace(next_info=info))
         self._acted = action, info
         self._step_type = steps.step_type
 

@@ -121,7 +121,8 @@ class PriorityWriter:
     If the replay server is away, the oldest updates are dropped: they would be stale.
     """
 
-    def __init__(self, address: Address, max_pending: int = 16):
+    def __init__(self, address: Address, max_pending: int = 16, table: str = TABLE):
+        self._table = table
         self._client = reverb.Client(str(address))
         self._queue = queue.Queue(maxsize=max_pending)
         self.bad = 0
@@ -147,7 +148,7 @@ class PriorityWriter:
             self.bad += bad
             updates = dict(zip(keys.reshape(-1).tolist(), priority.reshape(-1).tolist()))
             try:
-                self._client.mutate_priorities(TABLE, updates=updates)
+                self._client.mutate_priorities(self._table, updates=updates)
             except Exception as error:
                 logging.warning("priorities could not be written: %s", error)
                 time.sleep(1.0)

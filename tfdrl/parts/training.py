@@ -27,6 +27,7 @@ class Trainer:
         self.bad_steps = 0
         self._train = tf.function(self._train_all)
         self._train_one = tf.function(self._train_single)
+        self._train_on_sequences = tf.function(self._train_sequences)
 
     def train(self, experience, weights) -> tuple[np.ndarray, np.ndarray | None]:
         """K gradient steps.
@@ -64,6 +65,31 @@ class Trainer:
         loss = loss.numpy()
         self._check_finite(loss[None])
         return float(loss), tf.nest.map_structure(lambda leaf: leaf.numpy(), extra)
+
+    def train_sequences(
+        self, experience, **arguments
+    ) -> tuple[float, np.ndarray, dict[str, np.ndarray]]:
+        """As `train_once`; returns also the priorities <float32>[B] of LossInfo.extra."""
+        loss, priority, extra = self._train_on_sequences(experience, arguments)
+        loss = loss.numpy()
+        self._check_finite(loss[None])
+        extra = tf.nest.map_structure(lambda leaf: leaf.numpy(), extra)
+        return float(loss), priority.numpy(), extra
+
+    @tf.autograph.experimental.do_not_convert
+    def _train_sequences(self, experience, arguments):
+        def replica(experience, arguments):
+            info = self._agent.train(experience, **arguments)
+            return info.loss, info.extra.priority, _scalars(info.extra)
+
+        strategy = self._strategy
+        if strategy.num_replicas_in_sync == 1:
+            return replica(experience, arguments)
+        loss, priority, extra = strategy.run(replica, self._split((experience, arguments)))
+        loss = strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+        priority = tf.concat(strategy.experimental_local_results(priority), axis=0)
+        mean = tf.distribute.ReduceOp.MEAN
+        return loss, priority, {k: strategy.reduce(mean, v, axis=None) for k, v in extra.items()}
 
     @tf.autograph.experimental.do_not_convert
     def _train_single(self, experience, arguments):

@@ -35,6 +35,7 @@ class CollectedUnrolls(NamedTuple):
     version       of the parameters that chose the first action after the overlap
     time_secs     Unix time when they were complete
     release       to be called when the arrays are not needed any more
+    next_info     of the policy at step T, nest of [N, ...]; () until it has acted there
     """
 
     steps: TimeSteps
@@ -43,6 +44,7 @@ class CollectedUnrolls(NamedTuple):
     version: int
     time_secs: float
     release: Callable[[], None]
+    next_info: Nest = ()
 
     @property
     def rows(self) -> int:
@@ -161,6 +163,9 @@ class UnrollQueue:
 
     Args:
       capacity: unrolls; at least a batch. A block is let in whole while there is any room.
+
+    Attributes:
+      next_info: of the batch that was taken last: the policy's info at step T, nest of [B, ...].
     """
 
     def __init__(self, capacity: int):
@@ -169,7 +174,8 @@ class UnrollQueue:
         self._size = 0
         self._changed = threading.Condition()
         self._is_closed = False
-        self._buffers: collections.deque[Unrolls] = collections.deque()
+        self._buffers: collections.deque[tuple[Unrolls, Nest]] = collections.deque()
+        self.next_info: Nest = ()
 
     def __len__(self) -> int:
         return self._size
@@ -202,8 +208,9 @@ class UnrollQueue:
         if len(self._buffers) < _BUFFERS:
             self._buffers.append(_empty_batch(parts[0][0], batch_size))
         self._buffers.rotate(1)
-        _fill(self._buffers[0], parts)
-        return self._buffers[0]
+        unrolls, self.next_info = self._buffers[0]
+        _fill(unrolls, self.next_info, parts)
+        return unrolls
 
     def close(self) -> None:
         """Who waits, or comes, is sent away."""
@@ -224,35 +231,40 @@ class UnrollQueue:
         return parts
 
 
-def _empty_batch(unrolls: CollectedUnrolls, batch_size: int) -> Unrolls:
+def _empty_batch(unrolls: CollectedUnrolls, batch_size: int) -> tuple[Unrolls, Nest]:
+    def rows(nest):  # of [N, ...]
+        return tree.map_structure(
+            lambda leaf: np.empty((batch_size, *leaf.shape[1:]), leaf.dtype), nest
+        )
+
     def arrays(nest):  # of [time, N, ...]
         return tree.map_structure(
             lambda leaf: np.empty((batch_size, len(leaf), *leaf.shape[2:]), leaf.dtype), nest
         )
 
     action, info = unrolls.acted
-    return Unrolls(
+    batch = Unrolls(
         steps=arrays(unrolls.steps),
         action=arrays(action),
         info=arrays(info),
-        policy_state=tree.map_structure(
-            lambda leaf: np.empty((batch_size, *leaf.shape[1:]), leaf.dtype), unrolls.policy_state
-        ),
+        policy_state=rows(unrolls.policy_state),
         version=np.empty(batch_size, np.int64),
         time_secs=np.empty(batch_size, np.float64),
     )
+    return batch, rows(unrolls.next_info)
 
 
-def _fill(batch: Unrolls, parts: list[tuple[CollectedUnrolls, slice]]) -> None:
+def _fill(batch: Unrolls, next_info: Nest, parts: list[tuple[CollectedUnrolls, slice]]) -> None:
     over_time = tree.flatten((batch.steps, (batch.action, batch.info)))
-    states = tree.flatten(batch.policy_state)
+    by_row = tree.flatten((batch.policy_state, next_info))
     start = 0
     for unrolls, rows in parts:
         place = slice(start, start + rows.stop - rows.start)
         start = place.stop
         for target, leaf in zip(over_time, tree.flatten((unrolls.steps, unrolls.acted))):
             target[place] = leaf[:, rows].swapaxes(0, 1)
-        for target, leaf in zip(states, tree.flatten(unrolls.policy_state)):
+        given = tree.flatten((unrolls.policy_state, unrolls.next_info))
+        for target, leaf in zip(by_row, given):
             target[place] = leaf[rows]
         batch.version[place] = unrolls.version
         batch.time_secs[place] = unrolls.time_secs

@@ -46,8 +46,12 @@ class UnrollWriter:
         self.waiting = WaitingClock()
         self.items = 0
 
-    def write(self, unrolls: Unrolls) -> None:
+    def write(self, unrolls: Unrolls, priorities: Sequence[float] | None = None) -> None:
         """Inserts the unrolls and waits until the queue has taken them all.
+
+        Args:
+          unrolls: k of them.
+          priorities: of each; None for 1.
 
         This is the back-pressure that bounds the policy lag: an actor that is ahead of the
         learner does not act.
@@ -57,11 +61,12 @@ class UnrollWriter:
             time limit; or as `check_learner` raises it.
         """
         leaves = tree.flatten(unrolls)
-        for row in zip(*leaves):
+        for number, row in enumerate(zip(*leaves)):
             self._writer.append(row)
             item = [column[-1:] for column in self._writer.history]
             for table in self._tables:
-                self._writer.create_item(table, 1.0, item)
+                priority = 1.0 if priorities is None else float(priorities[number])
+                self._writer.create_item(table, priority, item)
             self.items += 1
         with self.waiting:
             self._flush()
