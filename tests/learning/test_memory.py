@@ -9,8 +9,8 @@ import pytest
 _FEED_FORWARD_LIMIT = 0.2  # what a policy without memory can reach: see environments/toys.py
 
 
-def _run(root_dir, *bindings):
-    command = [sys.executable, "-m", "binaries.train", "--gin_file=impala/catch_memory.gin"]
+def _run(root_dir, *bindings, gin_file="impala/catch_memory.gin"):
+    command = [sys.executable, "-m", "binaries.train", f"--gin_file={gin_file}"]
     command += [f"--root_dir={root_dir}", *(f"--gin_bindings={b}" for b in bindings)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
@@ -33,4 +33,28 @@ def test_a_feed_forward_network_does_not(tmp_path):
     )
     assert result["reason"].startswith("reached max_frames")
     # 100 episodes of +1 or -1 have a standard error of 0.1, and the best of several counts.
+    assert result["best_return"] < _FEED_FORWARD_LIMIT + 0.4
+
+
+_R2D2 = "seed/catch_memory_r2d2.gin"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_r2d2_solves_it(seed, tmp_path):
+    result = _run(tmp_path, f"experiment.seed = {seed}", gin_file=_R2D2)
+    assert result["reason"].startswith("solved") and result["evaluation"]["mean"] >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_r2d2_without_recurrence_does_not(tmp_path):
+    bindings = [
+        "MlpRecurrentQNetwork.lstm_units = None",
+        "R2D2Agent.initial_state = 'zero'",
+        "experiment.max_frames = 1_500_000",
+    ]
+    result = _run(tmp_path, *bindings, gin_file=_R2D2)
+    assert result["reason"].startswith("reached max_frames")
     assert result["best_return"] < _FEED_FORWARD_LIMIT + 0.4

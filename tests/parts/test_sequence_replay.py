@@ -1,0 +1,78 @@
+"""Sequences through a real Reverb server by priority, and the ratio of learning to acting."""
+
+import numpy as np
+import pytest
+import reverb
+import tree
+from test_unroll_assembler import unrolls_of
+
+from tfdrl.parts import replay_tables, sequence_replay, unroll_tables
+from tfdrl.parts.sequence_replay import ReplayRatio
+from tfdrl.topology import Address
+
+
+@pytest.mark.parametrize(("ratio", "batch_size"), [(0.75, 64), (2.0, 16), (1.0, 3)])
+def test_ratio_of_learning_to_acting(ratio, batch_size):
+    """After any number of insertions, steps * batch_size <= ratio * sequences, but for a step."""
+    held = ReplayRatio(ratio, batch_size, min_size=20, size=0)
+    inserted = steps = 0
+    for _ in range(1000):
+        if held.allows_a_step:
+            held.step()
+            steps += 1
+            continue
+        held.insert(7)
+        inserted += 7
+        if inserted < 20:
+            assert not held.allows_a_step
+    assert steps * batch_size == pytest.approx(ratio * (inserted - 20), abs=batch_size + 7 * ratio)
+
+
+def test_a_replay_that_is_filled_already_gives_no_credit():
+    held = ReplayRatio(1.0, 10, min_size=20, size=500)
+    assert not held.allows_a_step
+    held.insert(10)
+    assert held.allows_a_step
+    held.step()
+    assert not held.allows_a_step
+
+
+def _signature(unrolls):
+    import tensorflow as tf
+
+    return tree.map_structure(
+        lambda leaf: tf.TensorSpec(leaf.shape[1:], tf.as_dtype(leaf.dtype)), unrolls
+    )
+
+
+def test_batches_come_by_priority_with_their_weights():
+    (unrolls,) = unrolls_of(num_envs=4, unroll_steps=3, count=1)
+    unrolls = unrolls._replace(action=unrolls.action["x"], info=())
+    signature = _signature(unrolls)
+    row = unroll_tables.with_row(signature)
+    table = replay_tables.replay_table(
+        row, name=sequence_replay.SEQUENCES, max_size=100, min_size=4, priority_exponent=1.0
+    )
+    server = reverb.Server([table])
+    client = reverb.Client(f"localhost:{server.port}")
+    priorities = np.array([1.0, 2.0, 4.0, 1.0])
+    with client.trajectory_writer(num_keep_alive_refs=1) as writer:
+        for number in range(4):
+            writer.append([leaf[number] for leaf in tree.flatten(unrolls)])
+            item = [column[-1:] for column in writer.history]
+            writer.create_item(sequence_replay.SEQUENCES, priorities[number], item)
+        writer.flush()
+    dataset = sequence_replay.sequence_dataset(
+        Address("localhost", server.port), signature, 64, importance_exponent=0.6
+    )
+    counts = np.zeros(4)
+    for _, batch in zip(range(20), dataset):
+        experience = batch.unrolls.experience
+        assert experience.observation["a"].shape == [64, 4, 2]
+        rows = experience.observation["a"][:, 0, 1].numpy()
+        counts += np.bincount(rows, minlength=4)
+        expected = (4 * priorities / 8)[rows] ** -0.6
+        np.testing.assert_allclose(batch.weights, expected / expected.max(), rtol=1e-5)
+        assert len(set(batch.keys.numpy().tolist())) <= 4
+    np.testing.assert_allclose(counts / counts.sum(), priorities / 8, atol=0.05)
+    server.stop()
