@@ -11,19 +11,21 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tfdrl.benchmarks import benchmark, page, report
+from tfdrl.benchmarks import benchmark, page
 from tfdrl.benchmarks.measuring import Rounds
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from tfdrl.launch import command_line, process
 
 _DEFAULT = "apex/cartpole.gin"
-_USAGE = """Measures a program of Ape-X or IMPALA beside the bare libraries, and beside its parts.
+_USAGE = """Measures a program of Ape-X, IMPALA or SEED beside the bare libraries, and its parts.
 
   tfdrl-benchmark --gin_file=apex/atari_pong.gin --seconds=120 --json=pong.json
   tfdrl-benchmark --gin_file=impala/atari_pong.gin --seconds=120
+  tfdrl-benchmark --gin_file=seed/random_frames_vtrace.gin --round_secs=3
 
 Parts: a environment stepping, b insertion into replay (IMPALA: the queue), c sampling from it, d
-training in memory (of that V-trace alone), e the whole program. V-trace at another size:
+training in memory (of that V-trace alone), e the whole program. Of SEED a to d are one: the
+inference service beside a bare gRPC stream. V-trace at another size:
 
   tfdrl-benchmark --gin_file=impala/atari_pong.gin --parts=d \\
       --gin_bindings='impala.unroll_steps = 100' --gin_bindings='impala.batch_size = 64'
@@ -61,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     process.silence()
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(EXIT_FAILED))  # so that it tidies up
-    measured = benchmark.run(
+    found = benchmark.sections(
         benchmark.Settings(
             values.gin_file or [_DEFAULT],
             values.gin_bindings,
@@ -70,7 +72,6 @@ def main(argv: Sequence[str]) -> int:
             Rounds(values.rounds, values.round_secs),
         )
     )
-    found = report.sections(measured)
     print(page.as_text(found), flush=True)
     if values.json:
         pathlib.Path(values.json).write_text(json.dumps(page.as_json(found), indent=2) + "\n")

@@ -118,7 +118,10 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--gin_file=dqn/cartpole.gin"], "the benchmark measures Ape-X and IMPALA, not Dqn"),
+        (
+            ["--gin_file=dqn/cartpole.gin"],
+            "the benchmark measures Ape-X, IMPALA and SEED RL, not Dqn",
+        ),
         (["--parts=a,x"], "--parts=a,x: give some of a,b,c,d,e"),
         (["--json=/nowhere/figures.json"], "--json=/nowhere/figures.json"),
     ],

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tfdrl import configuration
-from tfdrl.benchmarks import registry, system
+from tfdrl.architectures.seed import Seed
+from tfdrl.benchmarks import page, registry, report, seed, system
 from tfdrl.benchmarks.measuring import Rounds, Turn
 from tfdrl.benchmarks.part_process import ROLES
 from tfdrl.benchmarks.subject import Measured
@@ -72,6 +73,20 @@ def run(settings: Settings) -> Measured:
             whole = _run_system(settings, directory)
     cores = len(os.sched_getaffinity(0))
     return Measured(subject, config, frames_per_step, cores, turns, whole)
+
+
+def sections(settings: Settings) -> list[page.Section]:
+    """Measures; the tables to show. Call from the main thread. Raises as `run`."""
+    configuration.load(settings.gin_files, settings.gin_bindings, tensorflow=False)
+    config = Experiment.from_gin().architecture
+    if not isinstance(config, Seed):
+        return report.sections(run(settings))
+    rounds = settings.rounds if set("abcd") & set(settings.parts) else Rounds(0, 0.0)
+    whole = None
+    with _scratch() as directory:
+        if "e" in settings.parts:
+            whole = _run_system(settings, directory)
+        return seed.sections(config, _gin(settings, []), rounds, whole)
 
 
 def _frames_per_step(config) -> int:

@@ -18,8 +18,8 @@ def subject_of(config) -> Subject:
     for subject in _SUBJECTS:
         if isinstance(config, subject.config):
             return subject
-    names = " and ".join(subject.name for subject in _SUBJECTS)
+    names = ", ".join(subject.name for subject in _SUBJECTS)
     raise ConfigurationError(
-        f"the benchmark measures {names}, not {type(config).__name__}; give a gin file with "
-        "experiment.architecture = @apex() or @impala(), such as apex/cartpole.gin"
+        f"the benchmark measures {names} and SEED RL, not {type(config).__name__}; give a gin file "
+        "with experiment.architecture = @apex(), @impala() or @seed(), such as apex/cartpole.gin"
     )

@@ -1,0 +1,146 @@
+"""A server of the inference service's benchmark: an echo, no network, or the gin file's own.
+
+Commands on stdin: "raw SECS" computes the network alone, on batches as large as two actors' or the
+gin file's, and prints how many observations that were and the CPU seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from concurrent import futures
+
+import grpc
+import numpy as np
+from absl import flags
+
+from tfdrl.errors import EXIT_OK
+from tfdrl.launch import command_line, process
+from tfdrl.topology import Address
+
+_KINDS = ("echo", "null", "network")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serves, prints its port and the digest, obeys until stdin ends."""
+    values = flags.FlagValues()
+    command_line.gin_flags(values)
+    flags.DEFINE_enum("kind", "echo", _KINDS, "What is served.", flag_values=values)
+    command_line.parse(values, argv, "A server; started by tfdrl-benchmark.")
+    process.die_with_launcher()
+    process.silence()
+    from tfdrl import configuration
+    from tfdrl.experiment import Experiment
+
+    loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
+    config = Experiment.from_gin().architecture
+    process.limit_threads(config.learner_threads)
+    raw = None
+    if values.kind == "echo":
+        server, port = _echo(config)
+    else:
+        configuration.load(values.gin_file, values.gin_bindings, tensorflow=True)
+        server, port, raw = _service(Experiment.from_gin(), loaded.digest, values.kind)
+    print(port, loaded.digest, flush=True)
+    for line in sys.stdin:
+        print(*raw(float(line.split()[1])), flush=True)
+    del server
+    return EXIT_OK
+
+
+def _echo(config) -> tuple[grpc.Server, int]:
+    """A bare stream that answers each message with as many actions."""
+    from tfdrl.rpc import codec, connection, inference_pb2
+    from tfdrl.rpc import inference_messages as messages
+
+    with config.environment(num_envs=1, training=True, seed=0) as environment:
+        specs = messages.environment_specs(environment)
+    reply = inference_pb2.ActReply()
+    for spec in specs.action:
+        zeros = np.zeros((config.environments_per_actor, *spec.shape), spec.dtype)
+        reply.actions.action.append(codec.encode(zeros))
+    answer = reply.SerializeToString()
+    size = messages.max_request_bytes(specs, config.environments_per_actor)
+    pool = futures.ThreadPoolExecutor(config.actors + 4)
+    server = grpc.server(pool, options=connection.server_options(size, size))
+    handler = grpc.stream_stream_rpc_method_handler(
+        lambda requests, context: (answer for _ in requests)
+    )
+    handlers = {messages.METHOD: handler}
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(messages.SERVICE, handlers)]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, port
+
+
+def _service(experiment, digest: str, kind: str):
+    """The learner's own service, whose unrolls nobody learns from."""
+    from tfdrl.parts import construction
+    from tfdrl.parts.central_inference import CentralPlayer, Inference
+    from tfdrl.rpc import inference_messages
+    from tfdrl.rpc.inference_server import InferenceService
+    from tfdrl.rpc.training_server import TrainingServer
+
+    config = experiment.architecture
+    with config.environment(num_envs=1, training=True, seed=0) as environment:
+        specs = inference_messages.environment_specs(environment)
+        agent = construction.make_agent(config.agent, environment)
+
+    class NoNetwork(Inference):
+        """Actions of zero and the state as it was; the rest is as with a network."""
+
+        def _compute(self, arrays, count, slot):
+            states = len(self._state_specs())
+            action = inference_messages.pack(
+                self._specs.action_nest,
+                [np.zeros((len(arrays[0]), *s.shape), s.dtype) for s in self._specs.action],
+            )
+            return action, [array.copy() for array in arrays[len(arrays) - states :]], ()
+
+    inference = (NoNetwork if kind == "null" else Inference)(
+        agent.collect_policy,
+        specs,
+        rows_wanted=lambda: config.inference_batch_size or player.environments_here() // 2,
+        max_rows=config.max_rows,
+        time_limit_secs=config.inference_time_limit_ms / 1000,
+        devices=config.inference_devices,
+        jit_compile=config.jit_compile,
+    )
+    player = CentralPlayer(
+        *(inference, specs),
+        environments=config.environments,
+        max_block=config.max_rows,
+        unroll_steps=config.unroll_steps,
+        put=lambda unrolls: unrolls.release(),
+    )
+    player.open(lambda report: None, lambda: 0)
+    service = InferenceService(player, digest, specs).served_for(config.environments)
+    server = TrainingServer(Address("127.0.0.1", 0), digest, more=service)
+    rows = config.inference_batch_size or max(config.environments // 2, 1)
+    with config.environment(num_envs=rows, training=True, seed=1) as environment:
+        steps = environment.reset()
+    leaves = inference_messages.flatten(environment.observation_spec, steps.observation)
+    arrays = [steps.step_type, steps.reward, steps.discount, *leaves]
+    arrays += inference.initial_state(0, rows)
+
+    def raw(secs: float) -> tuple[int, float]:
+        inference._compute(arrays, rows, 0)
+        start, cpu, count = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - start < secs:
+            inference._compute(arrays, rows, 0)
+            count += rows
+        return count, time.process_time() - cpu
+
+    return server, server.address.port, raw
+
+
+def console() -> None:
+    """Entry point of the process."""
+    process.leave(command_line.run("tfdrl benchmark", main, sys.argv))
+
+
+if __name__ == "__main__":
+    console()
