@@ -18,6 +18,8 @@ DTYPES = {
     )
 }
 MAX_RANK = 8
+#: numpy takes microseconds to name a dtype.
+_NAMES = {np.dtype(name): name for name in DTYPES}
 
 
 class MessageError(ValueError):
@@ -30,16 +32,24 @@ def encode(array: np.ndarray, name: str = "tensor") -> tensor_pb2.Tensor:
     Raises MessageError for a dtype outside `DTYPES` or more than `MAX_RANK` dimensions.
     """
     array = np.asarray(array)
-    dtype = DTYPES.get(array.dtype.name)
-    if dtype is None:
+    dtype_name = name_of(array.dtype)
+    if dtype_name is None:
         raise MessageError(_unknown_dtype(name, array.dtype.name))
     if array.ndim > MAX_RANK:
         raise MessageError(f"{name} has {array.ndim} dimensions; at most {MAX_RANK} may travel")
     return tensor_pb2.Tensor(
-        dtype=array.dtype.name,
+        dtype=dtype_name,
         shape=array.shape,
-        data=array.astype(dtype, copy=False).tobytes(),
+        data=array.astype(DTYPES[dtype_name], copy=False).tobytes(),
     )
+
+
+def name_of(dtype: np.dtype) -> str | None:
+    """The name by which a dtype of any byte order travels; None if it may not."""
+    found = _NAMES.get(dtype)
+    if found is None and dtype.name in DTYPES:
+        return dtype.name
+    return found
 
 
 def decode(

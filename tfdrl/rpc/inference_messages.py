@@ -167,8 +167,9 @@ def encode_steps(
     )
     parts = [small.SerializeToString()]
     for leaf in leaves:
-        leaf = np.ascontiguousarray(leaf, codec.DTYPES.get(leaf.dtype.name))
-        tensor = tensor_pb2.Tensor(dtype=leaf.dtype.name, shape=leaf.shape).SerializeToString()
+        dtype_name = codec.name_of(leaf.dtype)
+        leaf = np.ascontiguousarray(leaf, codec.DTYPES[dtype_name])
+        tensor = tensor_pb2.Tensor(dtype=dtype_name, shape=leaf.shape).SerializeToString()
         data_head = wire.head(_TENSOR_DATA, leaf.nbytes)
         length = len(tensor) + len(data_head) + leaf.nbytes
         parts += [wire.head(_OBSERVATION, length), tensor, data_head, leaf.data]
