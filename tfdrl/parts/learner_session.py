@@ -199,6 +199,8 @@ class LearnerSession:
             self._context.stop.wait(2.5)
         if not failed:
             self.checkpoint()
+        if self.step and not self._wrote_operative_config:
+            self._write_operative_config()
         self._write_result(reason)
         self.service.close()
         self._metrics.close()
