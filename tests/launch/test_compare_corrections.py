@@ -23,6 +23,8 @@ _TINY = [
     *("--gin_bindings=impala.environments_per_actor = 8", "--gin_bindings=impala.batch_size = 4"),
     *("--gin_bindings=impala.policy_lag_steps = 3", "--gin_bindings=gym_environment.kwargs = {}"),
     "--gin_bindings=experiment.evaluation_episodes = 4",
+    # Slow enough for the evaluator, which starts with the others, to see some of it.
+    "--gin_bindings=impala.actor_max_frames_per_second = 1500.0",
 ]
 _SETTINGS = corrections.Settings(
     gin_files=["impala/corrections.gin"],
