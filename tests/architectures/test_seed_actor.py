@@ -38,7 +38,7 @@ class Player:
         self.next_index = 0
         return self
 
-    def act(self, index, steps, message):
+    async def act(self, index, steps, message):
         self.frames, self.episodes = message.frames, self.episodes + len(message.episodes.returns)
         if index == self.steps:
             raise TrainingIsOver("enough")

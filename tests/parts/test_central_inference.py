@@ -1,8 +1,8 @@
 """The learner as player of all environments: what it keeps of each, the unrolls it makes."""
 
+import asyncio
 import itertools
 import pathlib
-import threading
 import time
 
 import grpc
@@ -16,7 +16,7 @@ from tfdrl.agents.v_trace import VTraceAgent
 from tfdrl.environments.registry import atari_environment, gym_environment
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
 from tfdrl.parts import construction, unroll_samples
-from tfdrl.parts.central_inference import CentralPlayer, Inference
+from tfdrl.parts.central_inference import Acted, CentralPlayer, Inference
 from tfdrl.parts.unroll_queue import UnrollQueue
 from tfdrl.rpc import inference_messages, inference_pb2
 from tfdrl.rpc.codec import MessageError
@@ -49,15 +49,17 @@ def recurrent_agent(environment):
 class Table:
     """A player of `environments` numbers and what it made: unrolls, reports."""
 
-    def __init__(self, agent, environment, environments=8, **settings):
+    def __init__(self, agent, environment, environments=8, policy=None, **settings):
         self.specs = inference_messages.environment_specs(environment)
         self.unrolls, self.reports, self.version = [], [], 0
         self.agent = agent
         inference = Inference(
-            agent.collect_policy,
+            policy or agent.collect_policy,
             self.specs,
-            **{"rows_wanted": lambda: 1, "max_rows": environments, "time_limit_secs": 0.05},
-            **settings,
+            **{
+                **{"rows_wanted": lambda: 1, "max_rows": environments, "time_limit_secs": 0.05},
+                **settings,
+            },
         )
         self.player = CentralPlayer(
             inference,
@@ -70,7 +72,7 @@ class Table:
     def _put(self, collected):
         """Each block as a batch of its own."""
         queue = UnrollQueue(100)
-        queue.put(collected)
+        assert queue.put(collected) is None
         self.unrolls.append(queue.take(collected.rows, 0.0))
 
     def hello(self, first=0, rows=2, run_id=1):
@@ -97,12 +99,22 @@ def table(agent):
     table.player.close(None)
 
 
+def ask(block, *step):
+    """The player's actions for a step."""
+    return asyncio.run(block.act(*step))
+
+
 def play(block, environment, count, steps=None):
     """`count` steps by the player's actions; all the steps that the environment showed."""
+    return asyncio.run(play_on(block, environment, count, steps))
+
+
+async def play_on(block, environment, count, steps=None):
+    """As `play`, beside others."""
     shown = [environment.reset() if steps is None else steps]
     for index in range(block.next_index, block.next_index + count):
         leaves = inference_messages.flatten(environment.observation_spec, shown[-1].observation)
-        (action,) = block.act(index, shown[-1]._replace(observation=leaves), _MESSAGE)
+        (action,) = await block.act(index, shown[-1]._replace(observation=leaves), _MESSAGE)
         shown.append(environment.step(action))
     return shown
 
@@ -138,34 +150,22 @@ def test_on_policy_ratios_are_one(table):
 def test_two_actors_in_one_batch_get_what_each_alone_would(agent):
     """A greedy policy, so that nothing is random."""
     with catch(1) as environment:
-        alone, together = (Table(agent, environment) for _ in range(2))
-    together.player.inference._batcher._rows_wanted = lambda: 5
-    for table in (alone, together):
-        table.player.inference._acts = [
-            lambda *arguments: agent.policy.action(
-                time_step.TimeStep(*arguments[:4]),
-                arguments[4],
-            )._replace(info=())
-        ]
-    found = {}
+        alone = Table(agent, environment, policy=agent.policy)
+        together = Table(agent, environment, policy=agent.policy, rows_wanted=lambda: 5)
 
-    def run(name, table, place):
+    async def run(table, place):
         with catch(place["rows"], seed=place["first"]) as environment:
-            found[name, place["first"]] = play(table.join(**place), environment, 12)
+            return await play_on(table.join(**place), environment, 12)
+
+    async def run_both():
+        return await asyncio.gather(*(run(together, place) for place in places))
 
     places = [{"first": 0, "rows": 2, "run_id": 1}, {"first": 2, "rows": 3, "run_id": 2}]
-    for place in places:
-        run("alone", alone, place)
-    threads = [threading.Thread(target=run, args=("together", together, p)) for p in places]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30.0)
-    assert together.player.inference.statistics()["inference/batch_rows"] > 3.5
-    for first in (0, 2):
-        for left, right in zip(found["alone", first], found["together", first]):
+    for place, found in zip(places, asyncio.run(run_both())):
+        for left, right in zip(asyncio.run(run(alone, place)), found):
             for a, b in zip(tree.flatten(left), tree.flatten(right)):
                 np.testing.assert_array_equal(a, b)
+    assert together.player.inference.statistics()["inference/batch_rows"] > 3.5
     alone.player.close(None)
     together.player.close(None)
 
@@ -207,7 +207,7 @@ def test_stream_that_was_cut_goes_on_where_it_was(table):
         assert block.next_index == 3
         # The answer to step 2 was lost: sent again, it is answered alike and counted once.
         leaves = [shown[2].observation]
-        (again,) = block.act(2, shown[2]._replace(observation=leaves), _MESSAGE)
+        (again,) = ask(block, 2, shown[2]._replace(observation=leaves), _MESSAGE)
         play(block, environment, _T - 2, shown[3])
     (unrolls,) = table.unrolls
     np.testing.assert_array_equal(unrolls.action[:, 2], again)
@@ -239,10 +239,10 @@ def test_steps_out_of_order_are_refused_and_change_nothing(table):
         leaves = shown[-1]._replace(observation=[shown[-1].observation])
         for index, words in ((5, "2 comes next"), (0, "2 comes next")):
             with pytest.raises(MessageError, match=words):
-                block.act(index, leaves, _MESSAGE)
+                ask(block, index, leaves, _MESSAGE)
         wrong = leaves._replace(step_type=np.full(2, FIRST, np.int32))
         with pytest.raises(MessageError, match="a FIRST step follows a LAST one"):
-            block.act(2, wrong, _MESSAGE)
+            ask(block, 2, wrong, _MESSAGE)
         play(block, environment, _T, shown[-1])
     assert len(table.unrolls) == 1
 
@@ -280,11 +280,11 @@ def test_a_step_that_failed_half_done_ends_its_run(table):
     block = table.join()
     with catch(2) as environment:
         shown = play(block, environment, 2)
-        act = table.player.inference.act
-        table.player.inference.act = lambda *unused: 1 / 0
+        version = table.player.version
+        table.player.version = lambda: 1 / 0
         with pytest.raises(ZeroDivisionError):
             play(block, environment, 1, shown[-1])
-        table.player.inference.act = act
+        table.player.version = version
         block.leave()
         again = table.join()
         assert again is not block and again.next_index == 0
@@ -301,14 +301,14 @@ def test_reports_once_a_second_and_of_episodes_at_once(table):
         message.episodes.returns.extend([1.0, -1.0])
         message.episodes.length_frames.extend([4, 4])
         steps = shown[-1]._replace(observation=[shown[-1].observation])
-        block.act(2, steps, message)
+        ask(block, 2, steps, message)
         (report,) = table.reports
         assert (report.sender.run_id, report.frames) == (5, 44)
         assert list(report.episodes.returns) == [1.0, -1.0]
         time.sleep(1.05)
         message = inference_pb2.Steps(frames=99)
         play_one = environment.step(np.zeros(2, np.int32))
-        block.act(3, play_one._replace(observation=[play_one.observation]), message)
+        ask(block, 3, play_one._replace(observation=[play_one.observation]), message)
     assert table.reports[-1].frames == 99
     assert table.reports[-1].metrics["actor/episode_return"] == 0.0
     assert table.reports[-1].metrics["actor/frames_per_second"] > 0
@@ -339,7 +339,7 @@ def test_frames_are_stacked_as_the_environment_would():
         shown = [environment.reset()]
         for index in range(2 * _T + 1):
             newest = shown[-1].observation[..., -1:]
-            (action,) = block.act(index, shown[-1]._replace(observation=[newest]), _MESSAGE)
+            (action,) = ask(block, index, shown[-1]._replace(observation=[newest]), _MESSAGE)
             shown.append(environment.step(action))
     for number, unrolls in enumerate(table.unrolls):
         for t in range(_T + 1):
@@ -356,7 +356,7 @@ def test_compiled_inference_gives_the_same_numbers(agent, jit_compile):
         steps = environment.reset()
     inference = table.player.inference
     leaves = steps._replace(observation=[steps.observation])
-    _, state, info = inference.act(leaves, inference.initial_state(0, 3))
+    _, state, info = asyncio.run(inference.act(leaves, inference.initial_state(0, 3)))
     expected = agent.collect_policy.action(
         time_step.TimeStep(*steps),
         agent.collect_policy.get_initial_state(3),
@@ -377,8 +377,14 @@ class Numbers:
     def state_nest(self, leaves):
         return ()
 
-    def act(self, steps, state):
-        return np.zeros(len(steps.reward), np.int32), [], ()
+    def info_nest(self, leaves):
+        return ()
+
+    def look_again(self):
+        pass
+
+    async def act(self, steps, state):
+        return Acted([np.zeros(len(steps.reward), np.int32)], [], [])
 
 
 @pytest.mark.parametrize("case", ["0", "1", "2"])
@@ -415,7 +421,7 @@ def test_oracle_of_unrolls(case):
         step_type = np.array([MID if block.next_index else FIRST], np.int32)
         ones = np.ones(1, np.float32)
         before = len(found)
-        block.act(block.next_index, TimeSteps(step_type, ones, ones, [value[None]]), _MESSAGE)
+        ask(block, block.next_index, TimeSteps(step_type, ones, ones, [value[None]]), _MESSAGE)
         if len(found) > before:
             rows.append([env, *found[-1].steps.observation[:, 0]])
     assert rows == part["out/unrolls"][:, 1:].tolist()

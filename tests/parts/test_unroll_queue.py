@@ -1,6 +1,6 @@
 """The learner's own queue of unrolls: in order, bounded, and nobody waits for ever."""
 
-import threading
+import asyncio
 import time
 
 import numpy as np
@@ -101,18 +101,32 @@ def test_batches_are_the_oldest_unrolls_whatever_blocks_they_came_in():
 def test_full_queue_makes_writers_wait():
     queue = UnrollQueue(4)
     blocks = collected(num_envs=3, unroll_steps=2, count=3)
-    done = threading.Event()
 
-    def write():
-        for block in blocks:
-            queue.put(block)
-        done.set()
+    async def write():
+        assert queue.put(blocks[0]) is None and queue.put(blocks[1]) is None
+        room = queue.put(blocks[2])
+        await asyncio.sleep(0.1)
+        assert not room.done() and len(queue) == 6  # one block over, never two
+        taken = await asyncio.to_thread(queue.take, 4, 1.0)
+        assert _versions(taken) == [0, 0, 0, 1]
+        await asyncio.wait_for(room, 2.0)
+        assert len(queue) == 5
 
-    thread = threading.Thread(target=write, daemon=True)
-    thread.start()
-    assert not done.wait(0.2) and len(queue) == 6  # one block over, never two
-    assert _versions(queue.take(4, 1.0)) == [0, 0, 0, 1]
-    assert done.wait(2.0)
+    asyncio.run(write())
+
+
+def test_block_of_a_writer_that_went_while_he_waited_is_taken_all_the_same():
+    queue = UnrollQueue(1)
+    blocks = collected(num_envs=1, unroll_steps=2, count=2)
+
+    async def write():
+        queue.put(blocks[0])
+        queue.put(blocks[1]).cancel()
+        assert _versions(queue.take(1, 1.0)) == [0]
+        assert _versions(queue.take(1, 1.0)) == [1]
+        await asyncio.sleep(0.05)
+
+    asyncio.run(write())
 
 
 def test_too_few_unrolls_come_as_none_after_the_time():
@@ -127,20 +141,14 @@ def test_too_few_unrolls_come_as_none_after_the_time():
 def test_closing_frees_who_waits():
     queue = UnrollQueue(1)
     block = collected(num_envs=1, unroll_steps=2, count=1)[0]
-    queue.put(block)
-    errors = []
 
-    def write():
-        try:
-            queue.put(block)
-        except ClosedError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=write, daemon=True)
-    thread.start()
-    time.sleep(0.1)
-    queue.close()
-    thread.join(2.0)
-    assert errors
-    with pytest.raises(ClosedError):
+    async def write():
         queue.put(block)
+        room = queue.put(block)
+        await asyncio.to_thread(queue.close)
+        with pytest.raises(ClosedError):
+            await asyncio.wait_for(room, 2.0)
+        with pytest.raises(ClosedError):
+            queue.put(block)
+
+    asyncio.run(write())

@@ -1,5 +1,6 @@
 """The inference service over real sockets: an actor's stream, and messages from strangers."""
 
+import asyncio
 import threading
 import time
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.rpc import codec, inference_messages, inference_pb2, training_pb2
+from tfdrl.rpc import codec, inference_messages, inference_pb2, inference_server, training_pb2
 from tfdrl.rpc.inference_client import InferenceClient, LearnerRestartedError, StoppedError
 from tfdrl.rpc.inference_server import InferenceService, TrainingIsOver
 from tfdrl.rpc.training_server import TrainingServer
@@ -48,7 +49,7 @@ class EchoSeat:
         self.player, self.hello = player, hello
         self.next_index, self.has_left, self.messages = 0, False, []
 
-    def act(self, index, steps, message):
+    async def act(self, index, steps, message):
         if self.player.is_over:
             raise TrainingIsOver("done")
         self.messages.append(message)
@@ -110,8 +111,13 @@ def hello(**changes):
     return inference_pb2.ActRequest(hello=message)
 
 
+def encode(t, frames=0, steps=None, specs=_SPECS):
+    encoder = inference_messages.StepsEncoder(specs, _N)
+    return encoder.encode(t, steps_at(t) if steps is None else steps, frames, None)
+
+
 def step_message(t=0, **changes):
-    data = inference_messages.encode_steps(t, steps_at(t), _SPECS, 0, None)
+    data = encode(t)
     message = inference_pb2.ActRequest.FromString(data).steps
     for name, value in changes.items():
         if name == "observation":
@@ -245,6 +251,27 @@ def test_specs_of_both_sides_are_shown(connect):
         connect(experiment="another").act(steps_at(0), 0, _NOTHING)
 
 
+def test_a_stream_that_says_nothing_is_ended(server, monkeypatch):
+    monkeypatch.setattr(inference_server, "_HELLO_SECS", 0.3)
+    with grpc.insecure_channel(str(server.address)) as channel:
+        hold = threading.Event()
+        call = channel.stream_stream("/tfdrl.v1.Inference/Act")
+        with pytest.raises(grpc.RpcError) as error:
+            next(call(iter(hold.wait, None), timeout=10))
+        hold.set()
+    assert error.value.code().name == "DEADLINE_EXCEEDED"
+    assert "no Hello within 0.3 s" in error.value.details()
+
+
+def test_messages_of_an_encoder_do_not_remember_the_one_before():
+    encoder = inference_messages.StepsEncoder(_SPECS, _N)
+    episodes = training_pb2.Episodes(first=3, returns=[1.0], length_frames=[4])
+    encoder.encode(0, steps_at(5), 12, episodes)
+    assert encoder.encode(1, steps_at(1), 24, None) == encode(1, 24)
+    with pytest.raises(ValueError, match="an observation array has shape"):
+        encoder.encode(2, steps_at(2, environments=_N + 1), 0, None)
+
+
 def test_the_learner_says_stop(connect, player):
     client = connect()
     client.act(steps_at(0), 0, _NOTHING)
@@ -274,14 +301,12 @@ def test_no_learner_within_the_time_limit_is_an_error(connect):
 
 
 def test_a_learner_that_does_not_answer_is_given_up_after_the_time_limit(connect, player):
-    free = threading.Event()
     client = connect(timeout_secs=1.0)
     client.act(steps_at(0), 0, _NOTHING)
-    player.seats[0].act = lambda *unused: free.wait(20.0)
+    player.seats[0].act = lambda *unused: asyncio.sleep(20.0)
     start_secs = time.monotonic()
     with pytest.raises(UnavailableError, match="it does not answer"):
         client.act(steps_at(1), 0, _NOTHING)
-    free.set()
     assert time.monotonic() - start_secs < 10.0
 
 
@@ -317,14 +342,14 @@ def test_episodes_are_numbered(connect, player):
 
 def test_what_is_joined_by_hand_is_what_protobuf_makes():
     """And what is split by hand is what protobuf reads, in whatever order the fields are."""
-    data = inference_messages.encode_steps(7, steps_at(7), _SPECS, 12, None)
+    data = encode(7, 12)
     message = inference_pb2.ActRequest.FromString(data)
     assert message.steps.index == 7 and message.steps.frames == 12
     again = message.SerializeToString()
     assert len(again) == len(data)
     for one in (data, again):
         steps = inference_messages.parse_request(one)
-        found = inference_messages.to_time_steps(steps, _N, _SPECS)
+        found = inference_messages.StepsDoor(_SPECS, _N).time_steps(steps)
         position, screen = found.observation
         np.testing.assert_array_equal(position, steps_at(7).observation["position"])
         np.testing.assert_array_equal(screen, steps_at(7).observation["screen"])
@@ -334,8 +359,8 @@ def test_what_is_joined_by_hand_is_what_protobuf_makes():
 def test_no_bytes_whatever_do_more_than_be_refused():
     """Cut and changed messages: MessageError, or steps of the right shapes, nothing else."""
     generator = np.random.default_rng(0)
-    data = inference_messages.encode_steps(7, steps_at(7), _SPECS, 12, None)
-    refused = 0
+    data = encode(7, 12)
+    refused, door = 0, inference_messages.StepsDoor(_SPECS, _N)
     for number in range(3000):
         broken = bytearray(data[: number % len(data)] if number % 2 else data)
         for _ in range(number % 4):
@@ -345,7 +370,7 @@ def test_no_bytes_whatever_do_more_than_be_refused():
         try:
             request = inference_messages.parse_request(bytes(broken))
             if isinstance(request, inference_messages.Steps):
-                inference_messages.to_time_steps(request, _N, _SPECS)
+                door.time_steps(request)
         except codec.MessageError:
             refused += 1
     assert 1000 < refused < 3000
@@ -368,13 +393,11 @@ def test_only_the_newest_frame_travels():
     spec = ArraySpec((4, 4, 2), np.dtype(np.uint8), 0, 255)
     specs = inference_messages.EnvironmentSpecs((spec,), _SPECS.action, 2, spec, _SPECS.action_nest)
     stacks = np.random.default_rng(0).integers(0, 256, (_N, 4, 4, 2), np.uint8)
-    data = inference_messages.encode_steps(
-        0, steps_at(0)._replace(observation=stacks), specs, 0, None
-    )
+    data = encode(0, 0, steps_at(0)._replace(observation=stacks), specs)
     message = inference_pb2.ActRequest.FromString(data).steps
     assert len(message.observation[0].data) == _N * 16
     steps = inference_messages.parse_request(data)
-    (found,) = inference_messages.to_time_steps(steps, _N, specs).observation
+    (found,) = inference_messages.StepsDoor(specs, _N).time_steps(steps).observation
     np.testing.assert_array_equal(found, stacks[..., 1:])
 
 

@@ -17,7 +17,7 @@ from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.rpc import connection, training_pb2
 from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.rpc.training_messages import Evaluation
-from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.rpc.training_server import MoreServices, TrainingServer
 from tfdrl.topology import Address
 
 LOOPBACK = Address("127.0.0.1", 0)
@@ -339,25 +339,32 @@ def test_a_crowd_of_200_connections_twice():
 
 
 def test_calls_beyond_the_limit_are_refused_and_may_try_again():
-    server = TrainingServer(LOOPBACK, "digest", max_concurrent_rpcs=2)
-    clients = [new_client(server.address, task=task) for task in range(6)]
+    async def hold(_, context):
+        await context.write(b"held")
+        await context.read()
+
+    holder = {"Hold": grpc.stream_stream_rpc_method_handler(hold)}
+    more = MoreServices({"test.Holder": holder})
+    server = TrainingServer(LOOPBACK, "digest", max_concurrent_rpcs=2, more=more)
+    client = new_client(server.address)
+    stay = threading.Event()
     try:
-        with futures.ThreadPoolExecutor(len(clients)) as pool:
-            with server._lock:  # nobody is answered: the first two stay
-                calls = [pool.submit(client.report, frames=1) for client in clients]
-                ended = futures.as_completed(calls, timeout=4)
-                for _ in range(4):
-                    error = next(ended).exception()
-                    assert isinstance(error, UnavailableError)
-                    assert "RESOURCE_EXHAUSTED" in str(error)
-            assert sorted(next(ended).result().frames_total for _ in range(2)) == [1, 2]
-        # gRPC frees the place a moment after the answer has left.
-        for client in clients:
-            retry(lambda client=client: client.report(frames=1), limit_secs=5)
-        assert server.frames() == 6
+        with grpc.insecure_channel(str(server.address)) as channel:
+            method = channel.stream_stream("/test.Holder/Hold")
+            held = [method(iter(stay.wait, True)) for _ in range(2)]
+            for call in held:  # all that the server takes
+                assert next(call) == b"held"
+            for _ in range(4):
+                with pytest.raises(UnavailableError, match="RESOURCE_EXHAUSTED"):
+                    client.report(frames=1)
+            for call in held:
+                call.cancel()
+        # gRPC frees the place a moment after the end of a call.
+        retry(lambda: client.report(frames=1), limit_secs=5)
+        assert server.frames() == 1
     finally:
-        for client in clients:
-            client.close()
+        stay.set()
+        client.close()
         server.close()
 
 

@@ -58,8 +58,10 @@ class Seed:
         that explore by epsilon.
       queue_capacity_unrolls: complete unrolls that wait for the learner; when there are as many,
         an actor that completes one more waits. None: one batch.
-      inference_batch_size: environments with which a batch leaves at once; 0: half of those that
-        are being played (so that two groups take turns), and at least one actor's.
+      inference_batch_size: environments with which a batch leaves at once; None: a share of those
+        whose actors are neither slow nor waiting for room in the queue.
+      inference_batch_share: this share; 0.5: two groups take turns, one stepping, one in a batch;
+        1.0: the largest batches, where actors and learner share cores anyway.
       inference_max_batch_size: environments in one batch at most; None: all.
       inference_time_limit_ms: how long the first block of a batch waits for others.
       inference_devices: such as ("GPU:0",) or ("TPU:0", "TPU:1"), in turn; ("",) takes
@@ -89,7 +91,8 @@ class Seed:
     epsilon_base: float = 0.4
     epsilon_alpha: float = 7.0
     queue_capacity_unrolls: int | None = None
-    inference_batch_size: int = 0
+    inference_batch_size: int | None = None
+    inference_batch_share: float = 0.5
     inference_max_batch_size: int | None = None
     inference_time_limit_ms: float = 10.0
     inference_devices: tuple = ("",)
@@ -133,6 +136,11 @@ class Seed:
             raise ConfigurationError(
                 f"seed.inference_time_limit_ms = {self.inference_time_limit_ms} must be positive"
             )
+        if not 0 < self.inference_batch_share <= 1:
+            raise ConfigurationError(
+                f"seed.inference_batch_share = {self.inference_batch_share} must be above 0 and "
+                "at most 1"
+            )
         if not self.inference_devices:
             raise ConfigurationError('seed.inference_devices is empty; ("",) is the default')
 
@@ -145,6 +153,10 @@ class Seed:
     def max_rows(self) -> int:
         """The most environments in one inference batch."""
         return self.inference_max_batch_size or self.environments
+
+    def rows_wanted(self, awaited: int) -> int:
+        """The environments with which an inference batch leaves at once, of those awaited."""
+        return self.inference_batch_size or max(round(self.inference_batch_share * awaited), 1)
 
     @property
     def taken_unrolls(self) -> int:
@@ -230,7 +242,8 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     inference = Inference(
         agent.collect_policy,
         specs,
-        rows_wanted=lambda: config.inference_batch_size or player.environments_here() // 2,
+        rows_wanted=lambda: config.rows_wanted(player.environments_awaited()),
+        rows_present=lambda: player.environments_awaited(),
         max_rows=config.max_rows,
         time_limit_secs=config.inference_time_limit_ms / 1000,
         devices=config.inference_devices,

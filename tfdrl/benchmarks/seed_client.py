@@ -77,7 +77,7 @@ def _client(values, specs: messages.EnvironmentSpecs, first: TimeSteps) -> Calla
 
 def _bare(values, specs: messages.EnvironmentSpecs, first: TimeSteps) -> Callable[[], None]:
     """grpcio alone: the same bytes each time."""
-    data = messages.encode_steps(0, first, specs, 0, None)
+    data = messages.StepsEncoder(specs, len(first.reward)).encode(0, first, 0, None)
     size = messages.max_request_bytes(specs, len(first.reward))
     channel = grpc.insecure_channel(values.server, connection.channel_options(size, size))
     requests: queue.SimpleQueue = queue.SimpleQueue()

@@ -78,6 +78,8 @@ def _echo(config) -> tuple[grpc.Server, int]:
 
 def _service(experiment, digest: str, kind: str):
     """The learner's own service, whose unrolls nobody learns from."""
+    import tensorflow as tf
+
     from tfdrl.parts import construction
     from tfdrl.parts.central_inference import CentralPlayer, Inference
     from tfdrl.rpc import inference_messages
@@ -89,21 +91,25 @@ def _service(experiment, digest: str, kind: str):
         specs = inference_messages.environment_specs(environment)
         agent = construction.make_agent(config.agent, environment)
 
+    info = tf.nest.flatten(agent.collect_policy.info_spec)
+
     class NoNetwork(Inference):
         """Actions of zero and the state as it was; the rest is as with a network."""
 
         def _compute(self, arrays, count, slot):
-            states = len(self._state_specs())
-            action = inference_messages.pack(
-                self._specs.action_nest,
-                [np.zeros((len(arrays[0]), *s.shape), s.dtype) for s in self._specs.action],
-            )
-            return action, [array.copy() for array in arrays[len(arrays) - states :]], ()
+            states = arrays[len(arrays) - len(self._state_specs) :]
+            rows = len(arrays[0])
+            return [
+                *(np.zeros((rows, *spec.shape), spec.dtype) for spec in self._specs.action),
+                *(state.copy() for state in states),
+                *(np.zeros((rows, *spec.shape), spec.dtype.as_numpy_dtype) for spec in info),
+            ]
 
     inference = (NoNetwork if kind == "null" else Inference)(
         agent.collect_policy,
         specs,
-        rows_wanted=lambda: config.inference_batch_size or player.environments_here() // 2,
+        rows_wanted=lambda: config.rows_wanted(player.environments_awaited()),
+        rows_present=lambda: player.environments_awaited(),
         max_rows=config.max_rows,
         time_limit_secs=config.inference_time_limit_ms / 1000,
         devices=config.inference_devices,
@@ -119,7 +125,7 @@ def _service(experiment, digest: str, kind: str):
     player.open(lambda report: None, lambda: 0)
     service = InferenceService(player, digest, specs).served_for(config.environments)
     server = TrainingServer(Address("127.0.0.1", 0), digest, more=service)
-    rows = config.inference_batch_size or max(config.environments // 2, 1)
+    rows = min(config.rows_wanted(config.environments), config.max_rows)
     with config.environment(num_envs=rows, training=True, seed=1) as environment:
         steps = environment.reset()
     leaves = inference_messages.flatten(environment.observation_spec, steps.observation)

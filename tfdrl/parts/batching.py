@@ -1,4 +1,4 @@
-"""Collects blocks of rows from many threads into batches, and computes each batch once.
+"""Collects blocks of rows from many streams into batches, and computes each batch once.
 
 A batch leaves when it is full or when its oldest block has waited for the time limit, so that
 nobody waits long for one who is slow or dead (SEED RL's own batching has no limit).
@@ -6,11 +6,13 @@ nobody waits long for one who is slow or dead (SEED RL's own batching has no lim
 
 from __future__ import annotations
 
+import asyncio
 import collections
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent import futures
 
 import numpy as np
 
@@ -22,43 +24,28 @@ class StoppedError(TfdrlError):
 
 
 class _Batch:
-    """Arrays [rows, ...] that blocks are copied into, and what was computed of them."""
+    """Arrays [rows, ...] that blocks are copied into, and who waits for what is computed."""
 
     def __init__(self, leaves: Sequence[tuple[tuple[int, ...], np.dtype]], rows: int):
         self.arrays = [np.zeros((rows, *shape), dtype) for shape, dtype in leaves]
-        self.begin()
-
-    def begin(self) -> None:
-        self.count = 0  # rows taken by blocks
-        self.copying = 0  # blocks whose rows are being written
-        self.first_secs = time.monotonic()  # when its first block came
-        self.is_sealed = False
-        self.result = _Result()
-
-
-class _Result:
-    """What the threads of a batch wait for; outlives the batch's arrays."""
-
-    def __init__(self):
-        self.is_there = threading.Event()
-        self.outputs: Any = None
-        self.error: BaseException | None = None
+        self.count = 0  # rows of blocks
+        self.places: list[asyncio.Future] = []
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Batcher:
-    """Batches of at most `max_rows` rows.
-
-    A full batch is computed by the thread whose block completed it, which saves two changes of
-    threads; one whose time is over, or that has to wait for its turn, by a thread for that.
+    """Batches of at most `max_rows` rows. For coroutines of one event loop.
 
     Args:
       leaves: shape, without the batch dimension, and dtype of each input array.
       compute: `compute(arrays, count, slot) -> outputs`: arrays of [padded, ...] whose first
         `count` rows mean something, padded to one of `sizes`; outputs are arrays of
         [padded, ...] that stay valid. Slots, 0 to `slots` - 1, take turns; at any time there is
-        one call for each at most.
+        one call for each at most, from a thread of its own.
       max_rows: of one batch; a block has at most as many.
       rows_wanted: `rows_wanted() -> int`: with so many a batch leaves at once.
+      rows_present: `rows_present() -> int`: all that there can be; a batch with so many is computed
+        by the event loop itself, which has nothing else to do then.
       time_limit_secs: after which a batch leaves as it is.
       slots: batches that are computed at the same time.
       sizes: rows of padded batches, the largest at least `max_rows`; None for 1, 2, 4, ...
@@ -70,37 +57,37 @@ class Batcher:
     def __init__(
         self,
         leaves: Sequence[tuple[tuple[int, ...], np.dtype]],
-        compute: Callable[[Sequence[np.ndarray], int, int], Any],
+        compute: Callable[[Sequence[np.ndarray], int, int], Sequence[np.ndarray]],
         *,
         max_rows: int,
         rows_wanted: Callable[[], int],
+        rows_present: Callable[[], int] = lambda: sys.maxsize,
         time_limit_secs: float,
         slots: int = 1,
         sizes: Sequence[int] | None = None,
     ):
         self._sizes = sorted(sizes or padded_sizes(max_rows))
         self._compute, self._max_rows = compute, max_rows
-        self._rows_wanted, self._time_limit_secs = rows_wanted, time_limit_secs
-        self._changed = threading.Condition()
+        self._rows_wanted, self._rows_present = rows_wanted, rows_present
+        self._time_limit_secs = time_limit_secs
+        # A slot's first batch of a size may have to be compiled, for which the loop has no time.
+        self._known: set[tuple[int, int]] = set()
         # One is filled while others are computed.
         self._free = [_Batch(leaves, self._sizes[-1]) for _ in range(slots + 1)]
         self._slots = collections.deque(range(slots))
         self._open: _Batch | None = None
         self._sealed: collections.deque[_Batch] = collections.deque()
+        self._want_room: collections.deque[asyncio.Future] = collections.deque()
+        self._threads = futures.ThreadPoolExecutor(slots, thread_name_prefix="inference")
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
         self.statistics = Statistics()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"inference-{i}", daemon=True)
-            for i in range(slots)
-        ]
-        for thread in self._threads:
-            thread.start()
 
-    def compute(self, arrays: Sequence[np.ndarray]) -> tuple[Any, slice]:
+    async def compute(self, arrays: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], slice]:
         """Computes a block of rows in a batch with others'; waits for it.
 
         Args:
-          arrays: [n, ...] each, n at most `max_rows`; not needed after the return.
+          arrays: [n, ...] each, n at most `max_rows`; may change after the first suspension.
 
         Returns the outputs and the slice of their rows that belongs to this block.
 
@@ -110,113 +97,105 @@ class Batcher:
         """
         rows = len(arrays[0])
         start_secs = time.monotonic()
-        batch, begin = self._reserve(rows)
-        result = batch.result
+        while (batch := self._batch_with_room(rows)) is None:
+            self._want_room.append(self._loop.create_future())
+            await self._want_room[-1]
+        begin, batch.count = batch.count, batch.count + rows
         for array, given in zip(batch.arrays, arrays):
             array[begin : begin + rows] = given
-        with self._changed:
-            batch.copying -= 1
-            if batch is self._open and self._is_full(batch):
-                self._seal(is_late=False)
-            slot = self._slot_for(batch)
-            if slot is None and batch.is_sealed:
-                self._changed.notify_all()  # the threads look at it
-        if slot is not None:
-            self._run(batch, slot)
-        result.is_there.wait()
-        if result.error is not None:
-            raise result.error
+        place = self._loop.create_future()
+        batch.places.append(place)
+        self.look_again()
+        outputs = await place
         self.statistics.add_latency(time.monotonic() - start_secs)
-        return result.outputs, slice(begin, begin + rows)
+        return outputs, slice(begin, begin + rows)
+
+    def look_again(self) -> None:
+        """Lets the open batch leave if there are as many rows as are wanted by now."""
+        batch = self._open
+        if batch is not None and batch.count >= min(self._rows_wanted(), self._max_rows):
+            self._seal(is_late=False)
 
     def close(self) -> None:
-        """Ends the threads; blocks that wait get StoppedError."""
-        with self._changed:
-            self._is_closed = True
-            waiting = [*self._sealed, *([self._open] if self._open else [])]
-            self._sealed.clear()
-            self._open = None
-            self._changed.notify_all()
-        for batch in waiting:
-            _finish(batch.result, error=StoppedError("inference has ended"))
-        for thread in self._threads:
-            thread.join(timeout=5.0)
+        """Blocks that wait, or come, get StoppedError. From any thread."""
+        self._is_closed = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._send_away)
+        self._threads.shutdown()
 
-    def _reserve(self, rows: int) -> tuple[_Batch, int]:
-        with self._changed:
-            while True:
-                if self._is_closed:
-                    raise StoppedError("inference has ended")
-                if self._open is not None:
-                    if self._open.count + rows <= self._max_rows:
-                        break
-                    self._seal(is_late=False)
-                    self._changed.notify_all()
-                if self._free:
-                    self._open = self._free.pop()
-                    self._open.begin()
-                    if rows < self._rows_wanted():
-                        self._changed.notify_all()  # somebody has to mind its time limit
-                else:
-                    self._changed.wait()
-            batch, begin = self._open, self._open.count
-            batch.count += rows
-            batch.copying += 1
-            return batch, begin
-
-    def _is_full(self, batch: _Batch) -> bool:
-        return batch.count >= min(self._rows_wanted(), self._max_rows)
+    def _batch_with_room(self, rows: int) -> _Batch | None:
+        if self._is_closed:
+            raise StoppedError("inference has ended")
+        if self._open is not None and self._open.count + rows > self._max_rows:
+            self._seal(is_late=False)
+        self._loop = asyncio.get_running_loop()
+        if self._open is None and self._free:
+            self._open = self._free.pop()
+            self._open.timer = self._loop.call_later(self._time_limit_secs, self._seal, True)
+        return self._open
 
     def _seal(self, is_late: bool) -> None:
-        self.statistics.add_batch(self._open.count, is_late)
-        self._open.is_sealed = True
-        self._sealed.append(self._open)
-        self._open = None
+        """Closes the open batch, which leaves as soon as there is a slot."""
+        batch, self._open = self._open, None
+        batch.timer.cancel()
+        self.statistics.add_batch(batch.count, is_late)
+        self._sealed.append(batch)
+        self._start()
 
-    def _slot_for(self, batch: _Batch) -> int | None:
-        """A slot for a batch whose turn it is, which is then taken off the queue."""
-        is_next = batch.is_sealed and self._sealed and self._sealed[0] is batch
-        if not is_next or batch.copying or not self._slots:
-            return None
-        self._sealed.popleft()
-        return self._slots.popleft()
+    def _start(self) -> None:
+        while self._sealed and self._slots and not self._is_closed:
+            batch, slot = self._sealed.popleft(), self._slots.popleft()
+            padded = next(size for size in self._sizes if size >= batch.count)
+            if batch.count >= self._rows_present() and (padded, slot) in self._known:
+                self._finish(batch, slot, *self._run(batch, padded, slot))
+            else:
+                self._known.add((padded, slot))
+                self._threads.submit(self._work, batch, padded, slot)
 
-    def _next(self) -> tuple[_Batch, int] | None:
-        """Waits for a batch that may leave, and its slot; None when closed."""
-        with self._changed:
-            while not self._is_closed:
-                left_secs = None
-                if self._open is not None:
-                    left_secs = self._open.first_secs + self._time_limit_secs - time.monotonic()
-                    is_full = self._is_full(self._open)
-                    if left_secs <= 0 or (is_full and not self._open.copying):
-                        self._seal(is_late=not is_full)
-                        left_secs = None
-                if self._sealed:
-                    batch = self._sealed[0]
-                    slot = self._slot_for(batch)
-                    if slot is not None:
-                        return batch, slot
-                self._changed.wait(left_secs)
-            return None
+    def _work(self, batch: _Batch, padded: int, slot: int) -> None:
+        found = self._run(batch, padded, slot)
+        self._loop.call_soon_threadsafe(self._finish, batch, slot, *found)
 
-    def _work(self) -> None:
-        while (found := self._next()) is not None:
-            self._run(*found)
-
-    def _run(self, batch: _Batch, slot: int) -> None:
-        count, result = batch.count, batch.result
-        padded = next(size for size in self._sizes if size >= count)
+    def _run(self, batch: _Batch, padded: int, slot: int):
+        """The outputs, or the error."""
         try:
-            outputs = self._compute([array[:padded] for array in batch.arrays], count, slot)
+            arrays = [array[:padded] for array in batch.arrays]
+            return self._compute(arrays, batch.count, slot), None
         except BaseException as error:  # whoever waits must hear of it
-            _finish(result, error=error)
+            return None, error
+
+    def _finish(self, batch: _Batch, slot: int, outputs, error: BaseException | None) -> None:
+        _answer(batch, outputs, error)
+        self._free.append(batch)
+        self._slots.append(slot)
+        self._start()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Lets those try again who found no room."""
+        while self._want_room:
+            place = self._want_room.popleft()
+            if not place.done():
+                place.set_result(None)
+
+    def _send_away(self) -> None:
+        for batch in [*self._sealed, *([self._open] if self._open else [])]:
+            batch.timer.cancel()
+            _answer(batch, None, StoppedError("inference has ended"))
+        self._sealed.clear()
+        self._open = None
+        self._wake()
+
+
+def _answer(batch: _Batch, outputs, error: BaseException | None) -> None:
+    for place in batch.places:
+        if place.done():  # its stream has gone
+            continue
+        if error is None:
+            place.set_result(outputs)
         else:
-            _finish(result, outputs)
-        with self._changed:
-            self._free.append(batch)
-            self._slots.append(slot)
-            self._changed.notify_all()
+            place.set_exception(error)
+    batch.count, batch.places = 0, []
 
 
 class Statistics:
@@ -266,8 +245,3 @@ def padded_sizes(max_rows: int) -> list[int]:
     while sizes[-1] * 2 < max_rows:
         sizes.append(sizes[-1] * 2)
     return sorted({*sizes, max_rows})
-
-
-def _finish(result: _Result, outputs: Any = None, error: BaseException | None = None) -> None:
-    result.outputs, result.error = outputs, error
-    result.is_there.set()

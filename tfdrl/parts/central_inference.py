@@ -7,19 +7,21 @@ environments of one actor step together, so all this is kept by blocks: arrays o
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
+import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import grpc
 import numpy as np
 import tensorflow as tf
-import tree
+from tf_agents.trajectories import time_step
 
 from tfdrl.environments.atari import FrameStack
+from tfdrl.parts import evaluation
 from tfdrl.parts.batching import Batcher, StoppedError
-from tfdrl.parts.evaluation import act_function
 from tfdrl.parts.unroll_queue import ClosedError, CollectedUnrolls, UnrollCollector
 from tfdrl.rpc import inference_messages as messages
 from tfdrl.rpc import inference_pb2, training_pb2
@@ -29,17 +31,31 @@ from tfdrl.rpc.serving import RefusedError
 from tfdrl.types import FIRST, Nest, TimeSteps
 
 _RECORD_PERIOD_SECS = 1.0
+#: Without a word for so long, an actor is slow: batches do not wait for it.
+_SLOW_SECS = 0.1
+_COUNT_PERIOD_SECS = 0.05
 #: Runs that were replaced; an actor that comes back as one of them is refused.
 _MAX_RETIRED_RUNS = 1 << 16
+
+
+class Acted(NamedTuple):
+    """What a policy answers for n environments: leaves of [n, ...] of each nest."""
+
+    action: Sequence[np.ndarray]
+    state: Sequence[np.ndarray]
+    info: Sequence[np.ndarray]
 
 
 class Inference:
     """A policy computed for batches that blocks of environments share.
 
+    Nests are taken apart and put together where an unroll begins or ends, not at every step: that
+    would take longer than all else of a step.
+
     Args:
       policy: a TFPolicy of the learner's own variables.
       specs: of one environment.
-      rows_wanted, max_rows, time_limit_secs: of a batch, as `Batcher` takes them.
+      rows_wanted, rows_present, max_rows, time_limit_secs: of a batch, as `Batcher` takes them.
       devices: inference devices, in turn; one batch each at a time.
       jit_compile: whether XLA compiles the policy.
       epsilon: <float>[environments], for a policy whose state has a field of that name.
@@ -51,6 +67,7 @@ class Inference:
         specs: messages.EnvironmentSpecs,
         *,
         rows_wanted: Callable[[], int],
+        rows_present: Callable[[], int] = lambda: sys.maxsize,
         max_rows: int,
         time_limit_secs: float,
         devices: Sequence[str] = ("",),
@@ -59,8 +76,11 @@ class Inference:
     ):
         self._policy, self._specs, self._epsilon = policy, specs, epsilon
         self._devices = list(devices)
-        self._acts = [act_function(policy, jit_compile) for _ in devices]
-        state = [(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._state_specs()]
+        # One function for each: a device's own copy of the graph.
+        self._runs = [evaluation.compiled(self._act, jit_compile) for _ in devices]
+        self._state_specs = tf.nest.flatten(policy.policy_state_spec)
+        self._info_leaves = len(tf.nest.flatten(policy.info_spec))
+        state = [(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._state_specs]
         steps = [((), np.int32), ((), np.float32), ((), np.float32)]
         observations = [(spec.shape, spec.dtype) for spec in specs.observation]
         self._batcher = Batcher(
@@ -68,6 +88,7 @@ class Inference:
             self._compute,
             max_rows=max_rows,
             rows_wanted=rows_wanted,
+            rows_present=rows_present,
             time_limit_secs=time_limit_secs,
             slots=len(self._devices),
         )
@@ -84,19 +105,26 @@ class Inference:
         """The nest of a state's leaves."""
         return tf.nest.pack_sequence_as(self._policy.policy_state_spec, leaves)
 
-    def act(
-        self, steps: TimeSteps, state: Sequence[np.ndarray]
-    ) -> tuple[Nest, list[np.ndarray], Nest]:
-        """Action, next state and policy info for a block of environments.
+    def info_nest(self, leaves: Sequence[np.ndarray]) -> Nest:
+        """The nest of a policy info's leaves."""
+        return tf.nest.pack_sequence_as(self._policy.info_spec, leaves)
+
+    async def act(self, steps: TimeSteps, state: Sequence[np.ndarray]) -> Acted:
+        """What the policy answers for a block of environments.
 
         Args:
           steps: of n environments; its observation is a list of leaves.
           state: leaves of [n, ...], before the step.
         """
         given = [steps.step_type, steps.reward, steps.discount, *steps.observation, *state]
-        (action, next_state, info), rows = self._batcher.compute(given)
-        cut = lambda nest: tree.map_structure(lambda leaf: leaf[rows], nest)  # noqa: E731
-        return cut(action), [leaf[rows] for leaf in next_state], cut(info)
+        outputs, rows = await self._batcher.compute(given)
+        leaves = [output[rows] for output in outputs]
+        actions, rest = len(self._specs.action), len(leaves) - self._info_leaves
+        return Acted(leaves[:actions], leaves[actions:rest], leaves[rest:])
+
+    def look_again(self) -> None:
+        """Tells that `rows_wanted` may have changed."""
+        self._batcher.look_again()
 
     def statistics(self) -> dict[str, float]:
         """Metrics since the last call."""
@@ -106,19 +134,19 @@ class Inference:
         """Blocks that wait get StoppedError."""
         self._batcher.close()
 
-    def _state_specs(self):
-        return tf.nest.flatten(self._policy.policy_state_spec)
-
-    def _compute(self, arrays: Sequence[np.ndarray], count: int, slot: int):
-        del count
-        step_type, reward, discount, *rest = arrays
+    def _act(self, step_type, reward, discount, *rest):
         leaves = len(self._specs.observation)
         observation = messages.pack(self._specs.observation_nest, rest[:leaves])
-        state = self.state_nest(rest[leaves:])
+        steps = time_step.TimeStep(step_type, reward, discount, observation)
+        step = self._policy.action(steps, self.state_nest(rest[leaves:]))
+        action = messages.flatten(self._specs.action_nest, step.action)
+        return action, tf.nest.flatten(step.state), tf.nest.flatten(step.info)
+
+    def _compute(self, arrays: Sequence[np.ndarray], count: int, slot: int) -> list[np.ndarray]:
+        del count
         with tf.device(self._devices[slot]):
-            step = self._acts[slot](step_type, reward, discount, observation, state)
-        action, info = tf.nest.map_structure(lambda x: x.numpy(), (step.action, step.info))
-        return action, [leaf.numpy() for leaf in tf.nest.flatten(step.state)], info
+            outputs, _ = self._runs[slot](arrays)
+        return [output.numpy() for output in outputs]
 
 
 class CentralPlayer:
@@ -131,7 +159,7 @@ class CentralPlayer:
       max_block: the most that one actor may play.
       unroll_steps: T, the overlap included.
       overlap: transitions that an unroll shares with the next.
-      put: takes complete unrolls; may wait, which makes their actor wait.
+      put: takes complete unrolls; returns a future that makes their actor wait, or None.
     """
 
     def __init__(
@@ -143,15 +171,15 @@ class CentralPlayer:
         max_block: int,
         unroll_steps: int,
         overlap: int = 0,
-        put: Callable[[CollectedUnrolls], None],
+        put: Callable[[CollectedUnrolls], asyncio.Future | None],
     ):
         self.inference, self.specs = inference, specs
         self.unroll_steps, self.overlap, self.put = unroll_steps, overlap, put
         self.record = self.version = self._reason = None
         self._environments, self._max_block = environments, max_block
-        self._lock = threading.Lock()
         self._blocks: list[Block] = []
         self._retired: dict[int, None] = {}
+        self._awaited, self._count_again_secs = 0, 0.0
 
     def open(
         self, record: Callable[[training_pb2.ReportRequest], None], version: Callable[[], int]
@@ -167,6 +195,19 @@ class CentralPlayer:
     def environments_here(self) -> int:
         """How many environments are being played."""
         return sum(block.rows for block in list(self._blocks) if block.is_here)
+
+    def environments_awaited(self) -> int:
+        """How many of them may show a step any moment: no actor is slow, or waits for room."""
+        now_secs = time.monotonic()
+        if now_secs >= self._count_again_secs:
+            self._count_again_secs = now_secs + _COUNT_PERIOD_SECS
+            self._awaited = sum(b.rows for b in self._blocks if b.is_awaited(now_secs))
+        return self._awaited
+
+    def look_again(self) -> None:
+        """A stream has come, gone, or has to wait."""
+        self._count_again_secs = 0.0
+        self.inference.look_again()
 
     def actors_here(self) -> int:
         """How many streams play."""
@@ -214,33 +255,34 @@ class CentralPlayer:
                 f"environments {first} to {first + rows - 1}; this training has "
                 f"{self._environments}, numbered from 0"
             )
-        with self._lock:
-            run_id = hello.sender.run_id
-            if run_id in self._retired:
+        run_id = hello.sender.run_id
+        if run_id in self._retired:
+            raise RefusedError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"run {run_id} was replaced by a newer one of the same environments",
+            )
+        others = [b for b in self._blocks if b.first < first + rows and first < b.end]
+        for block in others:
+            if block.is_here:
                 raise RefusedError(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f"run {run_id} was replaced by a newer one of the same environments",
+                    grpc.StatusCode.ALREADY_EXISTS,
+                    f"environments {block.first} to {block.end - 1} are being played by "
+                    f"another stream, run {block.run_id}",
                 )
-            others = [b for b in self._blocks if b.first < first + rows and first < b.end]
-            for block in others:
-                if block.is_here:
-                    raise RefusedError(
-                        grpc.StatusCode.ALREADY_EXISTS,
-                        f"environments {block.first} to {block.end - 1} are being played by "
-                        f"another stream, run {block.run_id}",
-                    )
-            for block in others:
-                if (block.run_id, block.first, block.rows) == (run_id, first, rows):
-                    if not block.is_broken:
-                        block.is_here = True
-                        return block
-                else:
-                    self._retired[block.run_id] = None
-            while len(self._retired) > _MAX_RETIRED_RUNS:
-                del self._retired[next(iter(self._retired))]
-            block = Block(self, hello)
-            self._blocks = [b for b in self._blocks if b not in others] + [block]
-            return block
+        for block in others:
+            if (block.run_id, block.first, block.rows) == (run_id, first, rows):
+                if not block.is_broken:
+                    block.is_here = True
+                    self.look_again()
+                    return block
+            else:
+                self._retired[block.run_id] = None
+        while len(self._retired) > _MAX_RETIRED_RUNS:
+            del self._retired[next(iter(self._retired))]
+        block = Block(self, hello)
+        self._blocks = [b for b in self._blocks if b not in others] + [block]
+        self.look_again()
+        return block
 
 
 class Block:
@@ -268,37 +310,47 @@ class Block:
             self._stack = FrameStack(self.rows, specs.frame_stack, size)
         self._state = player.inference.initial_state(self.first, self.rows)
         self._collector = UnrollCollector(player.unroll_steps, player.overlap)
-        self._step_type = None  # of the last steps
-        self._acted = None  # the action for them, and its info
-        self._recorded_secs = time.monotonic()
+        self._steps: TimeSteps | None = None  # the last
+        self._taken = -1  # their index
+        self._acted: Acted | None = None  # for the last steps but one, or for them
+        self._unrolls: CollectedUnrolls | None = None  # that the last steps completed
+        self._room: asyncio.Future | None = None  # for the last unrolls
+        self._recorded_secs = self._seen_secs = time.monotonic()
         self._recorded_frames = 0
         self._episode_return = None
 
-    def act(
+    async def act(
         self, index: int, steps: TimeSteps, message: inference_pb2.Steps
     ) -> Sequence[np.ndarray]:
         """See `inference_server.Seat`."""
-        if self._acted is not None and index == self.next_index - 1:
-            return self._answer()  # the answer was lost on the way
+        if index == self.next_index - 1:
+            return self._acted.action  # the answer was lost on the way
         if index != self.next_index:
             raise MessageError(f"steps with index {index}; {self.next_index} comes next")
-        messages.check_order(steps.step_type, self._step_type)
-        self._record(message)
-        self.is_broken = True
+        self._seen_secs = time.monotonic()
         try:
-            self._take(self._with_stack(steps))
+            await self._wait_for_room()
+            if self._taken < index:
+                messages.check_order(steps.step_type, self._steps and self._steps.step_type)
+                self._record(message)
+                self.is_broken = True
+                self._take(self._with_stack(steps))
+                self._taken, self.is_broken = index, False
+            await self._act()
         except (ClosedError, StoppedError):
             raise self._player.end() from None
-        self.is_broken = False
-        self.next_index += 1
-        return self._answer()
+        self._seen_secs = time.monotonic()
+        return self._acted.action
 
     def leave(self) -> None:
         """The stream ended."""
         self.is_here = False
+        self._player.look_again()
 
-    def _answer(self) -> list[np.ndarray]:
-        return messages.flatten(self._player.specs.action_nest, self._acted[0])
+    def is_awaited(self, now_secs: float) -> bool:
+        """Whether a step may come any moment, or is in a batch."""
+        is_slow = now_secs - self._seen_secs > _SLOW_SECS
+        return self.is_here and self._room is None and not is_slow
 
     def _with_stack(self, steps: TimeSteps) -> TimeSteps:
         if self._stack is None:
@@ -308,21 +360,44 @@ class Block:
         return steps._replace(observation=[stack])
 
     def _take(self, steps: TimeSteps) -> None:
-        """Completes the last transition and acts."""
-        player = self._player
-        nest = messages.pack(player.specs.observation_nest, steps.observation)
-        then = steps._replace(observation=nest)
-        state, version = player.inference.state_nest(self._state), player.version()
-        unrolls = None
+        """Completes the last transition."""
+        collector, version = self._collector, self._player.version()
         if self._acted is None:
-            self._collector.start(then, state, version)
+            collector.start(steps, self._state, version)
         else:
-            unrolls = self._collector.add(*self._acted, then, state, version)
-        action, self._state, info = player.inference.act(steps, self._state)
-        if unrolls is not None:
-            player.put(unrolls._replace(next_info=info))
-        self._acted = action, info
-        self._step_type = steps.step_type
+            acted = self._acted
+            self._unrolls = collector.add(acted.action, acted.info, steps, self._state, version)
+        self._steps = steps
+
+    async def _act(self) -> None:
+        """Acts for the last steps. If it is cancelled, it can be done again."""
+        player = self._player
+        acted = await player.inference.act(self._steps, self._state)
+        self._acted, self._state = acted, acted.state
+        self.next_index += 1
+        if self._unrolls is not None:
+            unrolls, self._unrolls = self._unrolls._replace(next_info=acted.info), None
+            self._room = player.put(self._with_nests(unrolls))
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        if self._room is not None:
+            self._player.look_again()  # the others need not wait for this block
+            # Shielded: the place in the queue remains if this stream is cut.
+            await asyncio.shield(self._room)
+            self._room, self._seen_secs = None, time.monotonic()
+            self._player.look_again()
+
+    def _with_nests(self, unrolls: CollectedUnrolls) -> CollectedUnrolls:
+        inference, specs = self._player.inference, self._player.specs
+        observation = messages.pack(specs.observation_nest, unrolls.steps.observation)
+        action, info = unrolls.acted
+        return unrolls._replace(
+            steps=unrolls.steps._replace(observation=observation),
+            acted=(messages.pack(specs.action_nest, action), inference.info_nest(info)),
+            policy_state=inference.state_nest(unrolls.policy_state),
+            next_info=inference.info_nest(unrolls.next_info),
+        )
 
     def _record(self, message: inference_pb2.Steps) -> None:
         """Tells the ledger, about once a second, and of every episode that ended."""

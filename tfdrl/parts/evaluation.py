@@ -15,30 +15,43 @@ from tfdrl.types import FIRST, LAST
 
 
 def act_function(policy, jit_compile: bool = False) -> Callable:
-    """A compiled `act(step_type, reward, discount, observation, state) -> PolicyStep`.
+    """A compiled `act(step_type, reward, discount, observation, state) -> PolicyStep`."""
+    nests = []
+
+    def act(*leaves):
+        step_type, reward, discount, observation, state = tf.nest.pack_sequence_as(nests, leaves)
+        return policy.action(ts.TimeStep(step_type, reward, discount, observation), state)
+
+    run = compiled(act, jit_compile)
+
+    def call(*arguments):
+        nests[:] = arguments
+        outputs, like = run(tf.nest.flatten(arguments))
+        return tf.nest.pack_sequence_as(like, outputs)
+
+    return call
+
+
+def compiled(function: Callable, jit_compile: bool = False) -> Callable:
+    """A `run(arrays) -> (tensors, nest)` of `function(*tensors) -> nest`; the nest tells its form.
 
     The graph is called by its op: for a small network on a CPU, what tf.function does in Python
     at each call takes several times as long as the network itself.
     """
-
-    @tf.function(jit_compile=jit_compile or None)
-    def act(step_type, reward, discount, observation, state):
-        return policy.action(ts.TimeStep(step_type, reward, discount, observation), state)
-
+    traced = tf.function(function, jit_compile=jit_compile or None)
     graphs = {}
 
-    def call(*arguments):
-        leaves = tf.nest.flatten(arguments)
-        key = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        tensors = [tf.convert_to_tensor(leaf) for leaf in leaves]
+    def run(arrays):
+        key = tuple((array.shape, array.dtype) for array in arrays)
+        tensors = [tf.convert_to_tensor(array) for array in arrays]
         if key not in graphs:
-            graph = act.get_concrete_function(*tf.nest.pack_sequence_as(arguments, tensors))
+            graph = traced.get_concrete_function(*tensors)
             graphs[key] = graph, graph.captured_inputs, [output.dtype for output in graph.outputs]
         graph, captured, dtypes = graphs[key]
         outputs = tf.raw_ops.StatefulPartitionedCall(args=tensors + captured, Tout=dtypes, f=graph)
-        return tf.nest.pack_sequence_as(graph.structured_outputs, outputs)
+        return outputs, graph.structured_outputs
 
-    return call
+    return run
 
 
 def play(

@@ -6,6 +6,7 @@ new array of some megabytes costs more, in page faults, than filling it.
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import threading
 import time
@@ -159,7 +160,9 @@ def _empty_like(nest: Nest, length: int) -> Nest:
 
 
 class UnrollQueue:
-    """Blocks of unrolls in, batches out, first in, first out. A full one makes writers wait.
+    """Blocks of unrolls in, from coroutines; batches out, to a thread; first in, first out.
+
+    A full one makes writers wait.
 
     Args:
       capacity: unrolls; at least a batch. A block is let in whole while there is any room.
@@ -172,6 +175,9 @@ class UnrollQueue:
         self._capacity = capacity
         self._blocks: collections.deque[tuple[CollectedUnrolls, int]] = collections.deque()
         self._size = 0
+        self._waiting: collections.deque[tuple[asyncio.Future, CollectedUnrolls]] = (
+            collections.deque()
+        )
         self._changed = threading.Condition()
         self._is_closed = False
         self._buffers: collections.deque[tuple[Unrolls, Nest]] = collections.deque()
@@ -180,16 +186,19 @@ class UnrollQueue:
     def __len__(self) -> int:
         return self._size
 
-    def put(self, unrolls: CollectedUnrolls) -> None:
-        """Waits for room, then adds N unrolls. Raises ClosedError."""
+    def put(self, unrolls: CollectedUnrolls) -> asyncio.Future | None:
+        """Adds N unrolls, as soon as there is room; returns what to await until then, if not now.
+
+        The future raises ClosedError if the queue is closed first, and so does this.
+        """
         with self._changed:
-            while self._size >= self._capacity and not self._is_closed:
-                self._changed.wait()
             if self._is_closed:
                 raise ClosedError("the queue of unrolls is closed")
-            self._blocks.append((unrolls, 0))
-            self._size += unrolls.rows
-            self._changed.notify_all()
+            if self._size < self._capacity:
+                self._add(unrolls)
+                return None
+            self._waiting.append((asyncio.get_running_loop().create_future(), unrolls))
+            return self._waiting[-1][0]
 
     def take(self, batch_size: int, timeout_secs: float) -> Unrolls | None:
         """The oldest `batch_size` unrolls, or None if there are not as many in time.
@@ -204,7 +213,10 @@ class UnrollQueue:
                     return None
                 self._changed.wait(left_secs)
             parts = self._remove(batch_size)
-            self._changed.notify_all()
+            while self._waiting and self._size < self._capacity:
+                place, unrolls = self._waiting.popleft()
+                self._add(unrolls)
+                _tell(place, None)
         if len(self._buffers) < _BUFFERS:
             self._buffers.append(_empty_batch(parts[0][0], batch_size))
         self._buffers.rotate(1)
@@ -217,6 +229,13 @@ class UnrollQueue:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+            while self._waiting:
+                _tell(self._waiting.popleft()[0], ClosedError("the queue of unrolls is closed"))
+
+    def _add(self, unrolls: CollectedUnrolls) -> None:
+        self._blocks.append((unrolls, 0))
+        self._size += unrolls.rows
+        self._changed.notify_all()
 
     def _remove(self, count: int) -> list[tuple[CollectedUnrolls, slice]]:
         self._size -= count
@@ -229,6 +248,20 @@ class UnrollQueue:
             parts.append((unrolls, slice(start, stop)))
             count -= stop - start
         return parts
+
+
+def _tell(place: asyncio.Future, error: Exception | None) -> None:
+    """Ends a writer's wait, from another thread than his."""
+
+    def tell():
+        if place.done():  # his stream has gone
+            return
+        if error is None:
+            place.set_result(None)
+        else:
+            place.set_exception(error)
+
+    place.get_loop().call_soon_threadsafe(tell)
 
 
 def _empty_batch(unrolls: CollectedUnrolls, batch_size: int) -> tuple[Unrolls, Nest]:

@@ -84,11 +84,14 @@ def to_array(
 ) -> np.ndarray:
     """As `decode`, of a message's fields."""
     stored = DTYPES.get(dtype_name)
+    sizes = tuple(sizes)
+    is_as_expected = stored == dtype and sizes == shape and stored.kind != "b"
+    if is_as_expected and len(data) == math.prod(sizes) * stored.itemsize:
+        return np.frombuffer(data, stored).reshape(sizes)  # the usual case
     if stored is None:
         raise MessageError(_unknown_dtype(name, dtype_name))
     if dtype is not None and stored != np.dtype(dtype):
         raise MessageError(f"{name} is {dtype_name}; expected {np.dtype(dtype).name}")
-    sizes = tuple(sizes)
     if len(sizes) > MAX_RANK:
         raise MessageError(f"{name} has {len(sizes)} dimensions; at most {MAX_RANK}")
     if min(sizes, default=0) < 0:

@@ -73,6 +73,7 @@ class InferenceClient:
         self._name, self._server_name = f"actor {task}", f"the learner at {address}"
         self._address, self._specs, self._stop = address, specs, stop
         self._environments, self._timeout_secs = environments, timeout_secs
+        self._encoder = messages.StepsEncoder(specs, environments)
         self._sender = {"experiment": experiment, "role": "actor", "task": task}
         self._task = task
         self._channel = grpc.insecure_channel(
@@ -100,9 +101,7 @@ class InferenceClient:
           UnavailableError: no answer for `timeout_secs`.
           ConfigurationError: the learner refused this actor.
         """
-        request = messages.encode_steps(
-            self._index, steps, self._specs, frames, self._episodes(episodes)
-        )
+        request = self._encoder.encode(self._index, steps, frames, self._episodes(episodes))
         actions = self._actions(self._exchange(request))
         self._index += 1
         return actions

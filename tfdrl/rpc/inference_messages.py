@@ -22,6 +22,7 @@ _OVERHEAD_BYTES = 1 << 20
 _HELLO, _STEPS = 1, 2
 _OBSERVATION = 5
 _TENSOR_DATA = 3
+_UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 
 
 class EnvironmentSpecs(NamedTuple):
@@ -146,35 +147,61 @@ class Steps(NamedTuple):
     observation: list[tuple[str, Sequence[int], memoryview]]
 
 
-def encode_steps(
-    index: int,
-    steps: TimeSteps,
-    specs: EnvironmentSpecs,
-    frames: int,
-    episodes: training_pb2.Episodes | None,
-) -> bytes:
-    """The ActRequest of one step of N environments; stacked frames shrink to the newest."""
-    leaves = flatten(specs.observation_nest, steps.observation)
-    if specs.frame_stack > 1:
-        leaves = [leaves[0][..., -1:]]
-    small = inference_pb2.Steps(
-        index=index,
-        step_type=codec.encode(steps.step_type.astype(np.uint8)),
-        reward=codec.encode(steps.reward),
-        discount=codec.encode(steps.discount),
-        frames=frames,
-        episodes=episodes,
-    )
-    parts = [small.SerializeToString()]
-    for leaf in leaves:
-        dtype_name = codec.name_of(leaf.dtype)
-        leaf = np.ascontiguousarray(leaf, codec.DTYPES[dtype_name])
-        tensor = tensor_pb2.Tensor(dtype=dtype_name, shape=leaf.shape).SerializeToString()
-        data_head = wire.head(_TENSOR_DATA, leaf.nbytes)
-        length = len(tensor) + len(data_head) + leaf.nbytes
-        parts += [wire.head(_OBSERVATION, length), tensor, data_head, leaf.data]
-    sizes = (part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
-    return b"".join([wire.head(_STEPS, sum(sizes)), *parts])
+class StepsEncoder:
+    """Writes ActRequests with one step of N environments; stacked frames shrink to the newest.
+
+    What does not change from step to step is written once.
+
+    Args:
+      specs: of one environment.
+      environments: N.
+    """
+
+    def __init__(self, specs: EnvironmentSpecs, environments: int):
+        self._specs = specs
+        zeros = np.zeros(environments, np.float32)
+        self._small = inference_pb2.Steps(
+            step_type=codec.encode(zeros.astype(np.uint8)),
+            reward=codec.encode(zeros),
+            discount=codec.encode(zeros),
+        )
+        self._shapes, self._dtypes, self._heads = [], [], []
+        for spec in specs.observation:
+            shape = spec.shape if specs.frame_stack == 1 else (*spec.shape[:-1], 1)
+            shape, dtype_name = (environments, *shape), codec.name_of(spec.dtype)
+            dtype = codec.DTYPES[dtype_name]
+            nbytes = int(np.prod(shape)) * dtype.itemsize
+            tensor = tensor_pb2.Tensor(dtype=dtype_name, shape=shape).SerializeToString()
+            tensor += wire.head(_TENSOR_DATA, nbytes)
+            self._shapes.append(shape)
+            self._dtypes.append(dtype)
+            self._heads.append(wire.head(_OBSERVATION, len(tensor) + nbytes) + tensor)
+        sizes = (int(np.prod(s)) * d.itemsize for s, d in zip(self._shapes, self._dtypes))
+        self._large_bytes = sum(map(len, self._heads)) + sum(sizes)
+
+    def encode(
+        self, index: int, steps: TimeSteps, frames: int, episodes: training_pb2.Episodes | None
+    ) -> bytes:
+        """The message of step `index`. Raises ValueError if arrays are not of the specs' shapes."""
+        small = self._small
+        small.index, small.frames = index, frames
+        small.step_type.data = steps.step_type.astype(np.uint8).tobytes()
+        small.reward.data = steps.reward.tobytes()
+        small.discount.data = steps.discount.tobytes()
+        if episodes is not None:
+            small.episodes.CopyFrom(episodes)
+        elif small.HasField("episodes"):
+            small.ClearField("episodes")
+        small_bytes = small.SerializeToString()
+        parts = [wire.head(_STEPS, len(small_bytes) + self._large_bytes), small_bytes]
+        leaves = flatten(self._specs.observation_nest, steps.observation)
+        if self._specs.frame_stack > 1:
+            leaves = [leaves[0][..., -1:]]
+        for leaf, shape, dtype, head in zip(leaves, self._shapes, self._dtypes, self._heads):
+            if leaf.shape != shape:
+                raise ValueError(f"an observation array has shape {leaf.shape}; expected {shape}")
+            parts += [head, np.ascontiguousarray(leaf, dtype).data]
+        return b"".join(parts)
 
 
 def parse_request(data: bytes) -> inference_pb2.Hello | Steps | None:
@@ -214,34 +241,50 @@ def _parse_tensor(message: memoryview) -> tuple[str, Sequence[int], memoryview]:
     return tensor.dtype, tensor.shape, data
 
 
-def to_time_steps(steps: Steps, environments: int, specs: EnvironmentSpecs) -> TimeSteps:
-    """The steps of N environments; the observation is a list of leaves, as they travelled.
+class StepsDoor:
+    """Lets steps of N environments in, if they are what they should be.
 
-    Raises MessageError for wrong dtypes, shapes, step types, or numbers that are not finite.
+    Args:
+      specs: of one environment.
+      environments: N.
     """
-    n, message = environments, steps.message
-    step_type = codec.decode(message.step_type, "step_type", dtype=np.uint8, shape=(n,))
-    if step_type.max(initial=0) > LAST:
-        raise MessageError(f"a step_type is {step_type.max()}; it is 0 FIRST, 1 MID or 2 LAST")
-    reward = codec.decode(message.reward, "reward", dtype=np.float32, shape=(n,))
-    _require_finite(reward, "reward")
-    discount = codec.decode(message.discount, "discount", dtype=np.float32, shape=(n,))
-    if not ((discount >= 0) & (discount <= 1)).all():
-        raise MessageError("a discount is outside 0 to 1")
-    if len(steps.observation) != len(specs.observation):
-        raise MessageError(
-            f"{len(steps.observation)} observation arrays; expected {len(specs.observation)}"
-        )
-    leaves = []
-    for i, (tensor, spec) in enumerate(zip(steps.observation, specs.observation)):
-        shape = (n, *spec.shape)
-        if specs.frame_stack > 1:
-            shape = (*shape[:-1], 1)
-        leaf = codec.to_array(*tensor, f"observation {i}", dtype=spec.dtype, shape=shape)
-        if leaf.dtype.kind == "f":
-            _require_finite(leaf, f"observation {i}")
-        leaves.append(leaf)
-    return TimeSteps(step_type.astype(np.int32), reward, discount, leaves)
+
+    def __init__(self, specs: EnvironmentSpecs, environments: int):
+        self._shape = (environments,)
+        self._zeros = np.zeros(environments, np.float32)
+        one = specs.frame_stack > 1
+        self._specs = [
+            (spec, (environments, *spec.shape[:-1], 1) if one else (environments, *spec.shape))
+            for spec in specs.observation
+        ]
+
+    def time_steps(self, steps: Steps) -> TimeSteps:
+        """The steps; the observation is a list of leaves, as they travelled.
+
+        Raises MessageError for wrong dtypes, shapes, step types, or numbers that are not finite.
+        """
+        message, shape = steps.message, self._shape
+        step_type = codec.decode(message.step_type, "step_type", dtype=_UINT8, shape=shape)
+        if step_type.max() > LAST:
+            raise MessageError(f"a step_type is {step_type.max()}; it is 0 FIRST, 1 MID or 2 LAST")
+        reward = codec.decode(message.reward, "reward", dtype=_FLOAT32, shape=shape)
+        # Zero times anything finite is zero: one call where isfinite needs two.
+        if reward.dot(self._zeros) != 0:
+            raise MessageError("reward has a number that is not finite")
+        discount = codec.decode(message.discount, "discount", dtype=_FLOAT32, shape=shape)
+        if not (discount.min() >= 0 and discount.max() <= 1):
+            raise MessageError("a discount is outside 0 to 1")
+        if len(steps.observation) != len(self._specs):
+            raise MessageError(
+                f"{len(steps.observation)} observation arrays; expected {len(self._specs)}"
+            )
+        leaves = []
+        for i, (tensor, (spec, sizes)) in enumerate(zip(steps.observation, self._specs)):
+            leaf = codec.to_array(*tensor, f"observation {i}", dtype=spec.dtype, shape=sizes)
+            if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+                raise MessageError(f"observation {i} has a number that is not finite")
+            leaves.append(leaf)
+        return TimeSteps(step_type.astype(np.int32), reward, discount, leaves)
 
 
 def check_order(step_type: np.ndarray, before: np.ndarray | None) -> None:
@@ -261,8 +304,3 @@ def check_order(step_type: np.ndarray, before: np.ndarray | None) -> None:
             f"environment {wrong} of the block went from step_type {before[wrong]} to "
             f"{step_type[wrong]}; a FIRST step follows a LAST one and nothing else"
         )
-
-
-def _require_finite(array: np.ndarray, name: str) -> None:
-    if not np.isfinite(array).all():
-        raise MessageError(f"{name} has a number that is not finite")

@@ -6,7 +6,8 @@ environments, is a `Player`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Sequence
 from typing import Protocol, Union
 
 import grpc
@@ -21,6 +22,8 @@ from tfdrl.types import TimeSteps
 
 #: What `inference_messages.parse_request` returns.
 Request = Union[inference_pb2.Hello, messages.Steps, None]
+#: From the beginning of a stream to its Hello.
+_HELLO_SECS = 30.0
 #: Beside those of every environment: actors that come back before their old stream has ended.
 _MORE_STREAMS = 32
 
@@ -30,14 +33,17 @@ class TrainingIsOver(Exception):
 
 
 class Seat(Protocol):
-    """The place of one stream at the player's table. Called from one thread at a time."""
+    """The place of one stream at the player's table. All calls are from the server's event loop."""
 
     next_index: int
 
-    def act(
+    async def act(
         self, index: int, steps: TimeSteps, message: inference_pb2.Steps
     ) -> Sequence[np.ndarray]:
-        """The actions for the next steps of N environments, leaves of [N, ...]."""
+        """The actions for the next steps of N environments, leaves of [N, ...].
+
+        If it is cancelled, since the stream broke, the same step may come on another stream.
+        """
 
     def leave(self) -> None:
         """The stream ended."""
@@ -72,27 +78,28 @@ class InferenceService:
             max_receive_bytes=messages.max_request_bytes(self._specs, environments),
         )
 
-    def _act(self, requests: Iterable[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        seat, environments = None, 0
+    async def _act(self, _, context: grpc.aio.ServicerContext) -> None:
+        seat = None
         try:
-            for data in requests:
+            data = await _first(context)
+            if data is grpc.aio.EOF:
+                return
+            seat, door = self._sit_down(messages.parse_request(data))
+            welcome = inference_pb2.Welcome(next_index=seat.next_index)
+            await context.write(inference_pb2.ActReply(welcome=welcome).SerializeToString())
+            while (data := await context.read()) is not grpc.aio.EOF:
                 request = messages.parse_request(data)
-                if seat is None:
-                    seat, environments = self._sit_down(request)
-                    welcome = inference_pb2.Welcome(next_index=seat.next_index)
-                    yield inference_pb2.ActReply(welcome=welcome).SerializeToString()
-                else:
-                    yield self._answer(seat, environments, request)
+                await context.write(await _answer(seat, door, request))
         except TrainingIsOver as over:
             stop = inference_pb2.Stop(reason=str(over))
-            yield inference_pb2.ActReply(stop=stop).SerializeToString()
+            await context.write(inference_pb2.ActReply(stop=stop).SerializeToString())
         except (MessageError, RefusedError) as error:
-            self._refuse(context, error)
+            await self._refuse(context, error)
         finally:
             if seat is not None:
                 seat.leave()
 
-    def _sit_down(self, hello: Request) -> tuple[Seat, int]:
+    def _sit_down(self, hello: Request) -> tuple[Seat, messages.StepsDoor]:
         if not isinstance(hello, inference_pb2.Hello):
             raise MessageError("a stream begins with Hello")
         if hello.protocol_version != messages.PROTOCOL_VERSION:
@@ -111,19 +118,29 @@ class InferenceService:
                 *("specs", messages.specs_in_words(hello), str(self._specs)),
                 "give both the same environment",
             )
-        return self._player.join(hello), hello.environments
+        seat = self._player.join(hello)
+        return seat, messages.StepsDoor(self._specs, hello.environments)
 
-    def _answer(self, seat: Seat, environments: int, request: Request) -> bytes:
-        if not isinstance(request, messages.Steps):
-            raise MessageError("after Hello a stream has Steps only")
-        steps = messages.to_time_steps(request, environments, self._specs)
-        message = request.message
-        actions = seat.act(message.index, steps, message)
-        reply = inference_pb2.ActReply()
-        reply.actions.index = message.index
-        for leaf in actions:
-            reply.actions.action.append(codec.encode(leaf))
-        return reply.SerializeToString()
+
+async def _answer(seat: Seat, door: messages.StepsDoor, request: Request) -> bytes:
+    if not isinstance(request, messages.Steps):
+        raise MessageError("after Hello a stream has Steps only")
+    message = request.message
+    actions = await seat.act(message.index, door.time_steps(request), message)
+    reply = inference_pb2.ActReply()
+    reply.actions.index = message.index
+    for leaf in actions:
+        reply.actions.action.append(codec.encode(leaf))
+    return reply.SerializeToString()
+
+
+async def _first(context: grpc.aio.ServicerContext) -> bytes:
+    try:
+        return await asyncio.wait_for(context.read(), _HELLO_SECS)
+    except asyncio.TimeoutError:
+        raise RefusedError(
+            grpc.StatusCode.DEADLINE_EXCEEDED, f"no Hello within {_HELLO_SECS:g} s"
+        ) from None
 
 
 def _mismatch(what: str, theirs: object, ours: object, cure: str) -> RefusedError:

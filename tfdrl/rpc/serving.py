@@ -1,11 +1,16 @@
-"""How gRPC services of tfdrl are served: one thread pool, refusals, health checks, reflection."""
+"""How gRPC services of tfdrl are served: one event loop, refusals, health checks, reflection.
+
+All handlers are coroutines of one thread. They compute little, and hundreds of streams cost no
+threads; two changes of threads for each message, which a pool of them makes, cost more than all
+else that a message needs.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from concurrent import futures
-from typing import NoReturn
+import threading
+from collections.abc import Callable, Coroutine, Mapping
 
 import grpc
 from google.protobuf import message as protobuf
@@ -19,6 +24,7 @@ from tfdrl.topology import Address
 
 _LOG = logging.getLogger(__name__)
 _MAX_LOGGED_REFUSALS = 100
+_MORE_RPCS = 64
 
 Handlers = Mapping[str, grpc.RpcMethodHandler]
 
@@ -41,7 +47,6 @@ class Server:
       address: host and port; port 0 picks a free one.
       services: handlers by method name, by full name of the service, such as
         "tfdrl.v1.Training"; the first names the server in errors.
-      threads: size of the pool that runs the handlers.
       max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED at once.
       max_receive_bytes: bound of one request.
       max_send_bytes: bound of one reply.
@@ -55,50 +60,95 @@ class Server:
         address: Address,
         services: Mapping[str, Handlers],
         *,
-        threads: int,
         max_concurrent_rpcs: int,
         max_receive_bytes: int,
         max_send_bytes: int,
     ):
         """Starts to listen."""
-        for name, value in (("threads", threads), ("max_concurrent_rpcs", max_concurrent_rpcs)):
-            if value < 1:
-                raise ConfigurationError(f"{name}={value}; it must be at least 1")
+        if max_concurrent_rpcs < 1:
+            raise ConfigurationError(
+                f"max_concurrent_rpcs={max_concurrent_rpcs}; it must be at least 1"
+            )
         for max_message_bytes in (max_receive_bytes, max_send_bytes):
             connection.check_message_bytes(max_message_bytes)
         service = next(iter(services))
         connection.require_free_port(address, service)
-        self._pool = futures.ThreadPoolExecutor(threads, thread_name_prefix=service)
-        self._server = grpc.server(
-            self._pool,
-            options=connection.server_options(max_receive_bytes, max_send_bytes),
-            maximum_concurrent_rpcs=max_concurrent_rpcs,
-        )
-        self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(*service) for service in services.items()]
-        )
-        self._watchers = futures.ThreadPoolExecutor(1, thread_name_prefix="health")
-        checks = health.HealthServicer(
-            experimental_non_blocking=True, experimental_thread_pool=self._watchers
-        )
-        for name in ("", *services):
-            checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(checks, self._server)
-        names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, self._server)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=service, daemon=True)
+        self._thread.start()
+        options = connection.server_options(max_receive_bytes, max_send_bytes)
         try:
-            port = self._server.add_insecure_port(str(address))
+            port = self._run(self._start(address, services, options, max_concurrent_rpcs))
         except RuntimeError:
+            self._end_loop()
             raise connection.port_in_use(address, service) from None
         self.address = Address(address.host, port)
-        self._server.start()
 
     def close(self, grace_secs: float) -> None:
         """Stops listening; calls in progress have `grace_secs` to end. May be called twice."""
-        self._server.stop(grace_secs).wait(grace_secs + 1.0)
-        # grpc leaves the pool's threads, which would live until the process ends.
-        self._pool.shutdown(wait=False)
-        self._watchers.shutdown(wait=False)
+        if self._thread.is_alive():
+            self._run(self._server.stop(grace_secs))
+            self._end_loop()
+
+    async def _start(
+        self,
+        address: Address,
+        services: Mapping[str, Handlers],
+        options: connection.Options,
+        max_concurrent_rpcs: int,
+    ) -> int:
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_concurrent_rpcs)
+        limit = _Limit(max_concurrent_rpcs)
+        self._server.add_generic_rpc_handlers(
+            [
+                grpc.method_handlers_generic_handler(
+                    name, {method: limit.on(handler) for method, handler in handlers.items()}
+                )
+                for name, handlers in services.items()
+            ]
+        )
+        checks = health.aio.HealthServicer()
+        for name in ("", *services):
+            await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(checks, self._server)
+        names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server)
+        port = self._server.add_insecure_port(str(address))
+        await self._server.start()
+        return port
+
+    def _run(self, coroutine: Coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _Limit:
+    """Lets so many calls in at a time."""
+
+    def __init__(self, most: int):
+        self._most, self._inside = most, 0
+
+    def on(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        """The handler, limited: of a coroutine that answers one message or a stream."""
+        behavior = handler.unary_unary or handler.stream_stream
+
+        async def limited(request, context: grpc.aio.ServicerContext):
+            if self._inside >= self._most:
+                text = f"{self._most} calls are in progress; try again"
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+            self._inside += 1
+            try:
+                return await behavior(request, context)
+            finally:
+                self._inside -= 1
+
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(limited)
+        return grpc.stream_stream_rpc_method_handler(limited)
 
 
 class Refuser:
@@ -107,9 +157,9 @@ class Refuser:
     def __init__(self):
         self._logged: set[str] = set()
 
-    def __call__(
-        self, context: grpc.ServicerContext, error: MessageError | RefusedError
-    ) -> NoReturn:
+    async def __call__(
+        self, context: grpc.aio.ServicerContext, error: MessageError | RefusedError
+    ) -> None:
         """Aborts the call: INVALID_ARGUMENT for a MessageError. Raises what grpc wants raised."""
         code = getattr(error, "code", grpc.StatusCode.INVALID_ARGUMENT)
         text = str(error)
@@ -117,7 +167,7 @@ class Refuser:
         if text not in self._logged and len(self._logged) < _MAX_LOGGED_REFUSALS:
             self._logged.add(text)
             _LOG.warning("refused a request of %s: %s", context.peer(), text)
-        context.abort(code, text)
+        await context.abort(code, text)
 
 
 def unreadable(data: bytes, request_type: type[protobuf.Message]) -> MessageError:
@@ -136,13 +186,13 @@ def unary(
     """
     refuse = Refuser()
 
-    def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+    async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
             return method(request_type.FromString(data))
         except protobuf.DecodeError:
-            refuse(context, unreadable(data, request_type))
+            await refuse(context, unreadable(data, request_type))
         except (MessageError, RefusedError) as error:
-            refuse(context, error)
+            await refuse(context, error)
 
     # grpc parses nothing itself: it would answer random bytes with INTERNAL.
     return grpc.unary_unary_rpc_method_handler(answer)

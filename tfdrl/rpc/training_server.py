@@ -17,8 +17,6 @@ from tfdrl.rpc.training_messages import Evaluation
 from tfdrl.topology import Address
 from tfdrl.types import Episodes
 
-#: Handlers compute little; a few threads answer hundreds of roles.
-_THREADS = 8
 #: gRPC carries a refusal's text in a header of 8 KB.
 _MAX_SHOWN_CHARACTERS = 1000
 
@@ -28,7 +26,7 @@ class MoreServices(NamedTuple):
 
     Attributes:
       services: handlers by method name, by full name of the service.
-      streams: how many calls of theirs last as long as their clients; each takes a thread.
+      streams: how many calls of theirs last as long as their clients.
       max_receive_bytes: of one of their requests.
     """
 
@@ -78,7 +76,6 @@ class TrainingServer:
         self._server = serving.Server(
             address,
             {messages.SERVICE: self._handlers(), **more.services},
-            threads=_THREADS + more.streams,
             max_concurrent_rpcs=max_concurrent_rpcs + more.streams,
             max_receive_bytes=max(messages.MAX_REQUEST_BYTES, more.max_receive_bytes),
             max_send_bytes=max_message_bytes,
