@@ -57,6 +57,7 @@ class Role:
       replicas: how many processes; each has a task number 0..replicas-1.
       talks_to: names of the serving roles whose address it is given as a keyword argument.
       serves: whether it listens on an address of its own (`context.listen`).
+      encrypts: whether what it serves can have TLS: tfdrl's own services; Reverb's cannot.
       essential: its death ends the run; other roles are restarted, with back-off.
       clusters: whether its replicas, if there are several, talk to each other by TensorFlow's
         collectives, each at a second address (`context.cluster`).
@@ -70,6 +71,7 @@ class Role:
     replicas: int = 1
     talks_to: tuple[str, ...] = ()
     serves: bool = False
+    encrypts: bool = False
     essential: bool = False
     clusters: bool = False
     needs_tensorflow: bool = True
@@ -112,6 +114,7 @@ class Context:
         the role clusters and has several replicas.
       stop: set when the role should finish (signal, or end of training).
       experiment: digest of the configuration; two roles of one run have the same.
+      security: of this process's own services and channels (rpc.security.Security); None: none.
     """
 
     role: str
@@ -122,3 +125,4 @@ class Context:
     cluster: tuple[Address, ...] = ()
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     experiment: str = ""
+    security: object = None

@@ -119,6 +119,7 @@ class Apex:
                     here + "learner",
                     talks_to=("replay",),
                     serves=True,
+                    encrypts=True,
                     essential=True,
                     threads=self.learner_threads,
                 ),

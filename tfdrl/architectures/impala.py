@@ -148,6 +148,7 @@ class Impala:
                     replicas=self.learners,
                     talks_to=("replay",),
                     serves=True,
+                    encrypts=True,
                     essential=True,
                     clusters=True,
                     threads=self.learner_threads,

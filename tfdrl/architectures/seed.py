@@ -178,6 +178,7 @@ class Seed:
                     here + "learner",
                     talks_to=tuple(role.name for role in replays),
                     serves=True,
+                    encrypts=True,
                     essential=True,
                     threads=self.learner_threads,
                 ),

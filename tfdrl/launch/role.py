@@ -18,6 +18,7 @@ from typing import Union
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
 from tfdrl.launch import cluster as clusters
 from tfdrl.launch import command_line, process, role_flags
+from tfdrl.rpc import security
 from tfdrl.topology import Address, Context, Program, Role
 
 #: One address, or one for each replica of a role that has several.
@@ -44,6 +45,7 @@ def run_role(
     cluster: str = "",
     addresses: Mapping[str, str] | None = None,
     insecure_network: bool = False,
+    protection: security.Security = security.Security(),  # noqa: B008  (immutable)
     verbose: bool = False,
 ) -> int:
     """Configures this process as one role and runs it to its end.
@@ -59,6 +61,7 @@ def run_role(
       addresses: "host:port" by name of the role there; comma-separated for several replicas.
       insecure_network: allows `listen` and `cluster` to be reachable from other machines,
         without TLS.
+      protection: TLS and token of this process's own services and channels.
       verbose: keeps TensorFlow's and other libraries' messages.
 
     Returns the exit code (tfdrl.errors). Failures are printed on stderr.
@@ -66,7 +69,6 @@ def run_role(
     try:
         process.leave_on_signals()
         process.die_with_launcher()
-        _check_listen(listen, insecure_network)
         if not verbose:
             process.silence()
         _start_log()
@@ -80,6 +82,8 @@ def run_role(
         role, experiment, context, resolved = _configure(
             role_name, gin_files, gin_bindings, root_dir, place, listen, dict(addresses or {})
         )
+        context.security = protection
+        _check_listen(role, context, insecure_network)
         process.stop_on_signals(context.stop)
         return call(role, experiment, context, resolved)
     except TfdrlError as error:
@@ -160,11 +164,20 @@ def _context(
     )
 
 
-def _check_listen(listen: str, insecure_network: bool) -> None:
-    if listen and not Address.parse(listen, "listen").is_loopback and not insecure_network:
+def _check_listen(role: Role, context: Context, insecure_network: bool) -> None:
+    if role.serves and not role.encrypts and security.of(context).is_given:
         raise ConfigurationError(
-            f"--listen={listen} can be reached from other machines, without encryption or "
-            "authentication; if the network is trusted, add --insecure_network"
+            f"--tls_certificate, --tls_ca: what {role.name} serves cannot be encrypted; leave them "
+            "out, and let nobody but the other roles reach its port"
+        )
+    if context.listen is None or context.listen.is_loopback or insecure_network:
+        return
+    is_encrypted = role.encrypts and security.of(context).can_serve_encrypted
+    if not is_encrypted:
+        cure = "give --tls_certificate and --tls_key, or, " if role.encrypts else ""
+        raise ConfigurationError(
+            f"--listen={context.listen} can be reached from other machines, without encryption or "
+            f"authentication; {cure}if the network is trusted, add --insecure_network"
         )
 
 
@@ -239,6 +252,9 @@ def main(argv: Sequence[str], role_name: str = "") -> int:
         cluster=values.cluster,
         addresses=role_flags.addresses(rest, values),
         insecure_network=values.insecure_network,
+        protection=security.Security.from_files(
+            values.tls_certificate, values.tls_key, values.tls_ca, values.token_file
+        ),
         verbose=values.verbose,
     )
 

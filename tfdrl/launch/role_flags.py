@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from tfdrl.launch import command_line
+from tfdrl.rpc.security import TOKEN_VARIABLE
 
 #: Where serving roles listen without --listen: this port, the next one, ... in program order.
 DEFAULT_PORT = 8000
@@ -44,8 +45,31 @@ def define(role_name: str) -> flags.FlagValues:
     flags.DEFINE_bool(
         "insecure_network",
         False,
-        "Allow --listen and --cluster beyond this machine, without encryption or authentication: "
+        "Allow --listen and --cluster beyond this machine without encryption or authentication: "
         "only in a network that you trust.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "tls_certificate",
+        "",
+        "PEM file: this process's certificate. A role that serves then speaks TLS only.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "tls_key", "", "PEM file: the private key of --tls_certificate.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "tls_ca",
+        "",
+        "PEM file: who signed the other side's certificate. Roles that connect speak TLS then; a "
+        "role that serves asks every client for a certificate (mutual TLS).",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "token_file",
+        "",
+        f"File with a secret that both sides share, over TLS only (default: {TOKEN_VARIABLE} in "
+        "the environment, or none).",
         flag_values=values,
     )
     flags.DEFINE_bool(

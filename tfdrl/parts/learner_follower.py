@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from tfdrl.parts.metrics import Every, MetricsWriter
 from tfdrl.parts.publishing import Publisher
+from tfdrl.rpc import security
 from tfdrl.rpc.training_server import TrainingServer
 from tfdrl.topology import Context
 
@@ -35,7 +36,9 @@ class FollowerSession:
     ):
         self._context = context
         self.step = int(agent.train_step_counter.numpy())
-        self.service = TrainingServer(context.listen, context.experiment, specs)
+        self.service = TrainingServer(
+            *(context.listen, context.experiment, specs), security=security.of(context)
+        )
         self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)
         self._publisher.publish(self.step)
         self._metrics = MetricsWriter(context.root_dir, context.role, context.task)

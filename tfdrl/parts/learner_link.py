@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tfdrl.errors import TfdrlError, UnavailableError
 from tfdrl.parts.metrics import Every
+from tfdrl.rpc import security
 from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.topology import Address, Context
 from tfdrl.types import Episodes
@@ -62,6 +63,7 @@ class LearnerLink:
             "task": context.task,
             "run_id": self.run_id,
             "specs": specs,
+            "security": security.of(context),
         }
         self._client = self._source = TrainingClient(address, **sender)
         if parameters_from not in (None, address):

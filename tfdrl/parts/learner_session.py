@@ -18,6 +18,7 @@ from tfdrl.parts.checkpoints import Checkpoints
 from tfdrl.parts.locks import lock
 from tfdrl.parts.metrics import Every, MetricsWriter, Rate
 from tfdrl.parts.publishing import Publisher
+from tfdrl.rpc import security
 from tfdrl.rpc.training_messages import Evaluation
 from tfdrl.rpc.training_server import MoreServices, TrainingServer
 from tfdrl.topology import Context
@@ -84,7 +85,11 @@ class LearnerSession:
         self.evaluation = _evaluation_from(counters.get("evaluation"))
         self._start_secs = time.monotonic()
         self._reason: str | None = None
-        self.service = TrainingServer(context.listen, context.experiment, specs, more=more)
+        self.service = TrainingServer(
+            *(context.listen, context.experiment, specs),
+            more=more,
+            security=security.of(context),
+        )
         if self.restored:
             self.service.restore(counters["service"])
             logging.info("continuing from learner step %d", self.step)

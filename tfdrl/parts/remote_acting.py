@@ -6,7 +6,7 @@ import contextlib
 import logging
 
 from tfdrl.experiment import Experiment
-from tfdrl.rpc import inference_messages
+from tfdrl.rpc import inference_messages, security
 from tfdrl.rpc.inference_client import InferenceClient, LearnerRestartedError, StoppedError
 from tfdrl.topology import Address, Context
 
@@ -31,6 +31,7 @@ def act_remotely(experiment: Experiment, context: Context, learner: Address) -> 
         specs=inference_messages.environment_specs(environment),
         timeout_secs=config.timeout_secs,
         stop=context.stop,
+        security=security.of(context),
     )
     with environment, contextlib.closing(client):
         steps, frames = environment.reset(), 0

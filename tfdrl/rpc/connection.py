@@ -138,6 +138,8 @@ def to_tfdrl_error(
     code, details = error.code(), error.details() or ""
     if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT):
         return ConfigurationError(f"{caller}: {server} refused {call}: {details}")
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return ConfigurationError(f"{caller}: {server} refused {call}: {details}")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return ConfigurationError(
             f"{caller}: {server} does not know {call}; is another service listening there?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import random
@@ -14,6 +15,7 @@ from google.protobuf import message as protobuf
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.rpc import codec, connection, inference_pb2, training_pb2
 from tfdrl.rpc import inference_messages as messages
+from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 from tfdrl.types import Episodes, Nest, TimeSteps
 
@@ -56,6 +58,7 @@ class InferenceClient:
       specs: of one environment.
       timeout_secs: how long the learner may give no answer.
       stop: ends every wait.
+      security: of the channel.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class InferenceClient:
         specs: messages.EnvironmentSpecs,
         timeout_secs: float,
         stop: threading.Event,
+        security: Security = Security(),  # noqa: B008  (immutable)
     ):
         """Connects with the first step."""
         self._name, self._server_name = f"actor {task}", f"the learner at {address}"
@@ -76,13 +80,12 @@ class InferenceClient:
         self._encoder = messages.StepsEncoder(specs, environments)
         self._sender = {"experiment": experiment, "role": "actor", "task": task}
         self._task = task
-        self._channel = grpc.insecure_channel(
-            str(address),
-            options=connection.channel_options(
-                64 << 20, messages.max_request_bytes(specs, environments)
-            ),
+        self._channel = security.channel(
+            address,
+            connection.channel_options(64 << 20, messages.max_request_bytes(specs, environments)),
         )
-        self._call = self._channel.stream_stream(_METHOD)
+        call = self._channel.stream_stream(_METHOD)
+        self._call = functools.partial(call, metadata=security.metadata)
         self._stream: _Stream | None = None
         self._index = 0
         self._begin_run()

@@ -20,11 +20,13 @@ from grpc_reflection.v1alpha import reflection
 from tfdrl.errors import ConfigurationError
 from tfdrl.rpc import connection
 from tfdrl.rpc.codec import MessageError
+from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 
 _LOG = logging.getLogger(__name__)
 _MAX_LOGGED_REFUSALS = 100
 _MORE_RPCS = 64
+_NO_TOKEN = "the token is missing or wrong; give both sides the same --token_file"
 
 Handlers = Mapping[str, grpc.RpcMethodHandler]
 
@@ -50,6 +52,7 @@ class Server:
       max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED at once.
       max_receive_bytes: bound of one request.
       max_send_bytes: bound of one reply.
+      security: TLS, and a token that all calls but health checks and reflection must carry.
 
     Raises ConfigurationError if the port is in use, the host is not this machine's, or a
     bound is out of range.
@@ -63,6 +66,7 @@ class Server:
         max_concurrent_rpcs: int,
         max_receive_bytes: int,
         max_send_bytes: int,
+        security: Security = Security(),  # noqa: B008  (immutable)
     ):
         """Starts to listen."""
         if max_concurrent_rpcs < 1:
@@ -78,7 +82,7 @@ class Server:
         self._thread.start()
         options = connection.server_options(max_receive_bytes, max_send_bytes)
         try:
-            port = self._run(self._start(address, services, options, max_concurrent_rpcs))
+            port = self._run(self._start(address, services, options, max_concurrent_rpcs, security))
         except RuntimeError:
             self._end_loop()
             raise connection.port_in_use(address, service) from None
@@ -96,13 +100,14 @@ class Server:
         services: Mapping[str, Handlers],
         options: connection.Options,
         max_concurrent_rpcs: int,
+        security: Security,
     ) -> int:
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_concurrent_rpcs)
-        limit = _Limit(max_concurrent_rpcs)
+        gate = _Gate(security, max_concurrent_rpcs)
         self._server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(
-                    name, {method: limit.on(handler) for method, handler in handlers.items()}
+                    name, {method: gate.on(handler) for method, handler in handlers.items()}
                 )
                 for name, handlers in services.items()
             ]
@@ -113,7 +118,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(checks, self._server)
         names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
-        port = self._server.add_insecure_port(str(address))
+        port = security.listen(self._server, address)
         await self._server.start()
         return port
 
@@ -126,17 +131,19 @@ class Server:
         self._loop.close()
 
 
-class _Limit:
-    """Lets so many calls in at a time."""
+class _Gate:
+    """Lets in calls that have the token, and so many at a time."""
 
-    def __init__(self, most: int):
-        self._most, self._inside = most, 0
+    def __init__(self, security: Security, most: int):
+        self._security, self._most, self._inside = security, most, 0
 
     def on(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
-        """The handler, limited: of a coroutine that answers one message or a stream."""
+        """The handler behind the gate: of a coroutine that answers one message or a stream."""
         behavior = handler.unary_unary or handler.stream_stream
 
-        async def limited(request, context: grpc.aio.ServicerContext):
+        async def behind_the_gate(request, context: grpc.aio.ServicerContext):
+            if not self._security.lets_in(context.invocation_metadata() or ()):
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _NO_TOKEN)
             if self._inside >= self._most:
                 text = f"{self._most} calls are in progress; try again"
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
@@ -147,8 +154,8 @@ class _Limit:
                 self._inside -= 1
 
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(limited)
-        return grpc.stream_stream_rpc_method_handler(limited)
+            return grpc.unary_unary_rpc_method_handler(behind_the_gate)
+        return grpc.stream_stream_rpc_method_handler(behind_the_gate)
 
 
 class Refuser:

@@ -14,6 +14,7 @@ from google.protobuf import message as protobuf
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.rpc import codec, connection, training_pb2
 from tfdrl.rpc import training_messages as messages
+from tfdrl.rpc.security import Security
 from tfdrl.rpc.training_messages import Evaluation, ReportReply, Status
 from tfdrl.topology import Address
 
@@ -38,6 +39,7 @@ class TrainingClient:
       run_id: random number of this start of the process, below 2**64.
       specs: text of the specs; empty if the role has none to compare.
       max_message_bytes: bound of one parameter set.
+      security: of the channel.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class TrainingClient:
         run_id: int,
         specs: str = "",
         max_message_bytes: int = connection.DEFAULT_MAX_MESSAGE_BYTES,
+        security: Security = Security(),  # noqa: B008  (immutable)
     ):
         """Connects with the first call."""
         if task < 0 or not 0 <= run_id < 1 << 64:
@@ -64,9 +67,9 @@ class TrainingClient:
             experiment=experiment, role=role, task=task, run_id=run_id
         )
         self._acknowledged_episodes = 0
-        self._channel = grpc.insecure_channel(
-            str(address),
-            options=connection.channel_options(max_message_bytes, messages.MAX_REQUEST_BYTES),
+        self._metadata = security.metadata
+        self._channel = security.channel(
+            address, connection.channel_options(max_message_bytes, messages.MAX_REQUEST_BYTES)
         )
         # Bytes in and out: protobuf objects are made here, where an error can be explained.
         self._methods = {
@@ -205,7 +208,7 @@ class TrainingClient:
     ) -> protobuf.Message:
         data = request.SerializeToString()
         try:
-            data = self._methods[method](data, timeout=timeout_secs)
+            data = self._methods[method](data, timeout=timeout_secs, metadata=self._metadata)
         except ValueError:  # what grpc raises on a channel that was closed
             raise UnavailableError(
                 f"{self._name}: the connection to {self._server_name} is closed"

@@ -13,6 +13,7 @@ from tfdrl.errors import ConfigurationError
 from tfdrl.rpc import codec, connection, serving, training_pb2
 from tfdrl.rpc import training_messages as messages
 from tfdrl.rpc.ledger import Ledger, TooManyRunsError
+from tfdrl.rpc.security import Security
 from tfdrl.rpc.training_messages import Evaluation
 from tfdrl.topology import Address
 from tfdrl.types import Episodes
@@ -48,6 +49,7 @@ class TrainingServer:
       max_message_bytes: bound of one parameter set.
       max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED; clients try again.
       more: services beside this one at the same address.
+      security: of the server.
 
     Raises ConfigurationError if the port is in use or a bound is out of range.
     """
@@ -61,6 +63,7 @@ class TrainingServer:
         max_message_bytes: int = connection.DEFAULT_MAX_MESSAGE_BYTES,
         max_concurrent_rpcs: int = 256,
         more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
+        security: Security = Security(),  # noqa: B008
     ):
         """Starts to listen."""
         self._max_message_bytes = max_message_bytes
@@ -79,6 +82,7 @@ class TrainingServer:
             max_concurrent_rpcs=max_concurrent_rpcs + more.streams,
             max_receive_bytes=max(messages.MAX_REQUEST_BYTES, more.max_receive_bytes),
             max_send_bytes=max_message_bytes,
+            security=security,
         )
         self.address = self._server.address
 

@@ -1,0 +1,168 @@
+"""TLS and token: who has them is served, everybody else hears why not."""
+
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tfdrl.errors import ConfigurationError, UnavailableError
+from tfdrl.rpc import security
+from tfdrl.rpc.security import Security
+from tfdrl.rpc.training_client import TrainingClient
+from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.topology import Address
+
+_TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+def openssl(directory, *arguments):
+    subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+
+def make_authority(directory, name):
+    openssl(
+        directory,
+        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
+        *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
+    )
+
+
+def make_certificate(directory, name, authority):
+    (directory / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    openssl(
+        directory,
+        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+        *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
+    )
+    openssl(
+        directory,
+        *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem", "-days", "2"),
+        *("-CAkey", f"{authority}.key", "-CAcreateserial", "-extfile", "san"),
+        *("-out", f"{name}.pem"),
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """ours.pem signed learner and actor, theirs.pem signed stranger; a token."""
+    directory = tmp_path_factory.mktemp("tls")
+    for authority in ("ours", "theirs"):
+        make_authority(directory, authority)
+    make_certificate(directory, "learner", "ours")
+    make_certificate(directory, "actor", "ours")
+    make_certificate(directory, "stranger", "theirs")
+    (directory / "token").write_text(_TOKEN + "\n")
+    return directory
+
+
+def read(files, name="", authority="ours", token="", environment=None):
+    pair = [str(files / f"{name}.{kind}") for kind in ("pem", "key")] if name else ["", ""]
+    authority = str(files / f"{authority}.pem") if authority else ""
+    token = str(files / token) if token else ""
+    return Security.from_files(*pair, authority, token, environment or {})
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def serve(protection):
+        servers.append(TrainingServer(Address("127.0.0.1", 0), "digest", security=protection))
+        servers[-1].publish(1, [np.arange(1000)])
+        return servers[-1].address
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+def ask(address, protection):
+    """Joins and pulls."""
+    client = TrainingClient(
+        address, experiment="digest", role="actor", task=0, run_id=1, security=protection
+    )
+    try:
+        client.join(2.0, threading.Event())
+        version, tensors = client.parameters(-1)
+        assert version == 1 and len(tensors[0]) == 1000
+    finally:
+        client.close()
+
+
+def test_mutual_tls_with_a_token(files, serve):
+    address = serve(read(files, "learner", token="token"))
+    ask(address, read(files, "actor", token="token"))
+    ask(address, read(files, "actor", environment={security.TOKEN_VARIABLE: _TOKEN}))
+
+
+def test_tls_of_the_server_alone(files, serve):
+    ask(serve(read(files, "learner", authority="")), read(files))
+
+
+@pytest.mark.parametrize(
+    ("who", "error", "words"),
+    [
+        ({"name": "actor"}, ConfigurationError, "the token is missing or wrong"),
+        (
+            {"name": "actor", "environment": {security.TOKEN_VARIABLE: _TOKEN[:-1] + "0"}},
+            *(ConfigurationError, "the token is missing or wrong"),
+        ),
+        ({"name": "", "token": "token"}, UnavailableError, "did not come up"),
+        ({"name": "stranger", "token": "token"}, UnavailableError, "did not come up"),
+        (
+            {"name": "actor", "authority": "theirs", "token": "token"},
+            *(UnavailableError, "did not come up"),
+        ),
+        (None, UnavailableError, "did not come up"),
+    ],
+    ids=["no token", "wrong token", "no certificate", "stranger", "wrong server", "no TLS"],
+)
+def test_who_is_not_let_in(files, serve, who, error, words):
+    address = serve(read(files, "learner", token="token"))
+    with pytest.raises(error, match=words) as raised:
+        ask(address, Security() if who is None else read(files, **who))
+    assert _TOKEN not in str(raised.value)
+
+
+def test_health_checks_need_no_token(files, serve):
+    address, protection = serve(read(files, "learner", token="token")), read(files, "actor")
+    with protection.channel(address, []) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_the_token_does_not_leave_in_the_clear(files):
+    with pytest.raises(ConfigurationError, match="would travel in the clear"):
+        read(files, authority="", token="token")
+    # Of the environment, it is for those who have TLS.
+    assert read(files, authority="", environment={security.TOKEN_VARIABLE: _TOKEN}) == Security()
+    assert _TOKEN not in repr(read(files, "actor", token="token"))
+
+
+def test_mistakes_are_named(files):
+    with pytest.raises(ConfigurationError, match=r"--tls_ca=.*nothing.pem cannot be read: No such"):
+        read(files, authority="nothing")
+    with pytest.raises(ConfigurationError, match="--tls_certificate and --tls_key belong together"):
+        Security.from_files(certificate=str(files / "actor.pem"))
+    pair = str(files / "actor.pem"), str(files / "learner.key")
+    with pytest.raises(ConfigurationError, match="are no pair of a certificate and its private"):
+        Security.from_files(*pair)
+    with pytest.raises(ConfigurationError, match=r"--tls_ca=.*token holds no certificates"):
+        Security.from_files(authority=str(files / "token"))
+    with pytest.raises(ConfigurationError, match="the token has 5 characters; it needs 16"):
+        Security(authority=b"x", token="short")
+    (files / "empty").write_text("\n")
+    with pytest.raises(ConfigurationError, match=r"--token_file=.*empty is empty"):
+        read(files, token="empty")
+
+
+def test_comparison_takes_bytes_and_text():
+    protection = Security(authority=b"x", token=_TOKEN)
+    assert protection.lets_in([("a", "b"), ("authorization", f"Bearer {_TOKEN}")])
+    assert protection.lets_in([("authorization", f"Bearer {_TOKEN}".encode())])
+    assert not protection.lets_in([])
+    assert not protection.lets_in([("authorization", _TOKEN)])
+    assert not protection.lets_in([("authorization", "Bearer \u00e9")])
