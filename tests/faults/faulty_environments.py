@@ -1,11 +1,13 @@
 """The toy Chain with faults on demand, by the file that TFDRL_TEST_FAULTS names.
 
 The file's text says what the next rewards are: "overflow once" makes one of them 1e38, whose
-square is infinite; "overflow" makes all of them so; "nan" makes them NaN.
+square is infinite; "overflow" makes all of them so; "nan" makes them NaN. "raise once", "raise" and
+"hang once" are what the next step does.
 """
 
 import os
 import pathlib
+import time
 
 import gymnasium
 import numpy as np
@@ -22,8 +24,18 @@ class FaultyChain(Chain):
         super().__init__(num_states=int(os.environ.get("TFDRL_TEST_STATES", "5")))
 
     def step(self, action):
+        self._fail()
         observation, reward, terminated, truncated, info = super().step(action)
         return observation, self._poison(reward), terminated, truncated, info
+
+    def _fail(self):
+        fault = _FAULTS.read_text().strip() if _FAULTS.exists() else ""
+        if fault.endswith("once") and fault != "overflow once":
+            _FAULTS.unlink(missing_ok=True)
+        if fault.startswith("raise"):
+            raise RuntimeError("the emulator has a bad day")
+        if fault.startswith("hang"):
+            time.sleep(1000)
 
     def _poison(self, reward):
         fault = _FAULTS.read_text().strip() if _FAULTS.exists() else ""

@@ -16,6 +16,7 @@ import pytest
 
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.rpc.security import Security
 from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.topology import Address
 
@@ -109,13 +110,19 @@ class Roles:
       logs: directory of the processes' logs, not under root_dir: its disk may be full.
       gin_file: of the run.
       flags: that every role gets, such as --gin_bindings.
+      security: of the tests' own clients.
     """
 
     def __init__(
-        self, root_dir: pathlib.Path, logs: pathlib.Path, gin_file: pathlib.Path, *flags: str
+        self,
+        root_dir: pathlib.Path,
+        logs: pathlib.Path,
+        gin_file: pathlib.Path,
+        *flags: str,
+        security: Security = Security(),  # noqa: B008  (immutable)
     ):
         self.root_dir, self._logs, self._gin_file = root_dir, logs, gin_file
-        self._flags = flags
+        self._flags, self._security = flags, security
         self.addresses = {name: f"127.0.0.1:{free_port()}" for name in ("replay", "learner")}
         self.faults = logs / "faults"
         self._started = []
@@ -143,7 +150,11 @@ class Roles:
     def client(self, experiment: str = "") -> TrainingClient:
         """A client of the learner, as a role that the ledger does not know."""
         address = Address.parse(self.addresses["learner"])
-        return TrainingClient(address, experiment=experiment, role="test", task=0, run_id=1)
+        return TrainingClient(
+            address,
+            **{"experiment": experiment, "role": "test", "task": 0, "run_id": 1},
+            security=self._security,
+        )
 
     def status(self):
         """The learner's status; None while it does not answer."""

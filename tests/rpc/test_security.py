@@ -1,10 +1,12 @@
 """TLS and token: who has them is served, everybody else hears why not."""
 
-import subprocess
+import socket
 import threading
 
+import certificates
 import numpy as np
 import pytest
+from certificates import TOKEN
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tfdrl.errors import ConfigurationError, UnavailableError
@@ -14,46 +16,11 @@ from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.rpc.training_server import TrainingServer
 from tfdrl.topology import Address
 
-_TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-def openssl(directory, *arguments):
-    subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-
-def make_authority(directory, name):
-    openssl(
-        directory,
-        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
-        *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
-    )
-
-
-def make_certificate(directory, name, authority):
-    (directory / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    openssl(
-        directory,
-        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
-        *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
-    )
-    openssl(
-        directory,
-        *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem", "-days", "2"),
-        *("-CAkey", f"{authority}.key", "-CAcreateserial", "-extfile", "san"),
-        *("-out", f"{name}.pem"),
-    )
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """ours.pem signed learner and actor, theirs.pem signed stranger; a token."""
     directory = tmp_path_factory.mktemp("tls")
-    for authority in ("ours", "theirs"):
-        make_authority(directory, authority)
-    make_certificate(directory, "learner", "ours")
-    make_certificate(directory, "actor", "ours")
-    make_certificate(directory, "stranger", "theirs")
-    (directory / "token").write_text(_TOKEN + "\n")
+    certificates.make_all(directory)
     return directory
 
 
@@ -94,11 +61,34 @@ def ask(address, protection):
 def test_mutual_tls_with_a_token(files, serve):
     address = serve(read(files, "learner", token="token"))
     ask(address, read(files, "actor", token="token"))
-    ask(address, read(files, "actor", environment={security.TOKEN_VARIABLE: _TOKEN}))
+    ask(address, read(files, "actor", environment={security.TOKEN_VARIABLE: TOKEN}))
 
 
 def test_tls_of_the_server_alone(files, serve):
     ask(serve(read(files, "learner", authority="")), read(files))
+
+
+def test_a_learner_that_comes_later_is_found(files, serve):
+    """A handshake needs more time than a call that fails at once."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    client = TrainingClient(
+        Address("127.0.0.1", port),
+        **{"experiment": "digest", "role": "actor", "task": 0, "run_id": 1},
+        security=read(files, "actor"),
+    )
+    servers = []
+
+    def start():
+        server = TrainingServer(
+            Address("127.0.0.1", port), "digest", security=read(files, "learner")
+        )
+        servers.append(server)
+
+    threading.Timer(1.0, start).start()
+    client.join(10.0, threading.Event())
+    client.close()
+    servers[0].close()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +96,7 @@ def test_tls_of_the_server_alone(files, serve):
     [
         ({"name": "actor"}, ConfigurationError, "the token is missing or wrong"),
         (
-            {"name": "actor", "environment": {security.TOKEN_VARIABLE: _TOKEN[:-1] + "0"}},
+            {"name": "actor", "environment": {security.TOKEN_VARIABLE: TOKEN[:-1] + "0"}},
             *(ConfigurationError, "the token is missing or wrong"),
         ),
         ({"name": "", "token": "token"}, UnavailableError, "did not come up"),
@@ -123,7 +113,7 @@ def test_who_is_not_let_in(files, serve, who, error, words):
     address = serve(read(files, "learner", token="token"))
     with pytest.raises(error, match=words) as raised:
         ask(address, Security() if who is None else read(files, **who))
-    assert _TOKEN not in str(raised.value)
+    assert TOKEN not in str(raised.value)
 
 
 def test_health_checks_need_no_token(files, serve):
@@ -138,8 +128,8 @@ def test_the_token_does_not_leave_in_the_clear(files):
     with pytest.raises(ConfigurationError, match="would travel in the clear"):
         read(files, authority="", token="token")
     # Of the environment, it is for those who have TLS.
-    assert read(files, authority="", environment={security.TOKEN_VARIABLE: _TOKEN}) == Security()
-    assert _TOKEN not in repr(read(files, "actor", token="token"))
+    assert read(files, authority="", environment={security.TOKEN_VARIABLE: TOKEN}) == Security()
+    assert TOKEN not in repr(read(files, "actor", token="token"))
 
 
 def test_mistakes_are_named(files):
@@ -160,9 +150,9 @@ def test_mistakes_are_named(files):
 
 
 def test_comparison_takes_bytes_and_text():
-    protection = Security(authority=b"x", token=_TOKEN)
-    assert protection.lets_in([("a", "b"), ("authorization", f"Bearer {_TOKEN}")])
-    assert protection.lets_in([("authorization", f"Bearer {_TOKEN}".encode())])
+    protection = Security(authority=b"x", token=TOKEN)
+    assert protection.lets_in([("a", "b"), ("authorization", f"Bearer {TOKEN}")])
+    assert protection.lets_in([("authorization", f"Bearer {TOKEN}".encode())])
     assert not protection.lets_in([])
-    assert not protection.lets_in([("authorization", _TOKEN)])
+    assert not protection.lets_in([("authorization", TOKEN)])
     assert not protection.lets_in([("authorization", "Bearer \u00e9")])

@@ -73,6 +73,9 @@ class Seed:
       max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
       evaluation_environments: environments that the evaluator steps together.
       evaluation_period_secs: from the start of one evaluation to the next, at least.
+      environment_rebuilds: how often an actor replaces environments that raise or hang before it
+        gives up; 1,000 good steps, and it counts anew.
+      environment_step_timeout_secs: of one step of an actor's environments.
       timeout_secs: how long a role waits for one that does not answer.
       actor_niceness: of actors and evaluator, 0 to 19, where they share cores with the learner.
       learner_threads: TensorFlow threads of the learner; 0: TensorFlow chooses.
@@ -103,6 +106,8 @@ class Seed:
     max_bad_steps: int = 1
     evaluation_environments: int = 100
     evaluation_period_secs: float = 10.0
+    environment_rebuilds: int = 3
+    environment_step_timeout_secs: float = 60.0
     timeout_secs: float = 120.0
     actor_niceness: int = 0
     learner_threads: int = 0
@@ -135,6 +140,11 @@ class Seed:
         if not self.inference_time_limit_ms > 0:
             raise ConfigurationError(
                 f"seed.inference_time_limit_ms = {self.inference_time_limit_ms} must be positive"
+            )
+        if self.environment_rebuilds < 0 or not self.environment_step_timeout_secs > 0:
+            raise ConfigurationError(
+                f"seed.environment_rebuilds = {self.environment_rebuilds} must be 0 or more, "
+                f"environment_step_timeout_secs = {self.environment_step_timeout_secs} positive"
             )
         if not 0 < self.inference_batch_share <= 1:
             raise ConfigurationError(

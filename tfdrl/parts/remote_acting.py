@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 
+from tfdrl.environments.guarded import GuardedEnvironment, RebuiltError
 from tfdrl.experiment import Experiment
 from tfdrl.rpc import inference_messages, security
 from tfdrl.rpc.inference_client import InferenceClient, LearnerRestartedError, StoppedError
@@ -17,33 +19,41 @@ def act_remotely(experiment: Experiment, context: Context, learner: Address) -> 
     Raises:
       UnavailableError: the learner gave no answer within the architecture's timeout_secs.
       ConfigurationError: it refused this actor.
+      GivenUpError: the environments fail.
     """
     config = experiment.architecture
     num_envs = config.environments_per_actor
-    environment = config.environment(
-        num_envs=num_envs, training=True, seed=experiment.seed + 1009 * (context.task + 1)
+    seeds = itertools.count(experiment.seed + 1009 * (context.task + 1), 1_000_003)
+    environment = GuardedEnvironment(
+        lambda: config.environment(num_envs=num_envs, training=True, seed=next(seeds)),
+        rebuilds=config.environment_rebuilds,
+        step_timeout_secs=config.environment_step_timeout_secs,
     )
     client = InferenceClient(
         learner,
         experiment=context.experiment,
         task=context.task,
         environments=num_envs,
-        specs=inference_messages.environment_specs(environment),
+        specs=inference_messages.environment_specs(environment.environment),
         timeout_secs=config.timeout_secs,
         stop=context.stop,
         security=security.of(context),
     )
     with environment, contextlib.closing(client):
+        frames_per_action = num_envs * environment.environment.frames_per_step
         steps, frames = environment.reset(), 0
         while True:
             try:
                 action = client.act(steps, frames, environment.take_episodes())
+                steps = environment.step(action)
+                frames += frames_per_action
             except LearnerRestartedError:
                 logging.info("the learner has begun anew; so do the environments")
                 steps, frames = environment.reset(), 0
-                continue
+            except RebuiltError:
+                # No step says that the old episodes ended: they did not.
+                client.begin_run()
+                steps, frames = environment.reset(), 0
             except StoppedError as stopped:
                 logging.info("stopped: %s", stopped)
                 return
-            steps = environment.step(action)
-            frames += num_envs * environment.frames_per_step

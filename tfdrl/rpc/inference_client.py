@@ -10,6 +10,7 @@ import threading
 import time
 
 import grpc
+import numpy as np
 from google.protobuf import message as protobuf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
@@ -80,6 +81,7 @@ class InferenceClient:
         self._encoder = messages.StepsEncoder(specs, environments)
         self._sender = {"experiment": experiment, "role": "actor", "task": task}
         self._task = task
+        self._security = security
         self._channel = security.channel(
             address,
             connection.channel_options(64 << 20, messages.max_request_bytes(specs, environments)),
@@ -87,8 +89,7 @@ class InferenceClient:
         call = self._channel.stream_stream(_METHOD)
         self._call = functools.partial(call, metadata=security.metadata)
         self._stream: _Stream | None = None
-        self._index = 0
-        self._begin_run()
+        self.begin_run()
 
     def act(self, steps: TimeSteps, frames: int, episodes: Episodes) -> Nest:
         """Sends what the environments show; returns the learner's actions, nest of [N, ...].
@@ -109,26 +110,29 @@ class InferenceClient:
         self._index += 1
         return actions
 
-    def close(self) -> None:
-        """Ends the stream. May be called twice."""
-        if self._stream is not None:
-            self._stream.cancel()
-            self._stream = None
-        self._channel.close()
-
-    def _begin_run(self) -> None:
+    def begin_run(self) -> None:
+        """Ends the run, whose partial unrolls the learner drops; the next steps are a new one's."""
+        self._drop()
         self._run_id = random.SystemRandom().getrandbits(63)
         self._index = self._sent_episodes = 0
+
+    def close(self) -> None:
+        """Ends the stream. May be called twice."""
+        self._drop()
+        self._security.close(self._channel)
 
     def _episodes(self, episodes: Episodes) -> training_pb2.Episodes | None:
         if not len(episodes.returns):
             return None
+        is_finite = np.isfinite(episodes.returns)
+        if not is_finite.all():
+            _LOG.warning("returns of %s: look at the rewards", episodes.returns[~is_finite])
         first = self._sent_episodes
-        self._sent_episodes += len(episodes.returns)
+        self._sent_episodes += int(is_finite.sum())
         return training_pb2.Episodes(
             first=first,
-            returns=episodes.returns.tolist(),
-            length_frames=episodes.length_frames.tolist(),
+            returns=episodes.returns[is_finite].tolist(),
+            length_frames=episodes.length_frames[is_finite].tolist(),
         )
 
     def _exchange(self, request: bytes) -> inference_pb2.ActReply:
@@ -169,8 +173,7 @@ class InferenceClient:
         if not reply.HasField("welcome"):
             raise self._nonsense("no Welcome after Hello")
         if reply.welcome.next_index not in (self._index, self._index + 1):
-            self._drop()
-            self._begin_run()
+            self.begin_run()
             raise LearnerRestartedError
 
     def _ask(self, request: bytes, deadline: float) -> inference_pb2.ActReply:

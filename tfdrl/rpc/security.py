@@ -7,6 +7,7 @@ import hmac
 import os
 import pathlib
 import ssl
+import time
 from collections.abc import Iterable, Mapping
 
 import grpc
@@ -19,6 +20,7 @@ TOKEN_VARIABLE = "TFDRL_TOKEN"
 _HEADER = "authorization"
 _MIN_TOKEN_CHARACTERS = 16
 _MAX_FILE_BYTES = 1 << 20
+_POLL_SECS = 0.3  # a little more than grpc's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,18 @@ class Security:
         credentials = grpc.ssl_channel_credentials(
             self.authority, self.key or None, self.certificate or None
         )
-        return grpc.secure_channel(str(address), credentials, options)
+        channel = grpc.secure_channel(str(address), credentials, options)
+        # A channel makes progress while somebody waits for it. A handshake, unlike a plain connect,
+        # needs some: between two short calls it would never end.
+        channel.subscribe(_go_on, try_to_connect=True)
+        return channel
+
+    def close(self, channel: grpc.Channel) -> None:
+        """Closes what `channel` returned."""
+        if self.authority:
+            channel.unsubscribe(_go_on)
+            time.sleep(_POLL_SECS)  # grpc's waiting thread complains of a closed channel
+        channel.close()
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -130,6 +143,10 @@ class Security:
 def of(context: Context) -> Security:
     """The security of a role's process."""
     return context.security or Security()
+
+
+def _go_on(connectivity: grpc.ChannelConnectivity) -> None:
+    """Waits with a channel; see `Security.channel`."""
 
 
 def _check_files(certificate: str, key: str, authority: str) -> None:

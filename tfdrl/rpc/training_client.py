@@ -67,7 +67,7 @@ class TrainingClient:
             experiment=experiment, role=role, task=task, run_id=run_id
         )
         self._acknowledged_episodes = 0
-        self._metadata = security.metadata
+        self._security, self._metadata = security, security.metadata
         self._channel = security.channel(
             address, connection.channel_options(max_message_bytes, messages.MAX_REQUEST_BYTES)
         )
@@ -179,7 +179,7 @@ class TrainingClient:
 
     def close(self) -> None:
         """Closes the connection; calls in progress in other threads fail. May be called twice."""
-        self._channel.close()
+        self._security.close(self._channel)
 
     def _episodes(self, returns: np.ndarray, lengths: np.ndarray) -> training_pb2.Episodes:
         if returns.ndim != 1 or returns.shape != lengths.shape:
