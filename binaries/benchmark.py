@@ -24,8 +24,8 @@ _USAGE = """Measures a program of Ape-X, IMPALA or SEED beside the bare librarie
   tfdrl-benchmark --gin_file=seed/random_frames_vtrace.gin --round_secs=3
 
 Parts: a environment stepping, b insertion into replay (IMPALA: the queue), c sampling from it, d
-training in memory (of that V-trace alone), e the whole program. Of SEED a to d are one: the
-inference service beside a bare gRPC stream. V-trace at another size:
+training in memory (of that V-trace alone), e the whole program. Of SEED: a the inference service
+beside a bare gRPC stream, b more and more streams, e the whole. V-trace at another size:
 
   tfdrl-benchmark --gin_file=impala/atari_pong.gin --parts=d \\
       --gin_bindings='impala.unroll_steps = 100' --gin_bindings='impala.batch_size = 64'

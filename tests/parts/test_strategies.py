@@ -41,7 +41,7 @@ def test_mirrored_on_one_device_is_one_replica():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"kind": "mirorred"}, "'mirorred' is unknown; use 'default', 'mirrored', 'm"),
+        ({"kind": "mirorred"}, "'mirorred' is unknown; use 'default', 'one_device', 'm"),
         ({"kind": "multi_worker"}, "there is one learner: ask for more of them, or use 'default'"),
         (
             {"kind": "default", "cluster": clusters.Cluster(TWO, 1.0)},
@@ -55,6 +55,9 @@ def test_mirrored_on_one_device_is_one_replica():
             {"kind": "multi_worker", "devices": ("GPU:0",), "cluster": clusters.Cluster(TWO, 1.0)},
             "set CUDA_VISIBLE_DEVICES instead",
         ),
+        ({"kind": "one_device"}, r"strategy.devices = None for 'one_device'; name one"),
+        ({"kind": "one_device", "devices": ("GPU:7",)}, "GPU:7, but this machine has only"),
+        ({"kind": "tpu"}, "strategy.tpu = 'local': no TPU answers"),
         ({"kind": "mirrored", "devices": ("GPU:7",)}, r"GPU:7, but this machine has only .*CPU:0"),
     ],
 )

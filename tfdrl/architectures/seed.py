@@ -65,8 +65,8 @@ class Seed:
       inference_max_batch_size: environments in one batch at most; None: all.
       inference_time_limit_ms: how long the first block of a batch waits for others.
       inference_devices: such as ("GPU:0",) or ("TPU:0", "TPU:1"), in turn; ("",) takes
-        TensorFlow's choice.
-      jit_compile: whether XLA compiles inference.
+        TensorFlow's choice. Those that `strategy` does not train on leave it alone.
+      jit_compile: whether XLA compiles inference and training: for TPU and GPU.
       publish_period_steps: learner steps between publications of the parameters, for evaluators.
       learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
         the replay: only at the end.
@@ -237,7 +237,9 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     from tfdrl.rpc.inference_server import InferenceService
 
     config = experiment.architecture
+    strategies.make_logical_cpus(config.inference_devices)
     strategy = strategies.make_strategy(config.strategy, context, config.timeout_secs)
+    strategies.check_devices("seed.inference_devices", config.inference_devices)
     training.check_batch(config.batch_size, strategy)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         specs_text = construction.specs_text(environment)
@@ -282,7 +284,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
         more=InferenceService(player, context.experiment, specs).served_for(config.environments),
     )
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
+    trainer = training.Trainer(agent, strategy, config.max_bad_steps, config.jit_compile)
     with session:
         player.open(session.service.record, lambda: session.step)
         if replay is None:

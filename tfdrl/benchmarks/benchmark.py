@@ -81,12 +81,11 @@ def sections(settings: Settings) -> list[page.Section]:
     config = Experiment.from_gin().architecture
     if not isinstance(config, Seed):
         return report.sections(run(settings))
-    rounds = settings.rounds if set("abcd") & set(settings.parts) else Rounds(0, 0.0)
     whole = None
     with _scratch() as directory:
         if "e" in settings.parts:
             whole = _run_system(settings, directory)
-        return seed.sections(config, _gin(settings, []), rounds, whole)
+        return seed.sections(config, _gin(settings, []), settings.rounds, settings.parts, whole)
 
 
 def _frames_per_step(config) -> int:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tfdrl.benchmarks import system
-from tfdrl.benchmarks.measuring import Cost, Rounds, Turn, cost, cpu_secs, ratio
+from tfdrl.benchmarks import seed_streams, system
+from tfdrl.benchmarks.measuring import Cost, Rounds, Turn, cost, ratio
 from tfdrl.benchmarks.page import Figure, Section
-from tfdrl.errors import TfdrlError
-from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.benchmarks.seed_process import Child
 
 _VARIANTS = {
     "echo": "bare grpcio stream, same messages",
@@ -30,43 +28,11 @@ _UNIT = "observations"
 _NULL_AIM, _NETWORK_AIM = 0.60, 0.85
 
 
-class _Process:
-    """A child that is told what to do, line by line."""
-
-    def __init__(self, module: str, arguments: Sequence[str]):
-        self._popen = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
-        )
-        self._name = module
-
-    def tell(self, line: str) -> None:
-        self._popen.stdin.write(line + "\n")
-        self._popen.stdin.flush()
-
-    def hear(self) -> list[str]:
-        words = self._popen.stdout.readline().split()
-        if not words:
-            raise TfdrlError(f"{self._name} ended (exit code {self._popen.wait(10)}); see above")
-        return words
-
-    @property
-    def cpu_secs(self) -> float:
-        return cpu_secs(self._popen.pid)
-
-    def kill(self) -> None:
-        self._popen.kill()
-        self._popen.wait()
-
-
 class _Service(NamedTuple):
     """A server and its actors."""
 
-    server: _Process
-    actors: list[_Process]
+    server: Child
+    actors: list[Child]
 
     def turn(self, secs: float) -> Turn:
         """All actors exchange steps for so long; CPU seconds are of all these processes."""
@@ -79,7 +45,7 @@ class _Service(NamedTuple):
 
 
 def sections(
-    config, gin: Sequence[str], rounds: Rounds, whole: system.System | None
+    config, gin: Sequence[str], rounds: Rounds, parts: str, whole: system.System | None
 ) -> list[Section]:
     """The service's figures, and those of the whole system if it was measured.
 
@@ -87,9 +53,12 @@ def sections(
       config: a `Seed`.
       gin: flags that name files and bindings.
       rounds: how often and how long.
+      parts: a, the service beside bare grpcio; b, more and more streams.
       whole: of part e.
     """
-    found = [_service_section(config, gin, rounds)] if rounds.count else []
+    found = [_service_section(config, gin, rounds)] if "a" in parts else []
+    if "b" in parts:
+        found.append(seed_streams.section(config, gin, rounds.count * rounds.secs))
     if whole is not None:
         found.append(_whole_section(config, whole))
     return found
@@ -151,15 +120,15 @@ def _cpu_figures(costs: Mapping[str, Cost]) -> list[Figure]:
 @contextlib.contextmanager
 def _service(kind: str, config, gin: Sequence[str]) -> Iterator[_Service]:
     print(f"starting the {kind} server and its actors", file=sys.stderr, flush=True)
-    processes: list[_Process] = []
+    processes: list[Child] = []
     try:
-        server = _Process("tfdrl.benchmarks.seed_server", [f"--kind={kind}", *gin])
+        server = Child("tfdrl.benchmarks.seed_server", [f"--kind={kind}", *gin])
         processes.append(server)
         port, digest = server.hear()
         for task in range(config.actors):
             arguments = [f"--server=127.0.0.1:{port}", f"--task={task}", *gin]
             arguments += [f"--experiment={digest}", f"--bare={kind == 'echo'}".lower()]
-            processes.append(_Process("tfdrl.benchmarks.seed_client", arguments))
+            processes.append(Child("tfdrl.benchmarks.seed_client", arguments))
         for actor in processes[1:]:
             actor.hear()
         yield _Service(server, processes[1:])

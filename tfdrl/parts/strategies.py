@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 import gin
 import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.parts import tpus
 from tfdrl.parts.clusters import Cluster
 from tfdrl.topology import Context
 
-_KINDS = "'default', 'mirrored', 'multi_worker'"
+_KINDS = ("default", "one_device", "mirrored", "multi_worker", "tpu")
 
 
 def make_strategy(
@@ -60,16 +62,22 @@ def _takes_cluster(factory: Callable) -> bool:
 
 @gin.configurable(denylist=["cluster"])
 def strategy(
-    kind: str = "default", devices: tuple | None = None, cluster: Cluster | None = None
+    kind: str = "default",
+    devices: tuple | None = None,
+    tpu: str = "local",
+    cluster: Cluster | None = None,
 ) -> tf.distribute.Strategy:
     """The `tf.distribute` strategy of a learner.
 
     Args:
-      kind: "default" (one device), "mirrored" (synchronous replicas on several devices of this
-        machine) or "multi_worker" (several learner processes, each with all GPUs that it sees,
-        or a CPU; CUDA_VISIBLE_DEVICES shares one machine's GPUs out).
-      devices: for "mirrored", such as ("GPU:0", "GPU:1"); None takes all GPUs. ("CPU:0", "CPU:1")
-        makes as many logical CPU devices, which is for tests.
+      kind: "default" (TensorFlow's first device), "one_device" (the one in `devices`), "mirrored"
+        (synchronous replicas on several devices of this machine), "multi_worker" (several learner
+        processes, each with all GPUs that it sees, or a CPU; CUDA_VISIBLE_DEVICES shares one
+        machine's GPUs out) or "tpu" (synchronous replicas on cores of a TPU).
+      devices: for "one_device" and "mirrored", such as ("GPU:0", "GPU:1"), where None takes all
+        GPUs; for "tpu" such as ("TPU:0", "TPU:1"), where None takes all cores, and those left out
+        are free for inference. ("CPU:0", "CPU:1") makes logical CPU devices, which is for tests.
+      tpu: name or address of the TPU; "local" on a TPU VM.
       cluster: the learners of "multi_worker", from `make_strategy`; None for one learner.
 
     Raises:
@@ -77,21 +85,25 @@ def strategy(
         does not suit the number of learners.
       UnavailableError: the other learners did not come in time.
     """
-    if kind not in ("default", "mirrored", "multi_worker"):
-        raise ConfigurationError(f"strategy.kind = {kind!r} is unknown; use {_KINDS}")
+    if kind not in _KINDS:
+        raise ConfigurationError(
+            f"strategy.kind = {kind!r} is unknown; use {', '.join(map(repr, _KINDS))}"
+        )
     _check_number_of_learners(kind, cluster)
     if kind == "default":
         return tf.distribute.get_strategy()
     if kind == "multi_worker":
         return _multi_worker(devices, cluster)
-    _make_logical_cpus(devices or ())
-    there_are = [device.name.split("device:")[-1] for device in tf.config.list_logical_devices()]
-    missing = [device for device in devices or () if device not in there_are]
-    if missing:
-        raise ConfigurationError(
-            f"strategy.devices asks for {', '.join(missing)}, but this machine has only "
-            f"{', '.join(there_are)}"
-        )
+    if kind == "tpu":
+        return tpus.tpu_strategy(tpu, devices)
+    make_logical_cpus(devices or ())
+    check_devices("strategy.devices", devices or ())
+    if kind == "one_device":
+        if devices is None or len(devices) != 1:
+            raise ConfigurationError(
+                f"strategy.devices = {devices} for 'one_device'; name one, such as ('GPU:1',)"
+            )
+        return tf.distribute.OneDeviceStrategy(devices[0])
     return tf.distribute.MirroredStrategy(list(devices) if devices else None)
 
 
@@ -118,10 +130,25 @@ def _multi_worker(devices: tuple | None, cluster: Cluster) -> tf.distribute.Stra
         return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def _make_logical_cpus(devices) -> None:
-    cpus = [device for device in devices if device.startswith("CPU:")]
+def make_logical_cpus(devices: Sequence[str]) -> None:
+    """Makes as many logical CPU devices as the names ask for. Before TensorFlow's first operation.
+
+    Does nothing if there are several already.
+    """
+    numbers = [int(device[4:]) for device in devices if re.fullmatch(r"CPU:\d+", device)]
     physical = tf.config.list_physical_devices("CPU")[0]
-    if len(cpus) > 1 and not tf.config.get_logical_device_configuration(physical):
+    if max(numbers, default=0) > 0 and not tf.config.get_logical_device_configuration(physical):
         tf.config.set_logical_device_configuration(
-            physical, [tf.config.LogicalDeviceConfiguration()] * len(cpus)
+            physical, [tf.config.LogicalDeviceConfiguration()] * (max(numbers) + 1)
+        )
+
+
+def check_devices(setting: str, devices: Sequence[str]) -> None:
+    """Raises ConfigurationError that names the setting if a device is not there; "" is any."""
+    there_are = [device.name.split("device:")[-1] for device in tf.config.list_logical_devices()]
+    missing = [device for device in devices if device and device not in there_are]
+    if missing:
+        raise ConfigurationError(
+            f"{setting} asks for {', '.join(missing)}, but this machine has only "
+            f"{', '.join(there_are)}"
         )

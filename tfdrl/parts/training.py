@@ -17,17 +17,26 @@ class Trainer:
       agent: a TFAgent, built under the strategy's scope.
       strategy: replicas get equal parts of each batch.
       max_bad_steps: non-finite losses in a row before `DivergedError`; 1 stops at the first.
+      jit_compile: whether XLA compiles `train_once` and `train_sequences`.
     """
 
-    def __init__(self, agent, strategy: tf.distribute.Strategy, max_bad_steps: int):
+    def __init__(
+        self,
+        agent,
+        strategy: tf.distribute.Strategy,
+        max_bad_steps: int,
+        jit_compile: bool = False,
+    ):
         self._agent, self._strategy = agent, strategy
+        self._is_default = strategy is tf.distribute.get_strategy()
         self._max_bad_steps = max_bad_steps
         self._bad_in_a_row = 0
         self._gives_td_error = True  # known once `_train_once` was traced
         self.bad_steps = 0
         self._train = tf.function(self._train_all)
-        self._train_one = tf.function(self._train_single)
-        self._train_on_sequences = tf.function(self._train_sequences)
+        jit = jit_compile or None
+        self._train_one = tf.function(self._train_single, jit_compile=jit)
+        self._train_on_sequences = tf.function(self._train_sequences, jit_compile=jit)
 
     def train(self, experience, weights) -> tuple[np.ndarray, np.ndarray | None]:
         """K gradient steps.
@@ -84,7 +93,7 @@ class Trainer:
 
         strategy = self._strategy
         if strategy.num_replicas_in_sync == 1:
-            return replica(experience, arguments)
+            return self._run_alone(replica, experience, arguments)
         loss, priority, extra = strategy.run(replica, self._split((experience, arguments)))
         loss = strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
         priority = tf.concat(strategy.experimental_local_results(priority), axis=0)
@@ -99,7 +108,7 @@ class Trainer:
 
         strategy = self._strategy
         if strategy.num_replicas_in_sync == 1:
-            return replica(experience, arguments)
+            return self._run_alone(replica, experience, arguments)
 
         def values(experience, arguments):  # one tensor: one exchange
             loss, extra = replica(experience, arguments)
@@ -126,7 +135,7 @@ class Trainer:
     def _train_once(self, experience, weights):
         strategy = self._strategy
         if strategy.num_replicas_in_sync == 1:
-            return self._train_replica(experience, weights)
+            return self._run_alone(self._train_replica, experience, weights)
         parts = self._split((experience, weights))
         loss, td_error = strategy.run(self._train_replica, parts)
         loss = strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
@@ -137,6 +146,12 @@ class Trainer:
         td_error = getattr(info.extra, "td_error", None)
         self._gives_td_error = td_error is not None
         return info.loss, tf.zeros_like(weights) if td_error is None else td_error
+
+    def _run_alone(self, replica, *arguments):
+        """On the strategy's only device."""
+        if self._is_default:
+            return replica(*arguments)
+        return self._strategy.run(replica, arguments)
 
     def _split(self, batch):
         replicas = local_replicas(self._strategy)

@@ -35,6 +35,8 @@ def channel_options(max_receive_bytes: int, max_send_bytes: int) -> Options:
         ("grpc.max_reconnect_backoff_ms", int(MAX_RECONNECT_BACKOFF_SECS * 1000)),
         # How long one attempt to connect may take; gRPC's 20 s would outlive most deadlines.
         ("grpc.min_reconnect_backoff_ms", 3000),
+        # A connection of its own, also where a process has several clients of one server.
+        ("grpc.use_local_subchannel_pool", 1),
         # Roles talk to each other directly, also where http_proxy is set for the internet.
         ("grpc.enable_http_proxy", 0),
     ]

@@ -1,0 +1,96 @@
+"""How many actors one learner's inference service takes: more and more connections.
+
+An actor can make no more steps than its environment alone; what share of that is left with the
+service between the steps, how long they wait for it, and what it takes of memory and cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfdrl.benchmarks.page import Figure, Section
+from tfdrl.benchmarks.seed_process import Child
+
+_LEVELS = (5, 10, 20, 50, 100)
+_PROCESSES = 4
+_ALONE_STEPS = 100
+_AIM = 0.80
+
+
+def section(config, gin: Sequence[str], secs: float) -> Section:
+    """Measures, and leaves nothing behind.
+
+    Args:
+      config: a `Seed`.
+      gin: flags that name files and bindings.
+      secs: of each number of streams.
+    """
+    children: list[Child] = []
+    try:
+        server = Child("tfdrl.benchmarks.seed_server", ["--kind=network", *gin])
+        children.append(server)
+        port, digest = server.hear()
+        for number in range(_PROCESSES):
+            tasks = ",".join(map(str, range(number, config.actors, _PROCESSES)))
+            arguments = [f"--server=127.0.0.1:{port}", f"--experiment={digest}", *gin]
+            children.append(Child("tfdrl.benchmarks.seed_actors", [*arguments, f"--tasks={tasks}"]))
+        for child in children[1:]:
+            child.hear()
+        alone = _steps_per_second_alone(config)
+        figures = [Figure("an actor's environment alone", alone, "steps/s")]
+        _level(children, config.actors, secs, alone)  # batches of all sizes are compiled
+        levels = [*(level for level in _LEVELS if level < config.actors), config.actors]
+        for level in levels:
+            print(f"  {level} streams", file=sys.stderr, flush=True)
+            figures += _level(children, level, secs, alone)
+        return Section(
+            "Streams (b): actors that wait for their environments most of the time", figures
+        )
+    finally:
+        for child in children:
+            child.kill()
+
+
+def _level(children: Sequence[Child], streams: int, secs: float, alone: float) -> list[Figure]:
+    server, actors = children[0], children[1:]
+    shares = [len(range(number, streams, _PROCESSES)) for number in range(_PROCESSES)]
+    cpu_secs = -sum(child.cpu_secs for child in children)
+    start_secs = time.perf_counter()
+    for actor, share in zip(actors, shares):
+        actor.tell(f"go {secs} {share}")
+    answers = [actor.hear() for actor in actors]
+    took_secs = time.perf_counter() - start_secs
+    cores = (cpu_secs + sum(child.cpu_secs for child in children)) / took_secs
+    rate = sum(int(count) for count, _ in answers) / secs
+    times_ms = np.concatenate([json.loads(times) for _, times in answers])
+    p50, p99 = np.percentile(times_ms, [50, 99])
+    machine = len(os.sched_getaffinity(0))
+    aim = _AIM if cores < 0.9 * machine else None  # what full cores lose is not the service's
+    return [
+        Figure(f"{streams} streams", rate, "steps/s"),
+        Figure(
+            f"{streams} streams / what the environments allow", rate / streams / alone, "ratio", aim
+        ),
+        Figure(f"{streams} streams: wait for an action, p50", p50, "ms"),
+        Figure(f"{streams} streams: wait for an action, p99", p99, "ms"),
+        Figure(f"{streams} streams: learner's memory (RSS)", server.rss_mb, "MB"),
+        Figure(f"{streams} streams: CPU of all, of {machine}", cores, "cores"),
+    ]
+
+
+def _steps_per_second_alone(config) -> float:
+    with config.environment(
+        num_envs=config.environments_per_actor, training=True, seed=0
+    ) as environment:
+        environment.reset()
+        action = np.zeros(config.environments_per_actor, np.int32)
+        start_secs = time.perf_counter()
+        for _ in range(_ALONE_STEPS):
+            environment.step(action)
+        return config.environments_per_actor * _ALONE_STEPS / (time.perf_counter() - start_secs)
