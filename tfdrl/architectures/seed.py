@@ -58,8 +58,9 @@ class Seed:
         that explore by epsilon.
       queue_capacity_unrolls: complete unrolls that wait for the learner; when there are as many,
         an actor that completes one more waits. None: one batch.
-      inference_batch_size: environments with which a batch leaves at once; None: a share of those
-        whose actors are neither slow nor waiting for room in the queue.
+      inference_batch_size: environments with which a batch leaves as soon as a device is free; 1
+        gives the shortest wait, and with many actors the batches grow by themselves. None: a share
+        of those whose actors are neither slow nor waiting for room in the queue.
       inference_batch_share: this share; 0.5: two groups take turns, one stepping, one in a batch;
         1.0: the largest batches, where actors and learner share cores anyway.
       inference_max_batch_size: environments in one batch at most; None: all.

@@ -1,7 +1,8 @@
 """Collects blocks of rows from many streams into batches, and computes each batch once.
 
-A batch leaves when it is full or when its oldest block has waited for the time limit, so that
-nobody waits long for one who is slow or dead (SEED RL's own batching has no limit).
+A batch leaves when it has as many rows as are wanted, or when its oldest block has waited for the
+time limit, so that nobody waits long for one who is slow or dead (SEED RL's own batching has no
+limit). While nothing is free to compute it, it goes on filling.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class _Batch:
         self.arrays = [np.zeros((rows, *shape), dtype) for shape, dtype in leaves]
         self.count = 0  # rows of blocks
         self.places: list[asyncio.Future] = []
+        self.is_late = False
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -111,10 +113,12 @@ class Batcher:
         return outputs, slice(begin, begin + rows)
 
     def look_again(self) -> None:
-        """Lets the open batch leave if there are as many rows as are wanted by now."""
+        """Lets the open batch leave if it is time and there is a slot."""
         batch = self._open
-        if batch is not None and batch.count >= min(self._rows_wanted(), self._max_rows):
-            self._seal(is_late=False)
+        if batch is None or not self._slots or self._sealed:
+            return
+        if batch.is_late or batch.count >= min(self._rows_wanted(), self._max_rows):
+            self._seal()
 
     def close(self) -> None:
         """Blocks that wait, or come, get StoppedError. From any thread."""
@@ -127,18 +131,26 @@ class Batcher:
         if self._is_closed:
             raise StoppedError("inference has ended")
         if self._open is not None and self._open.count + rows > self._max_rows:
-            self._seal(is_late=False)
+            self._seal()
         self._loop = asyncio.get_running_loop()
         if self._open is None and self._free:
             self._open = self._free.pop()
-            self._open.timer = self._loop.call_later(self._time_limit_secs, self._seal, True)
+            self._open.timer = self._loop.call_later(
+                self._time_limit_secs, self._be_late, self._open
+            )
         return self._open
 
-    def _seal(self, is_late: bool) -> None:
+    def _be_late(self, batch: _Batch) -> None:
+        if batch is self._open:
+            batch.is_late = True
+            self.look_again()
+
+    def _seal(self) -> None:
         """Closes the open batch, which leaves as soon as there is a slot."""
         batch, self._open = self._open, None
         batch.timer.cancel()
-        self.statistics.add_batch(batch.count, is_late)
+        is_full = batch.count >= min(self._rows_wanted(), self._max_rows)
+        self.statistics.add_batch(batch.count, batch.is_late and not is_full)
         self._sealed.append(batch)
         self._start()
 
@@ -169,6 +181,7 @@ class Batcher:
         self._free.append(batch)
         self._slots.append(slot)
         self._start()
+        self.look_again()
         self._wake()
 
     def _wake(self) -> None:
@@ -195,7 +208,7 @@ def _answer(batch: _Batch, outputs, error: BaseException | None) -> None:
             place.set_result(outputs)
         else:
             place.set_exception(error)
-    batch.count, batch.places = 0, []
+    batch.count, batch.places, batch.is_late = 0, [], False
 
 
 class Statistics:
