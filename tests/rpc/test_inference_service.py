@@ -1,6 +1,9 @@
 """The inference service over real sockets: an actor's stream, and messages from strangers."""
 
 import asyncio
+import contextlib
+import itertools
+import socket
 import threading
 import time
 
@@ -261,6 +264,58 @@ def test_a_stream_that_says_nothing_is_ended(server, monkeypatch):
         hold.set()
     assert error.value.code().name == "DEADLINE_EXCEEDED"
     assert "no Hello within 0.3 s" in error.value.details()
+
+
+def test_an_actor_that_stops_reading_holds_up_nobody(server, connect):
+    """Its answers fill its own stream's window; the server waits there, and only there."""
+    client = connect()
+    client.act(steps_at(0), 0, _NOTHING)
+    with grpc.insecure_channel(str(server.address)) as channel:
+        requests = itertools.chain([hello()], map(step_message, range(1 << 16)))
+        call = channel.stream_stream("/tfdrl.v1.Inference/Act")
+        deaf = call(message.SerializeToString() for message in requests)
+        assert inference_pb2.ActReply.FromString(next(deaf)).HasField("welcome")
+        start_secs = time.monotonic()
+        for t in range(1, 200):
+            assert client.act(steps_at(t), 0, _NOTHING).tolist() == [t, t + 10, t + 20]
+        assert time.monotonic() - start_secs < 10.0
+        deaf.cancel()
+
+
+@pytest.mark.parametrize("cut", [10, 60, 200])
+def test_connection_that_is_cut_in_mid_message_leaves_nothing(server, connect, player, cut):
+    """An actor's bytes up to somewhere in its second message, then the end of the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as wire:
+        up_bytes = []
+
+        def carry():
+            near, _ = wire.accept()
+            with near, socket.create_connection((server.address.host, server.address.port)) as far:
+                back = threading.Thread(target=_copy, args=(far, near), daemon=True)
+                back.start()
+                while data := near.recv(1 << 16):
+                    if b"tfdrl.v1.Inference" in b"".join(up_bytes) and len(player.seats) == 1:
+                        far.sendall(data[:cut])
+                        far.shutdown(socket.SHUT_RDWR)
+                        return
+                    up_bytes.append(data)
+                    far.sendall(data)
+
+        thread = threading.Thread(target=carry, daemon=True)
+        thread.start()
+        broken = connect(address=Address("127.0.0.1", wire.getsockname()[1]), timeout_secs=2.0)
+        with pytest.raises(UnavailableError):
+            broken.act(steps_at(0), 0, _NOTHING)
+        thread.join(5.0)
+    assert player.seats[0].messages == []
+    client = connect()
+    assert client.act(steps_at(0), 0, _NOTHING).tolist() == [0, 10, 20]
+
+
+def _copy(source, sink):
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
 
 
 def test_messages_of_an_encoder_do_not_remember_the_one_before():
