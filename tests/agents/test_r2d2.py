@@ -11,7 +11,8 @@ from tfdrl.errors import ConfigurationError
 from tfdrl.networks.recurrent_q_networks import MlpRecurrentQNetwork
 from tfdrl.parts import construction, unroll_samples
 from tfdrl.parts.evaluation import act_function
-from tfdrl.parts.unroll_queue import UnrollCollector, UnrollQueue
+from tfdrl.parts.unroll_collector import UnrollCollector
+from tfdrl.parts.unroll_queue import UnrollQueue
 from tfdrl.types import LAST
 
 _N, _T, _BURN_IN = 3, 6, 4

@@ -16,7 +16,8 @@ from tfdrl.agents.v_trace import VTraceAgent
 from tfdrl.environments.registry import atari_environment, gym_environment
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
 from tfdrl.parts import construction, unroll_samples
-from tfdrl.parts.central_inference import Acted, CentralPlayer, Inference
+from tfdrl.parts.central_inference import Acted, Inference
+from tfdrl.parts.central_player import CentralPlayer
 from tfdrl.parts.unroll_queue import UnrollQueue
 from tfdrl.rpc import inference_messages, inference_pb2
 from tfdrl.rpc.codec import MessageError

@@ -8,7 +8,8 @@ import pytest
 import tree
 from test_unroll_assembler import acted_at, state_at, step_at, unrolls_of
 
-from tfdrl.parts.unroll_queue import ClosedError, UnrollCollector, UnrollQueue
+from tfdrl.parts.unroll_collector import UnrollCollector
+from tfdrl.parts.unroll_queue import ClosedError, UnrollQueue
 
 
 def collected(num_envs, unroll_steps, count, overlap=0):

@@ -231,7 +231,8 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     """Acts for all environments and trains on what they show, with the same variables."""
     from tfdrl.ops import exploration
     from tfdrl.parts import construction, strategies, training, unroll_tables
-    from tfdrl.parts.central_inference import CentralPlayer, Inference
+    from tfdrl.parts.central_inference import Inference
+    from tfdrl.parts.central_player import CentralPlayer
     from tfdrl.parts.learner_session import LearnerSession
     from tfdrl.parts.unroll_queue import UnrollQueue
     from tfdrl.rpc import inference_messages

@@ -81,7 +81,8 @@ def _service(experiment, digest: str, kind: str):
     import tensorflow as tf
 
     from tfdrl.parts import construction
-    from tfdrl.parts.central_inference import CentralPlayer, Inference
+    from tfdrl.parts.central_inference import Inference
+    from tfdrl.parts.central_player import CentralPlayer
     from tfdrl.rpc import inference_messages
     from tfdrl.rpc.inference_server import InferenceService
     from tfdrl.rpc.training_server import TrainingServer

@@ -1,7 +1,6 @@
-"""Unrolls inside the learner's process: collected step by step, queued, and made into batches.
+"""The learner's own queue: blocks of unrolls from many actors, made into batches.
 
-All arrays are used again: an actor's for its unroll after next, a batch's for the next but one. A
-new array of some megabytes costs more, in page faults, than filling it.
+A batch's arrays are used again for the next but one.
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ import asyncio
 import collections
 import threading
 import time
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tree
 
 from tfdrl.errors import TfdrlError
-from tfdrl.types import Nest, TimeSteps, Unrolls
+from tfdrl.parts.unroll_collector import CollectedUnrolls
+from tfdrl.types import Nest, Unrolls
 
 #: The learner may still read the batch before.
 _BUFFERS = 2
@@ -25,138 +23,6 @@ _BUFFERS = 2
 
 class ClosedError(TfdrlError):
     """The queue was closed while somebody waited."""
-
-
-class CollectedUnrolls(NamedTuple):
-    """N unrolls of T transitions, time-major; see `types.Unrolls`.
-
-    steps         TimeSteps of [T+1, N, ...]
-    acted         pair (action, info), nests of [T, N, ...]
-    policy_state  nest of [N, ...] before step 0
-    version       of the parameters that chose the first action after the overlap
-    time_secs     Unix time when they were complete
-    release       to be called when the arrays are not needed any more
-    next_info     of the policy at step T, nest of [N, ...]; () until it has acted there
-    """
-
-    steps: TimeSteps
-    acted: tuple[Nest, Nest]
-    policy_state: Nest
-    version: int
-    time_secs: float
-    release: Callable[[], None]
-    next_info: Nest = ()
-
-    @property
-    def rows(self) -> int:
-        """N."""
-        return self.steps.reward.shape[1]
-
-
-class UnrollCollector:
-    """Cuts the steps of N environments into unrolls of full length, through episode ends.
-
-    The last `overlap` transitions of an unroll are the first of the next, and the step after
-    them: without overlap step T is step 0 of the next. The first unroll of a run has zeros in
-    place of the transitions that it would share (SEED RL's release; R2D2's burn-in).
-
-    Args:
-      unroll_steps: T, the overlap included.
-      overlap: below T.
-    """
-
-    def __init__(self, unroll_steps: int, overlap: int = 0):
-        self._unroll_steps, self._overlap = unroll_steps, overlap
-        self._free: collections.deque[_Arrays] = collections.deque()
-        self._arrays: _Arrays | None = None
-        self._position = 0
-        self._policy_state = self._next_policy_state = self._version = None
-
-    def start(self, now: TimeSteps, policy_state: Nest, version: int) -> None:
-        """Starts a run.
-
-        Args:
-          now: the first N steps.
-          policy_state: before them, nest of [N, ...]; must not be written to afterwards.
-          version: of the parameters that act next.
-        """
-        self._arrays = _Arrays(now, self._unroll_steps, self._overlap)
-        self._position = self._overlap
-        self._arrays.write_step(self._position, now)
-        self._policy_state = self._next_policy_state = policy_state
-        self._version = version
-
-    def add(
-        self, action: Nest, info: Nest, then: TimeSteps, policy_state: Nest, version: int
-    ) -> CollectedUnrolls | None:
-        """Adds what was done at the last steps and what it led to; returns complete unrolls.
-
-        Args:
-          action, info: nests of [N, ...].
-          then: N steps.
-          policy_state: before them; must not be written to afterwards.
-          version: of the parameters that act next.
-        """
-        arrays, start_of_next = self._arrays, self._unroll_steps - self._overlap
-        arrays.write_acted(self._position, (action, info))
-        self._position += 1
-        arrays.write_step(self._position, then)
-        if self._position == start_of_next:
-            self._next_policy_state = policy_state
-        if self._position < self._unroll_steps:
-            return None
-        complete = CollectedUnrolls(
-            *(arrays.steps, arrays.acted, self._policy_state, self._version, time.time()),
-            release=lambda: self._free.append(arrays),
-        )
-        self._arrays = (
-            self._free.pop() if self._free else _Arrays(then, self._unroll_steps, self._overlap)
-        )
-        self._arrays.continue_from(arrays, start_of_next)
-        self._position = self._overlap
-        self._policy_state, self._version = self._next_policy_state, version
-        return complete
-
-
-class _Arrays:
-    """Room for one unroll of N environments; the part before the first step is zero."""
-
-    def __init__(self, now: TimeSteps, unroll_steps: int, overlap: int):
-        self._unroll_steps, self._overlap = unroll_steps, overlap
-        self.steps = _empty_like(now, unroll_steps + 1)
-        self.acted = None  # known with the first action
-        self._step_leaves, self._acted_leaves = tree.flatten(self.steps), []
-        for leaf in self._step_leaves:
-            leaf[:overlap] = 0
-
-    def write_step(self, position: int, steps: TimeSteps) -> None:
-        for target, leaf in zip(self._step_leaves, tree.flatten(steps)):
-            target[position] = leaf
-
-    def write_acted(self, position: int, acted: tuple[Nest, Nest]) -> None:
-        if self.acted is None:
-            self._make_acted(_empty_like(acted, self._unroll_steps))
-            for leaf in self._acted_leaves:
-                leaf[: self._overlap] = 0
-        for target, leaf in zip(self._acted_leaves, tree.flatten(acted)):
-            target[position] = leaf
-
-    def continue_from(self, other: _Arrays, start: int) -> None:
-        """Takes over the end of another unroll, from `start` on, as the beginning."""
-        overlap = self._overlap
-        if self.acted is None:
-            self._make_acted(tree.map_structure(np.empty_like, other.acted))
-        for target, leaf in zip(self._step_leaves, other._step_leaves):
-            target[: overlap + 1] = leaf[start:]
-        for target, leaf in zip(self._acted_leaves, other._acted_leaves):
-            target[:overlap] = leaf[start:]
-
-    def _make_acted(self, acted: tuple[Nest, Nest]) -> None:
-        self.acted, self._acted_leaves = acted, tree.flatten(acted)
-
-
-def _empty_like(nest: Nest, length: int) -> Nest:
-    return tree.map_structure(lambda leaf: np.empty((length, *leaf.shape), leaf.dtype), nest)
 
 
 class UnrollQueue:
