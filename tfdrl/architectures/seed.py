@@ -213,7 +213,13 @@ class Seed:
 
 def replay(experiment: Experiment, context: Context) -> None:
     """Serves the prioritised replay of sequences."""
-    from tfdrl.parts import construction, replay_serving, replay_tables, unroll_tables
+    from tfdrl.parts import (
+        construction,
+        frame_storage,
+        replay_serving,
+        replay_tables,
+        unroll_tables,
+    )
     from tfdrl.parts.sequence_replay import SEQUENCES
 
     config = experiment.architecture
@@ -221,6 +227,7 @@ def replay(experiment: Experiment, context: Context) -> None:
         agent = construction.make_agent(config.agent, environment)
         steps = _overlap(agent) + config.unroll_steps
         signature = unroll_tables.unroll_signature(environment, agent.collect_policy, steps)
+        signature = frame_storage.thin_signature(signature, environment.frame_stack)
     make = config.table or replay_tables.replay_table
     row = unroll_tables.with_row(signature)
     period_secs = config.replay_checkpoint_period_secs
@@ -238,6 +245,8 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     from tfdrl.rpc import inference_messages
     from tfdrl.rpc.inference_server import InferenceService
 
+    if replay is not None:
+        from tfdrl.parts.sequence_replay import SequenceReplay
     config = experiment.architecture
     strategies.make_logical_cpus(config.inference_devices)
     strategy = strategies.make_strategy(config.strategy, context, config.timeout_secs)
@@ -292,9 +301,9 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         if replay is None:
             _train_on_the_queue(config, agent, session, trainer, queue, player)
         else:
-            _train_from_the_replay(
-                config, context, agent, session, trainer, queue, player, replay, signature
-            )
+            sequences = SequenceReplay(replay, signature, agent, config, specs, context.stop)
+            if sequences.wait():
+                _train_from_the_replay(config, agent, session, trainer, queue, player, sequences)
         player.close(session.reason)
         queue.close()
 
@@ -323,63 +332,31 @@ def _train_on_the_queue(config, agent, session, trainer, queue, player):
         session.tick(lambda: {**learning.take(), **player.statistics()})
 
 
-def _train_from_the_replay(
-    config, context, agent, session, trainer, queue, player, replay, signature
-):
+def _train_from_the_replay(config, agent, session, trainer, queue, player, sequences):
     """Sequences into the replay and, at the ratio that is set, batches out of it."""
-    from tfdrl.parts import replay_reading, replay_samples, unroll_samples, unroll_tables
+    from tfdrl.parts import unroll_samples
     from tfdrl.parts.metrics import Every
-    from tfdrl.parts.sequence_replay import (
-        SEQUENCES,
-        InitialPriorities,
-        ReplayRatio,
-        sequence_dataset,
-    )
-    from tfdrl.parts.unroll_writer import UnrollWriter
 
-    server = replay_reading.ReplayInfo(replay, config.timeout_secs, SEQUENCES)
-    table = server.wait(unroll_tables.with_row(signature), "the learner", context.stop)
-    if table is None:  # told to stop
-        return
-    min_size = table.rate_limiter_info.min_size_to_sample
-    ratio = ReplayRatio(config.replay_ratio, config.batch_size, min_size, table.current_size)
-    dataset = sequence_dataset(replay, signature, config.batch_size, config.importance_exponent)
-    samples = replay_reading.Samples(dataset, 1, server, context.stop)
-    writer = UnrollWriter(replay, [SEQUENCES], config.timeout_secs, context.stop)
-    initial, priorities = (
-        InitialPriorities(agent),
-        replay_samples.PriorityWriter(replay, table=SEQUENCES),
-    )
-    learning = unroll_samples.UnrollMetrics(
-        queue.__len__, samples.waiting, trainer, config.batch_size
-    )
     warning_is_due = Every(5.0)
-
-    def metrics():
-        found = {"replay/size": server.size() or 0, "learner/bad_priorities": initial.bad}
-        return {**learning.take(), **player.statistics(), **found}
-
+    learning = unroll_samples.UnrollMetrics(
+        queue.__len__, sequences.waiting, trainer, config.batch_size
+    )
     while session.goes_on():
-        if not ratio.allows_a_step:
-            with samples.waiting:
+        if not sequences.allow_a_step:
+            with sequences.waiting:
                 unrolls = queue.take(config.taken_unrolls, timeout_secs=0.5)
             if unrolls is not None:
-                writer.write(unrolls, initial.of(unrolls, queue.next_info))
-                ratio.insert(config.taken_unrolls)
+                sequences.put(unrolls, queue.next_info)
             elif warning_is_due():
                 player.warn_of_waiting()
-        else:
-            batch = samples.next()
-            if batch is not None:
-                loss, priority, info = trainer.train_sequences(
-                    **unroll_samples.arguments(agent, batch.unrolls), weights=batch.weights
-                )
-                priorities.update(batch.keys.numpy(), priority)
-                ratio.step()
-                session.count(1)
-                learning.add(loss, info, batch.unrolls, session.step)
-        session.tick(metrics)
-    writer.close()
+        elif (batch := sequences.sample()) is not None:
+            arguments = unroll_samples.arguments(agent, batch.unrolls)
+            loss, priority, info = trainer.train_sequences(**arguments, weights=batch.weights)
+            sequences.update(batch, priority)
+            session.count(1)
+            learning.add(loss, info, batch.unrolls, session.step)
+        session.tick(lambda: {**learning.take(), **player.statistics(), **sequences.metrics()})
+    sequences.close()
 
 
 def actor(experiment: Experiment, context: Context, learner: Address) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +10,11 @@ import reverb
 import tensorflow as tf
 
 from tfdrl.ops import priorities as priorities_ops
-from tfdrl.parts import unroll_samples
-from tfdrl.parts.replay_reading import own_threads
+from tfdrl.parts import frame_storage, unroll_samples
+from tfdrl.parts.replay_reading import ReplayInfo, Samples, own_threads
+from tfdrl.parts.replay_samples import PriorityWriter
 from tfdrl.parts.unroll_tables import with_row
+from tfdrl.parts.unroll_writer import UnrollWriter
 from tfdrl.topology import Address
 from tfdrl.types import Nest, Unrolls
 
@@ -33,15 +36,20 @@ class SequenceBatch(NamedTuple):
 
 
 def sequence_dataset(
-    address: Address, signature: Unrolls, batch_size: int, importance_exponent: float
+    address: Address,
+    signature: Unrolls,
+    batch_size: int,
+    importance_exponent: float,
+    frame_stack: int = 1,
 ) -> tf.data.Dataset:
     """Dataset of `SequenceBatch`; it blocks until the replay has enough.
 
     Args:
       address: of the replay server.
-      signature: of `unroll_tables.unroll_signature`.
+      signature: of `unroll_tables.unroll_signature`, thinned for stacks of frames.
       batch_size: B.
       importance_exponent: beta of w = (N P)^-beta, divided by the batch's maximum.
+      frame_stack: k frames in an observation, of which one is stored; else 1.
     """
     row = with_row(signature)
     dataset = reverb.TrajectoryDataset(
@@ -55,6 +63,10 @@ def sequence_dataset(
 
     def to_batch(sample):
         unrolls = tf.nest.map_structure(lambda leaf: leaf[:, 0], sample.data)
+        stacks = frame_storage.restack(
+            unrolls.steps.observation, unrolls.steps.step_type, frame_stack
+        )
+        unrolls = unrolls._replace(steps=unrolls.steps._replace(observation=stacks))
         info = sample.info
         return SequenceBatch(
             unroll_samples.to_batch(unrolls),
@@ -119,3 +131,81 @@ class ReplayRatio:
     def step(self) -> None:
         """A learner step was done."""
         self._credit_steps -= 1.0
+
+
+class SequenceReplay:
+    """The learner's hand on the replay: new sequences in, batches out, in the ratio that is set.
+
+    Args:
+      address: of the replay server.
+      signature: of `unroll_tables.unroll_signature`.
+      agent: computes initial priorities.
+      config: with replay_ratio, batch_size, importance_exponent and timeout_secs.
+      specs: `EnvironmentSpecs`: of stacked frames each is stored once.
+      stop: ends every wait.
+
+    Attributes:
+      waiting: the clock of the learner's waits.
+    """
+
+    def __init__(self, address, signature: Unrolls, agent, config, specs, stop: threading.Event):
+        self._address, self._config, self._stop = address, config, stop
+        self._frame_stack = specs.frame_stack
+        self._signature = frame_storage.thin_signature(signature, specs.frame_stack)
+        self._server = ReplayInfo(address, config.timeout_secs, SEQUENCES)
+        self._initial = InitialPriorities(agent)
+        self._ratio = self._samples = self._writer = self._priorities = None
+
+    def wait(self) -> bool:
+        """Waits for the server; whether it is there, or `stop` was set.
+
+        Raises:
+          UnavailableError: it did not come in time.
+          ConfigurationError: it holds other sequences.
+        """
+        table = self._server.wait(with_row(self._signature), "the learner", self._stop)
+        if table is None:
+            return False
+        config = self._config
+        min_size = table.rate_limiter_info.min_size_to_sample
+        self._ratio = ReplayRatio(
+            config.replay_ratio, config.batch_size, min_size, table.current_size
+        )
+        dataset = sequence_dataset(
+            *(self._address, self._signature, config.batch_size, config.importance_exponent),
+            frame_stack=self._frame_stack,
+        )
+        self._samples = Samples(dataset, 1, self._server, self._stop)
+        self.waiting = self._samples.waiting
+        self._writer = UnrollWriter(self._address, [SEQUENCES], config.timeout_secs, self._stop)
+        self._priorities = PriorityWriter(self._address, table=SEQUENCES)
+        return True
+
+    @property
+    def allow_a_step(self) -> bool:
+        """Whether there are enough new sequences for another learner step."""
+        return self._ratio.allows_a_step
+
+    def put(self, unrolls: Unrolls, next_info: Nest) -> None:
+        """Inserts sequences; `next_info` as `InitialPriorities.of`. Raises UnavailableError."""
+        priorities = self._initial.of(unrolls, next_info)
+        self._writer.write(frame_storage.thin(unrolls, self._frame_stack), priorities)
+        self._ratio.insert(len(unrolls.version))
+
+    def sample(self) -> SequenceBatch | None:
+        """The next batch; None if there is none yet, or `stop` is set. Raises UnavailableError."""
+        return self._samples.next()
+
+    def update(self, batch: SequenceBatch, priorities: np.ndarray) -> None:
+        """After a learner step: <float32>[B] new priorities of the batch."""
+        self._priorities.update(batch.keys.numpy(), priorities)
+        self._ratio.step()
+
+    def metrics(self) -> dict[str, float]:
+        """Of the replay."""
+        bad = self._initial.bad
+        return {"replay/size": self._server.size() or 0, "learner/bad_priorities": bad}
+
+    def close(self) -> None:
+        """Gives up what the server has not taken."""
+        self._writer.close()
