@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -310,6 +313,57 @@ def test_connection_that_is_cut_in_mid_message_leaves_nothing(server, connect, p
     assert player.seats[0].messages == []
     client = connect()
     assert client.act(steps_at(0), 0, _NOTHING).tolist() == [0, 10, 20]
+
+
+_CROWD = """
+import sys, queue, grpc
+hello, steps = (bytes.fromhex(text) for text in sys.argv[2:4])
+calls = []
+for _ in range(int(sys.argv[4])):
+    channel = grpc.insecure_channel(sys.argv[1], [("grpc.use_local_subchannel_pool", 1)])
+    requests = queue.SimpleQueue()
+    calls.append((channel, requests, channel.stream_stream("/tfdrl.v1.Inference/Act")(
+        iter(requests.get, None))))
+for data in (hello, steps):
+    for _, requests, _ in calls:
+        requests.put(data)
+    print(sum(bool(next(replies)) for _, _, replies in calls), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_hundred_streams_at_once_twice_leave_nothing_behind(player):
+    service = InferenceService(player, "digest", _SPECS)
+    server = TrainingServer(Address("127.0.0.1", 0), "digest", more=service.served_for(200))
+    arguments = [str(server.address), hello().SerializeToString().hex(), encode(0).hex(), "200"]
+
+    def crowd():
+        player.seats.clear()
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CROWD, *arguments],
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True},
+        )
+        assert [int(child.stdout.readline()) for _ in range(2)] == [200, 200]
+        during = len(os.listdir("/proc/self/fd")), threading.active_count()
+        child.communicate("")
+        deadline = time.monotonic() + 10
+        while not all(seat.has_left for seat in player.seats) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(player.seats) == 200 and all(seat.has_left for seat in player.seats)
+        return during
+
+    try:
+        crowd()  # the first one fills caches
+        time.sleep(1.0)
+        descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+        for _ in range(2):
+            many, still = crowd()
+            assert many >= descriptors + 200 and still <= threads  # streams cost no threads
+            time.sleep(1.0)
+            assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
+            assert threading.active_count() <= threads
+    finally:
+        server.close()
 
 
 def _copy(source, sink):
