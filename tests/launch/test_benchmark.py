@@ -95,7 +95,8 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
 
     whole = "Whole system"
     frames = found[whole, "environment frames", "frames/s"]
-    assert 10 < frames < 500  # it is held to 400, which one actor easily reaches
+    # It is held to 400, which one actor easily reaches; reports come once a second.
+    assert 10 < frames < 650
     for name in ("learner waits for samples", "actors wait for the replay"):
         assert 0 <= found[whole, name, "share of time"] <= 1
     processes = "Processes of the whole system"

@@ -19,6 +19,9 @@ import numpy as np
 
 from tfdrl.errors import TfdrlError
 
+#: Two changes of threads, on a busy machine.
+_QUICK_SECS = 0.0003
+
 
 class StoppedError(TfdrlError):
     """The batcher was closed while a block waited."""
@@ -47,7 +50,8 @@ class Batcher:
       max_rows: of one batch; a block has at most as many.
       rows_wanted: `rows_wanted() -> int`: with so many a batch leaves at once.
       rows_present: `rows_present() -> int`: all that there can be; a batch with so many is computed
-        by the event loop itself, which has nothing else to do then.
+        by the event loop itself, which has nothing else to do then. So is one that takes less time
+        than a change of threads.
       time_limit_secs: after which a batch leaves as it is.
       slots: batches that are computed at the same time.
       sizes: rows of padded batches, the largest at least `max_rows`; None for 1, 2, 4, ...
@@ -72,8 +76,10 @@ class Batcher:
         self._compute, self._max_rows = compute, max_rows
         self._rows_wanted, self._rows_present = rows_wanted, rows_present
         self._time_limit_secs = time_limit_secs
-        # A slot's first batch of a size may have to be compiled, for which the loop has no time.
-        self._known: set[tuple[int, int]] = set()
+        # By padded size and slot. A slot's first batch of a size may have to be compiled, for which
+        # the loop has no time.
+        self._took_secs: dict[tuple[int, int], float] = {}
+        self._will_look = False
         # One is filled while others are computed.
         self._free = [_Batch(leaves, self._sizes[-1]) for _ in range(slots + 1)]
         self._slots = collections.deque(range(slots))
@@ -107,10 +113,17 @@ class Batcher:
             array[begin : begin + rows] = given
         place = self._loop.create_future()
         batch.places.append(place)
-        self.look_again()
+        if not self._will_look:
+            # After all that is ready by now: it goes with this block.
+            self._will_look = True
+            self._loop.call_soon(self._look)
         outputs = await place
         self.statistics.add_latency(time.monotonic() - start_secs)
         return outputs, slice(begin, begin + rows)
+
+    def _look(self) -> None:
+        self._will_look = False
+        self.look_again()
 
     def look_again(self) -> None:
         """Lets the open batch leave if it is time and there is a slot."""
@@ -158,10 +171,11 @@ class Batcher:
         while self._sealed and self._slots and not self._is_closed:
             batch, slot = self._sealed.popleft(), self._slots.popleft()
             padded = next(size for size in self._sizes if size >= batch.count)
-            if batch.count >= self._rows_present() and (padded, slot) in self._known:
+            took_secs = self._took_secs.get((padded, slot))
+            is_known = took_secs is not None
+            if is_known and (took_secs < _QUICK_SECS or batch.count >= self._rows_present()):
                 self._finish(batch, slot, *self._run(batch, padded, slot))
             else:
-                self._known.add((padded, slot))
                 self._threads.submit(self._work, batch, padded, slot)
 
     def _work(self, batch: _Batch, padded: int, slot: int) -> None:
@@ -170,9 +184,12 @@ class Batcher:
 
     def _run(self, batch: _Batch, padded: int, slot: int):
         """The outputs, or the error."""
+        start_secs = time.monotonic()
         try:
             arrays = [array[:padded] for array in batch.arrays]
-            return self._compute(arrays, batch.count, slot), None
+            outputs = self._compute(arrays, batch.count, slot)
+            self._took_secs[padded, slot] = time.monotonic() - start_secs
+            return outputs, None
         except BaseException as error:  # whoever waits must hear of it
             return None, error
 
