@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from tfdrl.environments.batched import first_time_steps
 from tfdrl.environments.guarded import GivenUpError, GuardedEnvironment, RebuiltError
 
 
@@ -21,12 +22,13 @@ class Fake:
         self._script, self.steps, self.is_closed = script, 0, False
 
     def reset(self):
-        return "first"
+        return first_time_steps(np.zeros((2, 1)), 2)
 
     def step(self, action):
         self.steps += 1
-        self._script(self.steps)
-        return self.steps
+        reward = self._script(self.steps)
+        steps = first_time_steps(np.full((2, 1), self.steps), 2)
+        return steps if reward is None else steps._replace(reward=np.array([0.0, reward]))
 
     def close(self):
         self.is_closed = True
@@ -48,14 +50,22 @@ def test_environment_that_raises_is_replaced_and_at_last_given_up():
     with guard(fail_at(3)) as environment:
         for _ in range(2):
             old = environment.environment
-            assert environment.reset() == "first"
-            assert [environment.step(0), environment.step(0)] == [1, 2]
+            assert environment.reset().observation[0] == 0
+            assert [environment.step(0).observation[0] for _ in range(2)] == [1, 2]
             with pytest.raises(RebuiltError, match="RuntimeError: a bad day"):
                 environment.step(0)
             assert old.is_closed and environment.environment is not old
         environment.step(0)
         environment.step(0)
         with pytest.raises(GivenUpError, match="rebuilt 2 times: RuntimeError: a bad day"):
+            environment.step(0)
+
+
+@pytest.mark.parametrize("reward", [np.nan, np.inf])
+def test_reward_that_is_no_number_is_a_fault_of_the_environment(reward):
+    with guard(lambda step: reward if step == 2 else 1.0) as environment:
+        environment.step(0)
+        with pytest.raises(RebuiltError, match=f"ValueError: a reward is {reward}"):
             environment.step(0)
 
 
@@ -79,7 +89,7 @@ def test_step_that_hangs_in_python_is_broken_off():
         with pytest.raises(RebuiltError, match=r"TimeoutError: a step took longer than 0\.3 s"):
             environment.step(0)
         assert 0.25 < time.monotonic() - start_secs < 3.0
-        assert environment.step(0) == 1
+        assert environment.step(0).observation[0] == 1
         time.sleep(0.6)  # between steps there is no limit
         assert threading.active_count() < 10 and np.isfinite(environment.environment.steps)
 

@@ -74,8 +74,8 @@ class Seed:
       max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
       evaluation_environments: environments that the evaluator steps together.
       evaluation_period_secs: from the start of one evaluation to the next, at least.
-      environment_rebuilds: how often an actor replaces environments that raise or hang before it
-        gives up; 1,000 good steps, and it counts anew.
+      environment_rebuilds: how often an actor replaces environments that raise, hang or reward
+        with NaN before it gives up; 1,000 good steps, and it counts anew.
       environment_step_timeout_secs: of one step of an actor's environments.
       timeout_secs: how long a role waits for one that does not answer.
       actor_niceness: of actors and evaluator, 0 to 19, where they share cores with the learner.

@@ -1,4 +1,4 @@
-"""Environments that raise or hang: rebuilt some times, then given up with an exit code."""
+"""Environments that raise, hang or reward with NaN: rebuilt some times, then given up."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+
+import numpy as np
 
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import EXIT_FAILED, TfdrlError
@@ -32,7 +34,9 @@ class GivenUpError(TfdrlError):
 
 
 class GuardedEnvironment:
-    """Steps a `BatchedEnvironment` and replaces it by a new one when a step raises or hangs.
+    """Steps a `BatchedEnvironment` and replaces it by a new one when a step fails.
+
+    A step fails if it raises, hangs, or rewards with what is no finite number.
 
     A step that hangs in Python is broken off; one that hangs elsewhere cannot be, and ends the
     process with exit code 1. For the main thread, where signals arrive; elsewhere every step that
@@ -89,6 +93,8 @@ class GuardedEnvironment:
         self._since_secs = time.monotonic()
         try:
             steps = call(*arguments)
+            if not np.isfinite(steps.reward).all():
+                raise ValueError(f"a reward is {steps.reward[~np.isfinite(steps.reward)][0]}")
         except Exception as error:  # whatever an environment raises
             self._since_secs = None
             self._replace(error)
