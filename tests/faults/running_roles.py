@@ -213,6 +213,22 @@ class Roles:
             process.kill()
 
 
+class SeedRoles(Roles):
+    """Those of SEED RL, whose learner knows which actors are here."""
+
+    def wait_for_actors(self, number: int, limit_secs: float = 150.0):
+        """Waits until so many play; roles start slowly on a machine that has much else to do."""
+        return self.wait_for(
+            lambda now: now.metrics.get("inference/actors") == number,
+            *(limit_secs, f"{number} actors"),
+        )
+
+
+def actor_runs(status) -> dict[int, int]:
+    """The run of each actor, by its task."""
+    return {role.task: role.run_id for role in status.roles if role.role == "actor"}
+
+
 def checkpoint_contents(checkpoint: pathlib.Path) -> dict:
     """Arrays by name of a learner's checkpoint, without its clocks and counters."""
     import tensorflow as tf

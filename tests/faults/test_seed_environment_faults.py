@@ -10,11 +10,10 @@ import time
 
 import certificates
 import pytest
-from running_roles import Roles, free_port, wait
+from running_roles import SeedRoles, actor_runs, free_port, wait
 
 from tfdrl.rpc.security import Security
 
-_START_SECS = 150.0
 _GIN = pathlib.Path(__file__).parent / "data" / "seed_chain.gin"
 
 
@@ -57,7 +56,7 @@ class Wire:
             end.close()
 
 
-class System(Roles):
+class System(SeedRoles):
     """Learner and two actors; actor 1 reaches the learner by a wire of its own."""
 
     def __init__(self, root_dir, logs, files):
@@ -77,12 +76,6 @@ class System(Roles):
         address = f"127.0.0.1:{self.wire.port}" if task else self.addresses["learner"]
         flags = [f"--task={task}", *certificates.flags(self._files, "actor")]
         self.actors[task] = self.start("actor", *flags, replay=None, learner=address)
-
-    def wait_for_actors(self, number, limit_secs=_START_SECS):
-        return self.wait_for(
-            lambda now: now.metrics.get("inference/actors") == number,
-            *(limit_secs, f"{number} actors"),
-        )
 
     def actor_logs(self):
         return "".join(actor.log for actor in self.actors.values())
@@ -106,10 +99,6 @@ def system(tmp_path_factory):
         system.kill()
 
 
-def _runs(status):
-    return {role.task: role.run_id for role in status.roles if role.role == "actor"}
-
-
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -118,11 +107,11 @@ def _runs(status):
     ],
 )
 def test_environment_that_fails_is_rebuilt_and_its_run_begins_anew(system, fault, words):
-    before = _runs(system.wait_for(lambda now: len(_runs(now)) == 2, 20, "two runs"))
+    before = actor_runs(system.wait_for(lambda now: len(actor_runs(now)) == 2, 20, "two runs"))
     system.faults.write_text(fault)
     # The others' batches do not wait for the one that hangs.
     system.wait_for_progress(20)
-    after = _runs(system.wait_for(lambda now: _runs(now) != before, 30, "a new run"))
+    after = actor_runs(system.wait_for(lambda now: actor_runs(now) != before, 30, "a new run"))
     assert len(set(before.values()) & set(after.values())) >= 1
     wait(lambda: words in system.actor_logs(), 10, "the reason in a log")
     system.wait_for_actors(2, 20)
@@ -131,7 +120,7 @@ def test_environment_that_fails_is_rebuilt_and_its_run_begins_anew(system, fault
 
 @pytest.mark.parametrize("direction", ["both", "down"])
 def test_network_cut_is_noticed_and_healed_with_every_step_counted_once(system, direction):
-    before = _runs(system.status())
+    before = actor_runs(system.status())
     system.wire.passes_up = direction == "down"
     system.wire.passes_down = direction == "up"
     time.sleep(1.0)
@@ -145,7 +134,7 @@ def test_network_cut_is_noticed_and_healed_with_every_step_counted_once(system, 
     healed_secs = time.monotonic()
     after = system.wait_for_actors(2, 30)
     assert time.monotonic() - healed_secs < 10
-    assert _runs(after) == before  # nobody's steps are counted anew
+    assert actor_runs(after) == before  # nobody's steps are counted anew
     assert all(actor.returncode is None for actor in system.actors.values())
     system.wait_for_progress(20)
     system.actors[1].log_path.write_text("")  # for the next wait

@@ -10,14 +10,12 @@ import time
 
 import grpc
 import pytest
-from running_roles import Roles, can_make_pid_namespaces, wait
+from running_roles import SeedRoles, actor_runs, can_make_pid_namespaces, wait
 
 from tfdrl.rpc import inference_pb2
 
-_START_SECS = 150.0  # of a role, on a machine that has much else to do
 
-
-class System(Roles):
+class System(SeedRoles):
     """The processes that should be running, and every status that the learner ever gave."""
 
     def __init__(self, root_dir, logs, gin_file):
@@ -44,12 +42,6 @@ class System(Roles):
             if status is not None:
                 self.history.append(status)
 
-    def wait_for_actors(self, number, limit_secs=_START_SECS):
-        return self.wait_for(
-            lambda now: now.metrics.get("inference/actors") == number,
-            *(limit_secs, f"{number} actors"),
-        )
-
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
@@ -68,18 +60,14 @@ def system(tmp_path_factory):
         system.kill()
 
 
-def _runs(status):
-    return {role.task: role.run_id for role in status.roles if role.role == "actor"}
-
-
 def test_others_go_on_without_a_killed_actor_and_it_comes_back(system):
-    before = _runs(system.status())
+    before = actor_runs(system.status())
     system.actors[0].kill()
     system.wait_for_actors(1, 20)
     system.wait_for_progress(20)
     system.start_actor(0)
     system.wait_for_actors(2)
-    after = _runs(system.wait_for(lambda now: _runs(now) != before, 20, "a new run"))
+    after = actor_runs(system.wait_for(lambda now: actor_runs(now) != before, 20, "a new run"))
     assert after[1] == before[1] and after[0] != before[0]
 
 
@@ -90,11 +78,11 @@ def test_others_go_on_beside_a_stopped_actor_within_the_time_limit(system):
     status = system.wait_for(lambda now: "inference/p99_ms" in now.metrics, 20, "latencies")
     # The limit of a batch is 10 ms; the rest is a machine that has much else to do.
     assert status.metrics["inference/p99_ms"] < 1000
-    run = _runs(status)[1]
+    run = actor_runs(status)[1]
     system.actors[1].signal(signal.SIGCONT)
     system.wait_for_actors(2, 30)
     system.wait_for_progress(20)
-    assert _runs(system.status())[1] == run
+    assert actor_runs(system.status())[1] == run
 
 
 def test_strangers_do_not_disturb(system):
@@ -135,11 +123,11 @@ def test_strangers_do_not_disturb(system):
 
 
 def test_a_second_actor_with_the_same_task_waits_and_disturbs_nobody(system):
-    before = _runs(system.status())
+    before = actor_runs(system.status())
     second = system.start("actor", "--task=1", replay=None)
     wait(lambda: "ALREADY_EXISTS" in second.log, 60, lambda: second.log)
     system.wait_for_progress(20)
-    assert _runs(system.status()) == before
+    assert actor_runs(system.status()) == before
     assert second.terminate() == 0
 
 
@@ -155,7 +143,7 @@ def test_killed_learner_comes_back_and_actors_rejoin(system):
     # Those of the last checkpoint, which is some seconds old, or more.
     assert after.frames > 0.3 * before.frames and after.learner_step > 0.3 * before.learner_step
     system.wait_for_progress(20)
-    assert set(_runs(system.status())) == {0, 1}
+    assert set(actor_runs(system.status())) == {0, 1}
 
 
 def test_learner_rests_while_all_actors_are_dead(system):

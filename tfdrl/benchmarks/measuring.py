@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import statistics
 import sys
 import time
@@ -49,6 +51,12 @@ class Rounds(NamedTuple):
 def cpu_secs(pid: int) -> float:
     """CPU seconds that all threads of a process have used so far (Linux)."""
     return time.clock_gettime((~pid << 3) | 2)  # the kernel's id of that process's CPU clock
+
+
+def rss_bytes(pid: int) -> int:
+    """Memory of a process that is in use (Linux). Raises OSError if there is none."""
+    pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def interleave(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tfdrl.benchmarks import seed_streams, system
 from tfdrl.benchmarks.measuring import Cost, Rounds, Turn, cost, ratio
 from tfdrl.benchmarks.page import Figure, Section
-from tfdrl.benchmarks.seed_process import Child
+from tfdrl.benchmarks.seed_process import Child, service
 
 _VARIANTS = {
     "echo": "bare grpcio stream, same messages",
@@ -69,11 +69,11 @@ def _service_section(config, gin: Sequence[str], rounds: Rounds) -> Section:
     raw_cpu_secs, raw_rates = [], []
     with contextlib.ExitStack() as stack:
         services = {kind: stack.enter_context(_service(kind, config, gin)) for kind in _VARIANTS}
-        for service in services.values():
-            service.turn(1.0)
+        for each in services.values():
+            each.turn(1.0)
         for number in range(rounds.count):
-            for kind, service in services.items():
-                turns[kind].append(service.turn(rounds.secs))
+            for kind, each in services.items():
+                turns[kind].append(each.turn(rounds.secs))
             services["network"].server.tell(f"raw {rounds.secs}")
             count, cpu = services["network"].server.hear()
             raw_cpu_secs.append(float(cpu) / int(count))
@@ -120,21 +120,10 @@ def _cpu_figures(costs: Mapping[str, Cost]) -> list[Figure]:
 @contextlib.contextmanager
 def _service(kind: str, config, gin: Sequence[str]) -> Iterator[_Service]:
     print(f"starting the {kind} server and its actors", file=sys.stderr, flush=True)
-    processes: list[Child] = []
-    try:
-        server = Child("tfdrl.benchmarks.seed_server", [f"--kind={kind}", *gin])
-        processes.append(server)
-        port, digest = server.hear()
-        for task in range(config.actors):
-            arguments = [f"--server=127.0.0.1:{port}", f"--task={task}", *gin]
-            arguments += [f"--experiment={digest}", f"--bare={kind == 'echo'}".lower()]
-            processes.append(Child("tfdrl.benchmarks.seed_client", arguments))
-        for actor in processes[1:]:
-            actor.hear()
-        yield _Service(server, processes[1:])
-    finally:
-        for process in processes:
-            process.kill()
+    bare = f"--bare={kind == 'echo'}".lower()
+    clients = [[f"--task={task}", bare] for task in range(config.actors)]
+    with service(kind, gin, "tfdrl.benchmarks.seed_client", clients) as (server, actors):
+        yield _Service(server, actors)
 
 
 def _whole_section(config, whole: system.System) -> Section:

@@ -6,7 +6,6 @@ steps that were, and the times from steps to actions in ms as JSON.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import threading
@@ -72,8 +71,7 @@ def main(argv: Sequence[str]) -> int:
     actors = [_Actor(config, values.server, values.experiment, int(t)) for t in values.tasks]
     print("ready", flush=True)
     for line in sys.stdin:
-        with contextlib.suppress(ValueError):
-            _, secs, number = line.split()
+        _, secs, number = line.split()
         print(*_go(actors[: int(number)], float(secs)), flush=True)
     return EXIT_OK
 

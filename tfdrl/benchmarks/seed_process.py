@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from tfdrl.benchmarks.measuring import cpu_secs
+from tfdrl.benchmarks.measuring import cpu_secs, rss_bytes
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 
@@ -46,10 +46,37 @@ class Child:
     @property
     def rss_mb(self) -> float:
         """Its memory in use."""
-        pages = pathlib.Path(f"/proc/{self._popen.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return rss_bytes(self._popen.pid) / 1e6
 
     def kill(self) -> None:
         """Ends it."""
         self._popen.kill()
         self._popen.wait()
+
+
+@contextlib.contextmanager
+def service(
+    kind: str, gin: Sequence[str], module: str, clients: Sequence[Sequence[str]]
+) -> Iterator[tuple[Child, list[Child]]]:
+    """A server and its clients, all ready; ends them.
+
+    Args:
+      kind: of the server, as `seed_server` takes it.
+      gin: flags that name files and bindings.
+      module: of the clients.
+      clients: further arguments of each.
+    """
+    children: list[Child] = []
+    try:
+        server = Child("tfdrl.benchmarks.seed_server", [f"--kind={kind}", *gin])
+        children.append(server)
+        port, digest = server.hear()
+        told = [f"--server=127.0.0.1:{port}", f"--experiment={digest}", *gin]
+        for arguments in clients:
+            children.append(Child(module, [*told, *arguments]))
+        for child in children[1:]:
+            child.hear()
+        yield server, children[1:]
+    finally:
+        for child in children:
+            child.kill()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfdrl.benchmarks.page import Figure, Section
-from tfdrl.benchmarks.seed_process import Child
+from tfdrl.benchmarks.seed_process import Child, service
 
 _LEVELS = (5, 10, 20, 50, 100)
 _PROCESSES = 4
@@ -31,34 +31,23 @@ def section(config, gin: Sequence[str], secs: float) -> Section:
       gin: flags that name files and bindings.
       secs: of each number of streams.
     """
-    children: list[Child] = []
-    try:
-        server = Child("tfdrl.benchmarks.seed_server", ["--kind=network", *gin])
-        children.append(server)
-        port, digest = server.hear()
-        for number in range(_PROCESSES):
-            tasks = ",".join(map(str, range(number, config.actors, _PROCESSES)))
-            arguments = [f"--server=127.0.0.1:{port}", f"--experiment={digest}", *gin]
-            children.append(Child("tfdrl.benchmarks.seed_actors", [*arguments, f"--tasks={tasks}"]))
-        for child in children[1:]:
-            child.hear()
+    tasks = [range(number, config.actors, _PROCESSES) for number in range(_PROCESSES)]
+    clients = [["--tasks=" + ",".join(map(str, some))] for some in tasks]
+    with service("network", gin, "tfdrl.benchmarks.seed_actors", clients) as (server, actors):
         alone = _steps_per_second_alone(config)
         figures = [Figure("an actor's environment alone", alone, "steps/s")]
-        _level(children, config.actors, secs, alone)  # batches of all sizes are compiled
-        levels = [*(level for level in _LEVELS if level < config.actors), config.actors]
-        for level in levels:
+        _level(server, actors, config.actors, secs, alone)  # batches of all sizes are compiled
+        for level in [*(level for level in _LEVELS if level < config.actors), config.actors]:
             print(f"  {level} streams", file=sys.stderr, flush=True)
-            figures += _level(children, level, secs, alone)
-        return Section(
-            "Streams (b): actors that wait for their environments most of the time", figures
-        )
-    finally:
-        for child in children:
-            child.kill()
+            figures += _level(server, actors, level, secs, alone)
+    title = "Streams (b): actors that wait for their environments most of the time"
+    return Section(title, figures)
 
 
-def _level(children: Sequence[Child], streams: int, secs: float, alone: float) -> list[Figure]:
-    server, actors = children[0], children[1:]
+def _level(
+    server: Child, actors: Sequence[Child], streams: int, secs: float, alone: float
+) -> list[Figure]:
+    children = [server, *actors]
     shares = [len(range(number, streams, _PROCESSES)) for number in range(_PROCESSES)]
     cpu_secs = -sum(child.cpu_secs for child in children)
     start_secs = time.perf_counter()

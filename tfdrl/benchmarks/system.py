@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tfdrl.benchmarks.measuring import cpu_secs, slope
+from tfdrl.benchmarks.measuring import cpu_secs, rss_bytes, slope
 from tfdrl.configuration import Configuration
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
@@ -131,8 +131,7 @@ def _reading(snapshot, processes: dict[str, int], now_secs: float) -> Reading:
     for name, pid in processes.items():
         with contextlib.suppress(OSError):
             cpu[name] = cpu_secs(pid)
-            pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]
-            rss[name] = int(pages) * os.sysconf("SC_PAGE_SIZE")
+            rss[name] = rss_bytes(pid)
     return Reading(
         now_secs,
         snapshot.answered_secs,

@@ -18,6 +18,7 @@ from concurrent import futures
 import numpy as np
 
 from tfdrl.errors import TfdrlError
+from tfdrl.parts.futures import settle
 
 #: Two changes of threads, on a busy machine.
 _QUICK_SECS = 0.0003
@@ -204,9 +205,7 @@ class Batcher:
     def _wake(self) -> None:
         """Lets those try again who found no room."""
         while self._want_room:
-            place = self._want_room.popleft()
-            if not place.done():
-                place.set_result(None)
+            settle(self._want_room.popleft())
 
     def _send_away(self) -> None:
         for batch in [*self._sealed, *([self._open] if self._open else [])]:
@@ -219,12 +218,7 @@ class Batcher:
 
 def _answer(batch: _Batch, outputs, error: BaseException | None) -> None:
     for place in batch.places:
-        if place.done():  # its stream has gone
-            continue
-        if error is None:
-            place.set_result(outputs)
-        else:
-            place.set_exception(error)
+        settle(place, outputs, error)
     batch.count, batch.places, batch.is_late = 0, [], False
 
 

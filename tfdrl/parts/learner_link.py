@@ -20,6 +20,7 @@ from tfdrl.errors import TfdrlError, UnavailableError
 from tfdrl.parts.metrics import Every
 from tfdrl.rpc import security
 from tfdrl.rpc.training_client import TrainingClient
+from tfdrl.rpc.training_messages import finite_episodes
 from tfdrl.topology import Address, Context
 from tfdrl.types import Episodes
 
@@ -160,14 +161,12 @@ class LearnerLink:
         Episodes whose return is not finite are left out, with a warning: the learner, whose loss
         such rewards spoil, says how the run goes on.
         """
-        is_finite = np.isfinite(episodes.returns)
-        if not is_finite.all():
-            logging.warning("returns of %s: look at the rewards", episodes.returns[~is_finite])
+        episodes = finite_episodes(episodes)
         with self._lock:
             self._report["frames"] = frames
             self._report["metrics"] = dict(metrics)
-            self._report["returns"].extend(episodes.returns[is_finite].tolist())
-            self._report["lengths"].extend(episodes.length_frames[is_finite].tolist())
+            self._report["returns"].extend(episodes.returns.tolist())
+            self._report["lengths"].extend(episodes.length_frames.tolist())
 
     def report_now(self, **report) -> None:
         """Reports at once, as `TrainingClient.report` takes it. Raises UnavailableError."""

@@ -14,6 +14,7 @@ import numpy as np
 import tree
 
 from tfdrl.errors import TfdrlError
+from tfdrl.parts.futures import settle
 from tfdrl.parts.unroll_collector import CollectedUnrolls
 from tfdrl.types import Nest, Unrolls
 
@@ -118,16 +119,7 @@ class UnrollQueue:
 
 def _tell(place: asyncio.Future, error: Exception | None) -> None:
     """Ends a writer's wait, from another thread than his."""
-
-    def tell():
-        if place.done():  # his stream has gone
-            return
-        if error is None:
-            place.set_result(None)
-        else:
-            place.set_exception(error)
-
-    place.get_loop().call_soon_threadsafe(tell)
+    place.get_loop().call_soon_threadsafe(settle, place, None, error)
 
 
 def _empty_batch(unrolls: CollectedUnrolls, batch_size: int) -> tuple[Unrolls, Nest]:

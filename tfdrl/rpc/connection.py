@@ -138,9 +138,11 @@ def to_tfdrl_error(
     Returns UnavailableError if trying again may help, else ConfigurationError.
     """
     code, details = error.code(), error.details() or ""
-    if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT):
-        return ConfigurationError(f"{caller}: {server} refused {call}: {details}")
-    if code is grpc.StatusCode.UNAUTHENTICATED:
+    if code in (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAUTHENTICATED,
+    ):
         return ConfigurationError(f"{caller}: {server} refused {call}: {details}")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return ConfigurationError(

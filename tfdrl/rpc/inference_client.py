@@ -10,13 +10,13 @@ import threading
 import time
 
 import grpc
-import numpy as np
 from google.protobuf import message as protobuf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.rpc import codec, connection, inference_pb2, training_pb2
 from tfdrl.rpc import inference_messages as messages
 from tfdrl.rpc.security import Security
+from tfdrl.rpc.training_messages import finite_episodes
 from tfdrl.topology import Address
 from tfdrl.types import Episodes, Nest, TimeSteps
 
@@ -124,15 +124,12 @@ class InferenceClient:
     def _episodes(self, episodes: Episodes) -> training_pb2.Episodes | None:
         if not len(episodes.returns):
             return None
-        is_finite = np.isfinite(episodes.returns)
-        if not is_finite.all():
-            _LOG.warning("returns of %s: look at the rewards", episodes.returns[~is_finite])
-        first = self._sent_episodes
-        self._sent_episodes += int(is_finite.sum())
+        episodes, first = finite_episodes(episodes), self._sent_episodes
+        self._sent_episodes += len(episodes.returns)
         return training_pb2.Episodes(
             first=first,
-            returns=episodes.returns[is_finite].tolist(),
-            length_frames=episodes.length_frames[is_finite].tolist(),
+            returns=episodes.returns.tolist(),
+            length_frames=episodes.length_frames.tolist(),
         )
 
     def _exchange(self, request: bytes) -> inference_pb2.ActReply:

@@ -147,6 +147,14 @@ class Steps(NamedTuple):
     observation: list[tuple[str, Sequence[int], memoryview]]
 
 
+def _sent_shapes(specs: EnvironmentSpecs, environments: int) -> list[tuple[int, ...]]:
+    """Of the arrays of N environments' observations: of stacked frames the newest travels."""
+    shapes = (spec.shape for spec in specs.observation)
+    if specs.frame_stack > 1:
+        shapes = ((*shape[:-1], 1) for shape in shapes)
+    return [(environments, *shape) for shape in shapes]
+
+
 class StepsEncoder:
     """Writes ActRequests with one step of N environments; stacked frames shrink to the newest.
 
@@ -166,9 +174,9 @@ class StepsEncoder:
             discount=codec.encode(zeros),
         )
         self._shapes, self._dtypes, self._heads = [], [], []
-        for spec in specs.observation:
-            shape = spec.shape if specs.frame_stack == 1 else (*spec.shape[:-1], 1)
-            shape, dtype_name = (environments, *shape), codec.name_of(spec.dtype)
+        self._large_bytes = 0
+        for spec, shape in zip(specs.observation, _sent_shapes(specs, environments)):
+            dtype_name = codec.name_of(spec.dtype)
             dtype = codec.DTYPES[dtype_name]
             nbytes = int(np.prod(shape)) * dtype.itemsize
             tensor = tensor_pb2.Tensor(dtype=dtype_name, shape=shape).SerializeToString()
@@ -176,8 +184,7 @@ class StepsEncoder:
             self._shapes.append(shape)
             self._dtypes.append(dtype)
             self._heads.append(wire.head(_OBSERVATION, len(tensor) + nbytes) + tensor)
-        sizes = (int(np.prod(s)) * d.itemsize for s, d in zip(self._shapes, self._dtypes))
-        self._large_bytes = sum(map(len, self._heads)) + sum(sizes)
+            self._large_bytes += len(self._heads[-1]) + nbytes
 
     def encode(
         self, index: int, steps: TimeSteps, frames: int, episodes: training_pb2.Episodes | None
@@ -188,10 +195,9 @@ class StepsEncoder:
         small.step_type.data = steps.step_type.astype(np.uint8).tobytes()
         small.reward.data = steps.reward.tobytes()
         small.discount.data = steps.discount.tobytes()
+        small.ClearField("episodes")
         if episodes is not None:
             small.episodes.CopyFrom(episodes)
-        elif small.HasField("episodes"):
-            small.ClearField("episodes")
         small_bytes = small.SerializeToString()
         parts = [wire.head(_STEPS, len(small_bytes) + self._large_bytes), small_bytes]
         leaves = flatten(self._specs.observation_nest, steps.observation)
@@ -252,11 +258,7 @@ class StepsDoor:
     def __init__(self, specs: EnvironmentSpecs, environments: int):
         self._shape = (environments,)
         self._zeros = np.zeros(environments, np.float32)
-        one = specs.frame_stack > 1
-        self._specs = [
-            (spec, (environments, *spec.shape[:-1], 1) if one else (environments, *spec.shape))
-            for spec in specs.observation
-        ]
+        self._expected = list(zip(specs.observation, _sent_shapes(specs, environments)))
 
     def time_steps(self, steps: Steps) -> TimeSteps:
         """The steps; the observation is a list of leaves, as they travelled.
@@ -274,12 +276,12 @@ class StepsDoor:
         discount = codec.decode(message.discount, "discount", dtype=_FLOAT32, shape=shape)
         if not (discount.min() >= 0 and discount.max() <= 1):
             raise MessageError("a discount is outside 0 to 1")
-        if len(steps.observation) != len(self._specs):
+        if len(steps.observation) != len(self._expected):
             raise MessageError(
-                f"{len(steps.observation)} observation arrays; expected {len(self._specs)}"
+                f"{len(steps.observation)} observation arrays; expected {len(self._expected)}"
             )
         leaves = []
-        for i, (tensor, (spec, sizes)) in enumerate(zip(steps.observation, self._specs)):
+        for i, (tensor, (spec, sizes)) in enumerate(zip(steps.observation, self._expected)):
             leaf = codec.to_array(*tensor, f"observation {i}", dtype=spec.dtype, shape=sizes)
             if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
                 raise MessageError(f"observation {i} has a number that is not finite")

@@ -25,7 +25,6 @@ from tfdrl.topology import Address
 
 _LOG = logging.getLogger(__name__)
 _MAX_LOGGED_REFUSALS = 100
-_MORE_RPCS = 64
 _NO_TOKEN = "the token is missing or wrong; give both sides the same --token_file"
 
 Handlers = Mapping[str, grpc.RpcMethodHandler]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,6 +11,9 @@ import numpy as np
 
 from tfdrl.rpc import training_pb2
 from tfdrl.rpc.codec import MessageError
+from tfdrl.types import Episodes
+
+_LOG = logging.getLogger(__name__)
 
 SERVICE = "tfdrl.v1.Training"
 #: Changes when an old client and a new server would misunderstand each other.
@@ -24,6 +28,15 @@ MAX_METRIC_CHARACTERS = 128
 MAX_EPISODES = 1 << 18
 #: Bound of one request: episodes, metrics and specs, never parameters.
 MAX_REQUEST_BYTES = 8 << 20
+
+
+def finite_episodes(episodes: Episodes) -> Episodes:
+    """Those whose return is finite; a warning tells of the others, which no report may hold."""
+    is_finite = np.isfinite(episodes.returns)
+    if is_finite.all():
+        return episodes
+    _LOG.warning("returns of %s: look at the rewards", episodes.returns[~is_finite])
+    return Episodes(episodes.returns[is_finite], episodes.length_frames[is_finite])
 
 
 class Evaluation(NamedTuple):
