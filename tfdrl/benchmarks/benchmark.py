@@ -22,7 +22,7 @@ from tfdrl.benchmarks import page, registry, report, seed, system
 from tfdrl.benchmarks.measuring import Rounds, Turn
 from tfdrl.benchmarks.part_process import ROLES
 from tfdrl.benchmarks.subject import Measured
-from tfdrl.errors import TfdrlError, UnavailableError
+from tfdrl.errors import ConfigurationError, TfdrlError, UnavailableError
 from tfdrl.experiment import Experiment
 from tfdrl.launch import supervisor
 from tfdrl.launch.process import LAUNCHER_VARIABLE
@@ -81,6 +81,10 @@ def sections(settings: Settings) -> list[page.Section]:
     config = Experiment.from_gin().architecture
     if not isinstance(config, Seed):
         return report.sections(run(settings))
+    if not set("abe") & set(settings.parts):
+        raise ConfigurationError(
+            f"--parts={','.join(settings.parts)}: the parts of SEED are a, b and e"
+        )
     whole = None
     with _scratch() as directory:
         if "e" in settings.parts:

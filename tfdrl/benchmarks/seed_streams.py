@@ -20,6 +20,7 @@ from tfdrl.benchmarks.seed_process import Child, service
 _LEVELS = (5, 10, 20, 50, 100)
 _PROCESSES = 4
 _ALONE_STEPS = 100
+_WARM_UP_SECS = 5.0
 _AIM = 0.80
 
 
@@ -36,7 +37,7 @@ def section(config, gin: Sequence[str], secs: float) -> Section:
     with service("network", gin, "tfdrl.benchmarks.seed_actors", clients) as (server, actors):
         alone = _steps_per_second_alone(config)
         figures = [Figure("an actor's environment alone", alone, "steps/s")]
-        _level(server, actors, config.actors, secs, alone)  # batches of all sizes are compiled
+        _step(actors, config.actors, _WARM_UP_SECS)  # batches of all sizes are compiled
         for level in [*(level for level in _LEVELS if level < config.actors), config.actors]:
             print(f"  {level} streams", file=sys.stderr, flush=True)
             figures += _level(server, actors, level, secs, alone)
@@ -48,12 +49,9 @@ def _level(
     server: Child, actors: Sequence[Child], streams: int, secs: float, alone: float
 ) -> list[Figure]:
     children = [server, *actors]
-    shares = [len(range(number, streams, _PROCESSES)) for number in range(_PROCESSES)]
     cpu_secs = -sum(child.cpu_secs for child in children)
     start_secs = time.perf_counter()
-    for actor, share in zip(actors, shares):
-        actor.tell(f"go {secs} {share}")
-    answers = [actor.hear() for actor in actors]
+    answers = _step(actors, streams, secs)
     took_secs = time.perf_counter() - start_secs
     cores = (cpu_secs + sum(child.cpu_secs for child in children)) / took_secs
     rate = sum(int(count) for count, _ in answers) / secs
@@ -71,6 +69,13 @@ def _level(
         Figure(f"{streams} streams: learner's memory (RSS)", server.rss_mb, "MB"),
         Figure(f"{streams} streams: CPU of all, of {machine}", cores, "cores"),
     ]
+
+
+def _step(actors: Sequence[Child], streams: int, secs: float) -> list[list[str]]:
+    """Lets so many of them step; the answers of their processes."""
+    for number, actor in enumerate(actors):
+        actor.tell(f"go {secs} {len(range(number, streams, _PROCESSES))}")
+    return [actor.hear() for actor in actors]
 
 
 def _steps_per_second_alone(config) -> float:
