@@ -25,6 +25,9 @@ COMMANDS = (
     "compare_corrections",
     "seed_learner",
     "seed_actor",
+    "parameter_server",
+    "coordinator",
+    "worker",
 )
 
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2

@@ -58,7 +58,10 @@ class Role:
       talks_to: names of the serving roles whose address it is given as a keyword argument.
       serves: whether it listens on an address of its own (`context.listen`).
       encrypts: whether what it serves can have TLS: tfdrl's own services; Reverb's cannot.
-      essential: its death ends the run; other roles are restarted, with back-off.
+      essential: it is stopped last, and its death ends the run; other roles are restarted, with
+        back-off.
+      restarts: whether it is restarted like them although it is essential: it keeps what it
+        holds on disk, and the others wait for it.
       clusters: whether its replicas, if there are several, talk to each other by TensorFlow's
         collectives, each at a second address (`context.cluster`).
       needs_tensorflow: whether its process loads TensorFlow.
@@ -73,6 +76,7 @@ class Role:
     serves: bool = False
     encrypts: bool = False
     essential: bool = False
+    restarts: bool = False
     clusters: bool = False
     needs_tensorflow: bool = True
     threads: int = 1
@@ -86,10 +90,17 @@ class Role:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The roles of one architecture: the paper's figure as data, in the order of starting."""
+    """The roles of one architecture: the paper's figure as data, in the order of starting.
+
+    Attributes:
+      name: of the architecture.
+      roles: each with its replicas.
+      chief: the role that counts for the run and says when it is over.
+    """
 
     name: str
     roles: tuple[Role, ...]
+    chief: str = "learner"
 
     def role(self, name: str) -> Role:
         """The role of that name. Raises ConfigurationError that lists the roles there are."""

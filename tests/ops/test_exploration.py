@@ -33,3 +33,35 @@ def test_linear(step, expected):
 
 def test_linear_without_decay_is_the_end():
     assert exploration.linear_epsilon(0, 1.0, 0.1, 0) == pytest.approx(0.1)
+
+
+def test_drawn_epsilon_has_the_papers_distribution():
+    """Mnih 2016, section 5.1: 0.1, 0.01 and 0.5 with probabilities 0.4, 0.3 and 0.3."""
+    workers = 4000
+    drawn = np.array([exploration.drawn_epsilon(worker, seed=1) for worker in range(workers)])
+    shares = [(drawn == value).mean() for value in (0.1, 0.01, 0.5)]
+    assert sum(shares) == pytest.approx(1.0)
+    np.testing.assert_allclose(shares, [0.4, 0.3, 0.3], atol=4 * np.sqrt(0.25 / workers))
+
+
+def test_drawn_epsilon_is_the_same_for_the_same_worker_and_seed():
+    of = lambda seed: [exploration.drawn_epsilon(worker, seed) for worker in range(50)]  # noqa: E731
+    assert of(3) == of(3)
+    assert of(3) != of(4)
+    assert exploration.drawn_epsilon(7, 0, (0.25,), (1.0,)) == 0.25
+    assert {exploration.drawn_epsilon(w, 0, (0.2, 0.9), (0.0, 1.0)) for w in range(50)} == {0.9}
+
+
+@pytest.mark.parametrize(
+    ("values", "probabilities", "message"),
+    [
+        ((0.1, 0.5), (1.0,), "2 values of epsilon .* but 1 probabilities"),
+        ((0.1, 0.5), (0.5, 0.4), "must sum to 1, not to 0.9"),
+        ((0.1, 0.5), (1.5, -0.5), "must not be negative"),
+        ((0.1, 0.5), (float("nan"), 0.5), "must sum to 1, not to nan"),
+        ((), (), "must sum to 1, not to 0"),
+    ],
+)
+def test_probabilities_that_are_none_are_refused(values, probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        exploration.drawn_epsilon(0, 0, values, probabilities)

@@ -90,6 +90,11 @@ class NStepDqnAgent(dqn_agent.DqnAgent):
         """Discount factor of one step; the n-step returns must be made with the same."""
         return self._gamma
 
+    @property
+    def gradient_clip_norm(self) -> float | None:
+        """Global norm that gradients are clipped to; None for none."""
+        return self._gradient_clip_norm
+
     def actor_policy(self, epsilon, seed: int) -> EpsilonGreedyQPolicy:
         """An epsilon-greedy policy that reports the Q-values for initial priorities."""
         return EpsilonGreedyQPolicy(

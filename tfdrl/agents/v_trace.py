@@ -147,6 +147,11 @@ class VTraceAgent(tf_agent.TFAgent):
         """Discount factor of one step."""
         return self._gamma
 
+    @property
+    def gradient_clip_norm(self) -> float | None:
+        """Global norm that gradients are clipped to; None for none."""
+        return self._gradient_clip_norm
+
     def actor_policy(self, epsilon, seed: int) -> acp.ActorCriticPolicy:
         """A sampling policy with random numbers of its own; `epsilon` is for Q-learners."""
         del epsilon

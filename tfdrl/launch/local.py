@@ -95,7 +95,7 @@ def run_local(
         replicas = _replicas(program, places, root_dir, arguments, settings.role_module)
         print(_announcement(program, places, root_dir), flush=True)
         target = experiment.solved_return
-        watch = Watch(places.listeners.get("learner", ()), configuration.digest)
+        watch = Watch(places.listeners.get(program.chief, ()), configuration.digest)
         run = _Run(program, watch, interrupts, settings, target)
         ending = run.to_its_end(replicas)
         curves.draw(root_dir, target)
@@ -184,7 +184,7 @@ class _Run:
         if now_secs - snapshot.progress_secs <= limit_secs:
             return None
         if snapshot.status is None:
-            what = "the learner has not answered since its start"
+            what = f"the {self._program.chief} has not answered since its start"
         else:
             what = "no learner step and no environment frame" + _who_waits(snapshot)
         return Ending(EXIT_FAILED, f"stuck: {what}, for {limit_secs:g} s")
@@ -207,7 +207,7 @@ def _finisher(program: Program) -> str:
     """The role whose end is the end of training."""
     names = [role.name for role in program.roles]
     essential = [role.name for role in program.roles if role.essential]
-    return "learner" if "learner" in names else (essential or names)[-1]
+    return program.chief if program.chief in names else (essential or names)[-1]
 
 
 def _who_waits(snapshot: Snapshot) -> str:

@@ -203,7 +203,8 @@ class Supervisor:
             if self._finishing is None:
                 self._finishing = time.monotonic() + self._limits.finish_secs, ending
             return None
-        if essential or exit_code in (EXIT_CONFIGURATION, EXIT_DIVERGED):
+        ends_run = essential and not replica.role.restarts
+        if ends_run or exit_code in (EXIT_CONFIGURATION, EXIT_DIVERGED):
             return self._failure(replica, exit_code, "")
         return self._schedule_restart(replica, exit_code)
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.parts.evaluation import act_function
-from tfdrl.parts.learner_link import LearnerLink
 from tfdrl.parts.metrics import Every, MetricsWriter, Rate, WaitingClock
+from tfdrl.parts.run_link import RunLink
 from tfdrl.topology import Context
 from tfdrl.types import Nest, TimeSteps
 
@@ -39,7 +39,7 @@ class ActorLoop:
     Args:
       environment: N environments.
       policy: acts for a batch of N.
-      link: to the learner.
+      link: to who counts for the run; a `LearnerLink` to use `pull_parameters`.
       context: of the role.
       max_frames_per_second: slows acting down to this; None for as fast as it goes.
 
@@ -53,7 +53,7 @@ class ActorLoop:
         self,
         environment: BatchedEnvironment,
         policy,
-        link: LearnerLink,
+        link: RunLink,
         context: Context,
         max_frames_per_second: float | None = None,
     ):
@@ -115,8 +115,8 @@ class ActorLoop:
         metrics = {
             "actor/frames_per_second": self._rate.take(self.frames),
             "actor/waiting_share": waiting.take_share(),
-            **counters(),
             "actor/parameter_version": self._link.version,
+            **counters(),
         }
         if len(episodes.returns):
             metrics["actor/episode_return"] = float(episodes.returns.mean())

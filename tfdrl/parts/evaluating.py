@@ -10,9 +10,10 @@ from tfdrl.errors import UnavailableError
 from tfdrl.experiment import Experiment
 from tfdrl.parts import construction
 from tfdrl.parts.evaluation import act_function, play, summarise
-from tfdrl.parts.learner_link import LearnerLink, no_episodes
+from tfdrl.parts.learner_link import LearnerLink
 from tfdrl.parts.metrics import MetricsWriter
 from tfdrl.parts.policies_on_disk import PolicyExport
+from tfdrl.parts.run_link import no_episodes
 from tfdrl.topology import Address, Context
 
 

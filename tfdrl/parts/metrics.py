@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Mapping
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -80,6 +82,14 @@ class MetricsWriter:
             self._writer.flush()
         except tf.errors.OpError:
             pass  # told by the checkpoint's own warning, which matters more
+
+    def histogram(self, step: int, name: str, counts: np.ndarray) -> None:
+        """Writes how many of something came in buckets 0, 1, 2-3, 4-7, ..., <int64>[k]."""
+        low = np.array([0, *(1 << i for i in range(len(counts) - 1))])
+        # Each bucket by values of its own, at most a thousand in all.
+        share = np.ceil(np.asarray(counts) * min(1.0, 1000 / max(counts.sum(), 1))).astype(int)
+        with contextlib.suppress(tf.errors.OpError), self._writer.as_default():
+            tf.summary.histogram(name, np.repeat(low, share), step=step)
 
     def close(self) -> None:
         self._writer.close()

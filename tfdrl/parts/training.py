@@ -89,7 +89,7 @@ class Trainer:
     def _train_sequences(self, experience, arguments):
         def replica(experience, arguments):
             info = self._agent.train(experience, **arguments)
-            return info.loss, info.extra.priority, _scalars(info.extra)
+            return info.loss, info.extra.priority, scalars(info.extra)
 
         strategy = self._strategy
         if strategy.num_replicas_in_sync == 1:
@@ -104,7 +104,7 @@ class Trainer:
     def _train_single(self, experience, arguments):
         def replica(experience, arguments):
             info = self._agent.train(experience, **arguments)
-            return info.loss, _scalars(info.extra)
+            return info.loss, scalars(info.extra)
 
         strategy = self._strategy
         if strategy.num_replicas_in_sync == 1:
@@ -178,7 +178,7 @@ class Trainer:
                 )
 
 
-def _scalars(extra):
+def scalars(extra):
     """The scalar fields of a LossInfo.extra that is a named tuple; none of anything else."""
     if not hasattr(extra, "_fields"):
         return {}

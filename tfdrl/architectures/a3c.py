@@ -1,0 +1,229 @@
+"""A3C (Mnih et al. 2016): workers that act and learn, one network that all of them update.
+
+    parameter server 0..S-1: the global network and the shared RMSProp statistics
+      |   ^                       |   ^                          |
+      |   | gradient              |   | gradient                 | parameters
+      v   |                       v   |                          v
+    worker 0                    worker W-1                  coordinator ---> evaluator
+    environments,      ...      environments,
+    copy of the network,        copy of the network,
+    rollout of t_max steps      rollout of t_max steps
+
+No replay and no lock: a worker copies the network, acts for t_max steps, sends the gradient of
+these steps, which is applied on arrival, and copies the network again. Its siblings are agents:
+n-step and one-step Q-learning. With `synchronous` all workers make each update together: A2C. With
+`threads` everything but the evaluator is one process, the paper's own form.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import gin
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.topology import Address, Addresses, Context, Program, Role
+
+
+@gin.configurable("a3c")
+@dataclasses.dataclass(frozen=True)
+class A3c:
+    """Settings of A3C; the defaults are the paper's for Atari, on fewer workers.
+
+    Attributes:
+      environment: environment factory, such as @gym_environment or @atari_environment.
+      agent: agent factory, such as @NStepActorCriticAgent or @NStepQAgent.
+      parameter_server: @parameter_server(), which has the update rule and its settings.
+      workers: processes, or threads, that act and learn.
+      environments_per_worker: stepped together; 1 in the paper.
+      t_max: agent steps of each environment in a rollout. A rollout goes on through an episode's
+        end, where its returns are cut, so that all gradients are of equally many steps.
+      parameter_servers: shards; each holds whole variables.
+      synchronous: every update is the mean of one gradient of each worker (A2C).
+      threads: workers and servers are threads of one process (section 4).
+      epsilon_start, epsilon_decay_steps: of agents that act epsilon-greedily: epsilon falls
+        linearly to a final value over so many global agent steps (section 5.1).
+      epsilon_final, epsilon_probabilities: of which each worker draws its own.
+      target_period_steps: global agent steps between copies to a target network, if there is one.
+      slowed_workers, slowdown: the last so many workers take so many times as long for each
+        rollout: stragglers, to study. 0 for none.
+      publish_period_secs: between two pulls of the coordinator, for the evaluator.
+      coordinator_checkpoint_period_secs: between checkpoints of the policy and the counters.
+      evaluation_environments: environments that the evaluator steps together.
+      evaluation_period_secs: from the start of one evaluation to the next, at least.
+      timeout_secs: how long a role waits for one that does not answer.
+      worker_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
+      evaluator_niceness: 0 to 19, where it shares cores with the workers.
+    """
+
+    environment: Callable = gin.REQUIRED
+    agent: Callable = gin.REQUIRED
+    parameter_server: Any = gin.REQUIRED
+    workers: int = 4
+    environments_per_worker: int = 1
+    t_max: int = 5
+    parameter_servers: int = 1
+    synchronous: bool = False
+    threads: bool = False
+    epsilon_start: float = 1.0
+    epsilon_final: tuple = (0.1, 0.01, 0.5)
+    epsilon_probabilities: tuple = (0.4, 0.3, 0.3)
+    epsilon_decay_steps: int = 4_000_000
+    target_period_steps: int = 40_000
+    slowed_workers: int = 0
+    slowdown: float = 20.0
+    publish_period_secs: float = 1.0
+    coordinator_checkpoint_period_secs: float = 60.0
+    evaluation_environments: int = 100
+    evaluation_period_secs: float = 10.0
+    timeout_secs: float = 120.0
+    worker_threads: int = 1
+    evaluator_niceness: int = 0
+
+    def __post_init__(self):
+        for name in (
+            *("workers", "environments_per_worker", "t_max", "parameter_servers"),
+            *("target_period_steps", "evaluation_environments", "slowdown"),
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"a3c.{name} = {getattr(self, name)} must be 1 or more")
+        if not 0 <= self.slowed_workers <= self.workers:
+            raise ConfigurationError(
+                f"a3c.slowed_workers = {self.slowed_workers} must be between 0 and a3c.workers = "
+                f"{self.workers}"
+            )
+        if self.threads and self.parameter_servers > 1:
+            raise ConfigurationError(
+                f"a3c.threads with a3c.parameter_servers = {self.parameter_servers}: in one "
+                "process there is one shared network; set parameter_servers = 1"
+            )
+
+    @property
+    def barrier(self) -> int:
+        """Workers that make an update together; 0: each by itself."""
+        return self.workers if self.synchronous else 0
+
+    def program(self) -> Program:
+        """The processes and who talks to whom."""
+        here = f"{__name__}:"
+        evaluator = Role(
+            "evaluator",
+            here + "evaluator",
+            talks_to=("coordinator",),
+            niceness=self.evaluator_niceness,
+        )
+        coordinator = Role(
+            "coordinator",
+            here + ("threads" if self.threads else "coordinator"),
+            talks_to=() if self.threads else ("parameter_server",),
+            serves=True,
+            encrypts=True,
+            essential=True,
+            threads=self.worker_threads,
+        )
+        if self.threads:
+            return Program("a3c", (coordinator, evaluator), chief="coordinator")
+        server = Role(
+            "parameter_server",
+            here + "parameter_server",
+            replicas=self.parameter_servers,
+            serves=True,
+            essential=True,
+            restarts=True,
+        )
+        worker = Role(
+            "worker",
+            here + "worker",
+            replicas=self.workers,
+            talks_to=("parameter_server", "coordinator"),
+            threads=self.worker_threads,
+        )
+        return Program("a3c", (server, coordinator, worker, evaluator), chief="coordinator")
+
+
+def parameter_server(experiment: Experiment, context: Context) -> None:
+    """Holds a shard of the global network and applies gradients as they come."""
+    from tfdrl.parts import parameter_serving, rollout_learning
+
+    config = experiment.architecture
+    parameter_serving.serve(
+        lambda: rollout_learning.initial_variables(experiment),
+        config.parameter_server,
+        context,
+        config.barrier,
+    )
+
+
+def coordinator(experiment: Experiment, context: Context, parameter_server: Addresses) -> None:
+    """Counts for the run, publishes the global network, says when the run is over."""
+    from tfdrl.parts import coordinating, rollout_learning
+
+    learner = rollout_learning.make_learner(experiment)
+    coordinating.run(
+        experiment, context, learner, parameter_server, experiment.architecture.barrier
+    )
+
+
+def worker(
+    experiment: Experiment, context: Context, parameter_server: Addresses, coordinator: Address
+) -> None:
+    """Copies the network, acts for t_max steps, sends their gradient, and again (algorithm S3)."""
+    from tfdrl.parts import acting, construction, rollout_learning
+    from tfdrl.parts.global_parameters import GlobalParameters
+    from tfdrl.parts.run_link import RunLink
+    from tfdrl.parts.unroll_assembler import UnrollAssembler
+
+    config = experiment.architecture
+    num_envs, seed = config.environments_per_worker, experiment.seed + 1009 * (context.task + 1)
+    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
+    agent = construction.make_agent(config.agent, environment)
+    policy = acting.collect_policy(agent, [config.epsilon_start] * num_envs, seed)
+    gradient = rollout_learning.rollout_gradient(agent, policy, environment, config.t_max)
+    parameters = GlobalParameters(
+        parameter_server,
+        gradient.variables,
+        config.parameter_server,
+        context,
+        config.timeout_secs,
+        config.barrier,
+    )
+    gradient.split(parameters.indices)
+    specs = construction.specs_text(environment)
+    link = RunLink(coordinator, context, specs, config.timeout_secs)
+    link.start()
+    parameters.connect()
+    schedule = rollout_learning.Schedule(config, agent, policy, context, experiment.seed)
+    straggling = rollout_learning.Straggling(config, context)
+    rollout = UnrollAssembler(num_envs, config.t_max)
+    loop = acting.ActorLoop(environment, policy, link, context)
+    rollout.begin(loop.state)
+    schedule.update(parameters)
+    for now, action, then, info in loop.steps():
+        steps = rollout.add(now, action, then, info, parameters.version)
+        if steps is not None:
+            straggling.wait()
+            parameters.push(gradient(steps), num_envs * config.t_max)
+            schedule.update(parameters)
+            rollout.begin(loop.state)
+        loop.tick(parameters.communication, parameters.counters)
+    parameters.close()
+    link.close()
+    environment.close()
+
+
+def threads(experiment: Experiment, context: Context) -> None:
+    """Everything but the evaluator as threads of this process, on its shared variables."""
+    from tfdrl.parts import rollout_learning, worker_threads
+
+    learner = rollout_learning.make_learner(experiment)
+    worker_threads.run(experiment, context, learner, worker, experiment.architecture.barrier)
+
+
+def evaluator(experiment: Experiment, context: Context, coordinator: Address) -> None:
+    """Plays the greedy policy and reports returns."""
+    from tfdrl.parts.evaluating import evaluate_until_stopped
+
+    evaluate_until_stopped(experiment, context, coordinator, experiment.architecture.timeout_secs)

@@ -1,0 +1,226 @@
+"""The coordinator: counts for the run, watches the parameter servers, publishes what they hold.
+
+Workers compute and servers update without it; it decides when the run ends, keeps the checkpoint
+that is evaluated and continued, and orders a rollback when training goes wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfdrl.experiment import Experiment
+from tfdrl.parts import parameter_mailbox, parameter_session
+from tfdrl.parts.divergence import Divergence
+from tfdrl.parts.global_parameters import GlobalParameters
+from tfdrl.parts.learner_session import LearnerSession
+from tfdrl.parts.metrics import Every, Rate
+from tfdrl.parts.parameter_session import LostError
+from tfdrl.parts.parameter_settings import ParameterServer
+from tfdrl.topology import Addresses, Context
+
+_TICK_SECS = 0.05
+_WATCH_SECS = 1.0
+
+
+class Learner(NamedTuple):
+    """What a role of the run holds of what is learnt.
+
+    agent      a TFAgent
+    variables  that its loss trains, in the same order in every role
+    specs      text of the environment's specs
+    """
+
+    agent: Any
+    variables: Sequence[tf.Variable]
+    specs: str
+
+
+class ParameterWatch:
+    """What the servers say of themselves, and what they are asked for.
+
+    Args:
+      addresses: of the servers, in the order of their tasks.
+      caller: who asks, for messages.
+    """
+
+    def __init__(self, addresses: Addresses, caller: str):
+        addresses = addresses if isinstance(addresses, tuple) else (addresses,)
+        self._sessions = []
+        for task, address in enumerate(addresses):
+            mailbox = parameter_mailbox.Mailbox(task)
+            calls = {
+                "is_ready": (mailbox.is_ready, ()),
+                "about": (mailbox.about, ()),
+                "status": (mailbox.status, ()),
+                "rollback": (mailbox.rollback, (mailbox.version,)),
+                "checkpoint": (mailbox.checkpoint, ()),
+            }
+            session = parameter_session.Session(
+                f"parameter server {task}", address, mailbox.graph, calls
+            )
+            self._sessions.append(session)
+        self._caller = caller
+
+    def connect(self, timeout_secs: float, stop) -> None:
+        """Waits for all servers. Raises UnavailableError."""
+        for session in self._sessions:
+            parameter_session.connect(
+                session, lambda s=session: s.call("is_ready"), timeout_secs, stop, self._caller
+            )
+
+    def statuses(self) -> list[dict | None]:
+        """By task; None for one that does not answer now."""
+        return [self._ask(session) for session in self._sessions]
+
+    def rollback(self, version: int) -> None:
+        """Asks all servers to go back to their newest snapshots up to `version`."""
+        for session in self._sessions:
+            session.call("rollback", version)
+
+    def checkpoint(self) -> None:
+        """Asks all servers for a checkpoint."""
+        for session in self._sessions:
+            session.call("checkpoint")
+
+    def close(self) -> None:
+        for session in self._sessions:
+            session.close()
+
+    @staticmethod
+    def _ask(session) -> dict | None:
+        try:
+            return parameter_mailbox.parse(session.call("status"))
+        except LostError:
+            try:
+                session.connect()
+                return parameter_mailbox.parse(session.call("status"))
+            except LostError:
+                return None
+
+
+def run(
+    experiment: Experiment,
+    context: Context,
+    learner: Learner,
+    addresses: Addresses,
+    barrier: int = 0,
+) -> None:
+    """Coordinates until the run's end.
+
+    Args:
+      experiment, context: of the role; the architecture has `parameter_server`,
+        `publish_period_secs`, `coordinator_checkpoint_period_secs` and `timeout_secs`.
+      learner: whose agent is published, checkpointed and evaluated.
+      addresses: of the parameter servers.
+      barrier: as the workers have it.
+
+    Raises:
+      UnavailableError: a server is away for too long.
+      ConfigurationError: one belongs to another run; the root_dir or port is in use.
+      DivergedError: training went wrong more often than it may be set back.
+    """
+    config = experiment.architecture
+    settings, agent = config.parameter_server, learner.agent
+    parameters = GlobalParameters(
+        *(addresses, learner.variables, settings, context, config.timeout_secs, barrier)
+    )
+    watch = ParameterWatch(addresses, context.role)
+    if not parameters.connect():
+        return
+    watch.connect(config.timeout_secs, context.stop)
+    session = LearnerSession(
+        experiment,
+        context,
+        agent,
+        learner.specs,
+        objects={},
+        publish_period_steps=1,
+        checkpoint_period_secs=config.coordinator_checkpoint_period_secs,
+    )
+    if session.restored:  # the checkpoint's parameters are in the agent now; the servers have newer
+        parameters.refresh()
+    metrics = ServerMetrics(watch, settings)
+    pull_is_due = Every(config.publish_period_secs, at_once=True)
+    watch_is_due = Every(_WATCH_SECS)
+    updates = max(parameters.version, 0)
+    with session:
+        while session.goes_on():
+            if pull_is_due() and parameters.pull():
+                # After a server's restart the version may be smaller; the count goes on.
+                grown = max(parameters.version - updates, 1)
+                updates = parameters.version
+                agent.train_step_counter.assign_add(grown)
+                session.count(grown)
+            if watch_is_due():
+                metrics.look()
+            session.tick(metrics.take)
+            context.stop.wait(_TICK_SECS)
+    parameters.close()
+    watch.close()
+
+
+class ServerMetrics:
+    """The servers' counters as metrics of the run, and what to do when training goes wrong.
+
+    Args:
+      watch: asked.
+      settings: of the servers.
+    """
+
+    def __init__(self, watch: ParameterWatch, settings: ParameterServer):
+        self._watch = watch
+        self._divergence = Divergence(settings)
+        self._rates: dict[str, Rate] = {}
+        self._statuses: list[dict | None] = []
+        self._values: dict[str, float] = {}
+
+    def look(self) -> None:
+        """Asks all servers; orders a rollback if it must be. Raises DivergedError."""
+        self._statuses = self._watch.statuses()
+        first = self._statuses[0]
+        if not first:
+            return
+        self._values = self._numbers(first)
+        order = self._divergence.add(first)
+        if order is None:
+            return
+        logging.warning("going back to version %d: %s", order.version, order.reason)
+        try:
+            self._watch.rollback(order.version)
+        except LostError as error:
+            logging.warning("a parameter server could not be told: %s", error)
+
+    def take(self) -> dict[str, float]:
+        """The metrics as of the last look."""
+        return dict(self._values)
+
+    def _numbers(self, first: dict) -> dict[str, float]:
+        values = {
+            "parameter_server/epoch": first["epoch"],
+            "parameter_server/rollbacks": first["rollbacks"],
+            "learner/loss": self._divergence.mean_loss,
+        }
+        values |= {f"gradients/{name}": count for name, count in first["verdicts"].items()}
+        age = mean_age(first["ages"])
+        if age is not None:
+            values["gradients/age"] = age
+        for task, status in enumerate(self._statuses):
+            if not status:
+                continue
+            for name, key in (("versions", "version"), ("pulls", "pulls"), ("bytes", "bytes")):
+                rate = self._rates.setdefault(f"{name}{task}", Rate(status[key]))
+                values[f"parameter_server_{task}/{name}_per_second"] = rate.take(status[key])
+        return values
+
+
+def mean_age(ages) -> float | None:
+    """Mean of a histogram with buckets 0, 1, 2-3, 4-7, ..., each taken at its middle."""
+    total = sum(ages)
+    if not total:
+        return None
+    middles = [0.0] + [1.5 * 2**i - 0.5 for i in range(len(ages) - 1)]
+    return sum(count * middle for count, middle in zip(ages, middles)) / total

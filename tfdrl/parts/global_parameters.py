@@ -1,0 +1,311 @@
+"""A worker's copy of the global parameters: pulled from the servers, improved by its gradients."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent import futures
+
+import numpy as np
+import tensorflow as tf
+
+from tfdrl.errors import UnavailableError
+from tfdrl.parts import parameter_graph, parameter_layout, parameter_mailbox, parameter_session
+from tfdrl.parts.loss_gradient import Gradient
+from tfdrl.parts.metrics import Every, WaitingClock
+from tfdrl.parts.parameter_graph import Header, ShardGraph, State
+from tfdrl.parts.parameter_session import LostError
+from tfdrl.parts.parameter_settings import ParameterServer
+from tfdrl.topology import Addresses, Context
+
+_CLOSED_SECS = 0.002
+_BARRIER_SECS = 0.001
+
+
+class GlobalParameters:
+    """Keeps local variables at what the parameter servers have, and sends gradients there.
+
+    Every push brings the newest parameters back. Shard 0 decides whether a gradient is too old
+    (Nair 2015, section 5), so that all shards take or leave it together; each then applies its
+    part on its own, without a lock across shards. A gradient whose answer was lost is not sent
+    again: it may have been applied.
+
+    Args:
+      addresses: of the parameter servers, in the order of their tasks.
+      variables: local copies, in the order of the agent's `LossGradient`.
+      settings: of the servers.
+      context: of this role.
+      timeout_secs: how long a server may be away.
+      barrier: number of workers whose gradients make one update together; 0: asynchronous.
+
+    Attributes:
+      version: updates of shard 0, of the parameters that the variables hold; -1 before the first.
+      epoch: of shard 0; it changes when the parameters were set back.
+      steps: agent steps behind all updates so far.
+      accepted, rejected: gradients that were applied, and that were not.
+      loss: of the last gradient.
+      communication: the time spent talking to the servers.
+    """
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        variables: Sequence[tf.Variable],
+        settings: ParameterServer,
+        context: Context,
+        timeout_secs: float,
+        barrier: int = 0,
+    ):
+        addresses = addresses if isinstance(addresses, tuple) else (addresses,)
+        layouts, indices = parameter_layout.layouts(variables, len(addresses), barrier)
+        self._caller = f"{context.role} {context.task}"
+        self._shards = [
+            _Shard(layout, settings, address, [variables[i] for i in mine], context, len(addresses))
+            for layout, mine, address in zip(layouts, indices, addresses)
+        ]
+        self.indices = indices
+        self._context, self._timeout_secs, self._barrier = context, timeout_secs, barrier
+        self._threads = futures.ThreadPoolExecutor(max(len(addresses) - 1, 1), "shards")
+        self.communication = WaitingClock()
+        self.accepted = self.rejected = self.steps = 0
+        self.loss = math.nan
+
+    @property
+    def version(self) -> int:
+        return self._shards[0].state.version
+
+    @property
+    def epoch(self) -> int:
+        return self._shards[0].state.epoch
+
+    @property
+    def nbytes(self) -> int:
+        """Of one copy of the parameters."""
+        return sum(shard.graph.layout.nbytes for shard in self._shards)
+
+    def connect(self) -> bool:
+        """Waits for all servers and pulls; False if told to stop before.
+
+        Raises:
+          UnavailableError: one did not come up in time.
+          ConfigurationError: one holds another network or belongs to another run.
+        """
+        for shard in self._shards:
+            shard.connect(self._timeout_secs)
+        if not self._context.stop.is_set():
+            self.pull()
+        return not self._context.stop.is_set()
+
+    def pull(self) -> bool:
+        """Brings the variables up to date; parameters travel only if there are newer ones.
+
+        Returns whether there were. Raises as `connect`.
+        """
+        with self.communication:
+            found = self._on_all(_Shard.pull)
+        self.steps = max(self.steps, self._shards[0].state.steps)
+        return any(found)
+
+    def refresh(self) -> None:
+        """Pulls although the versions are known: somebody else wrote into the variables."""
+        for shard in self._shards:
+            shard.forget()
+        self.pull()
+
+    def push(self, gradient: Gradient, steps: int) -> int | None:
+        """Sends a gradient that was computed from the variables as they are; brings newer ones.
+
+        Args:
+          gradient: of `LossGradient`, with the parts of `indices`.
+          steps: agent steps that it was computed from.
+
+        Returns the verdict, see `parameter_graph.VERDICTS`; None if the server was lost on the
+        way. Raises as `connect`.
+        """
+        self.loss = gradient.loss
+        if not gradient.is_finite:
+            return self.withhold(parameter_graph.NON_FINITE)
+        first, rest = self._shards[0], self._shards[1:]
+        with self.communication:
+            before = [shard.state for shard in self._shards]
+            verdict = self._recovered(first, lambda: first.push(gradient, 0, steps, self._header))
+            if verdict == parameter_graph.ACCEPTED:
+                jobs = [
+                    self._threads.submit(
+                        self._recovered,
+                        shard,
+                        lambda shard=shard, part=part: shard.push(
+                            gradient, part, steps, self._decided
+                        ),
+                    )
+                    for part, shard in enumerate(rest, start=1)
+                ]
+                for job in jobs:
+                    job.result()
+                if self._barrier:
+                    self._wait_for_others(before)
+            elif rest:
+                self._on_all(_Shard.pull)
+        self.steps = max(self.steps, first.state.steps)
+        if verdict == parameter_graph.ACCEPTED:
+            self.accepted += 1
+        else:
+            self.rejected += 1
+        return verdict
+
+    def withhold(self, verdict: int) -> int:
+        """Counts a gradient that is not sent, and brings the newest parameters."""
+        with self.communication:
+            self._recovered(self._shards[0], lambda: self._shards[0].withhold(verdict))
+            self._on_all(_Shard.pull)
+        self.rejected += 1
+        return verdict
+
+    def counters(self) -> dict[str, float]:
+        """What a worker reports of its gradients."""
+        return {
+            "actor/parameter_version": self.version,
+            "worker/gradients": self.accepted,
+            "worker/rejected_gradients": self.rejected,
+            "worker/loss": self.loss,
+        }
+
+    def close(self) -> None:
+        """Ends the sessions."""
+        for shard in self._shards:
+            shard.close()
+
+    def _header(self, state: State, steps: int) -> Header:
+        return Header(state.epoch, state.version, steps, self._context.task if self._barrier else 0)
+
+    def _decided(self, state: State, steps: int) -> Header:
+        return self._header(state, steps)._replace(is_decided=1)
+
+    def _wait_for_others(self, before: Sequence[State]) -> None:
+        """At the barrier: until the update that this gradient is part of was made."""
+        deadline_secs = time.monotonic() + self._timeout_secs
+        is_time_to_say = Every(5.0)
+        while not self._context.stop.is_set():
+            pairs = zip(self._shards, before)
+            if all((s.state.epoch, s.state.version) != (b.epoch, b.version) for s, b in pairs):
+                return
+            self._on_all(_Shard.pull)
+            if time.monotonic() > deadline_secs:
+                raise UnavailableError(
+                    f"{self._caller} waited {self._timeout_secs:g} s at the barrier for the other "
+                    f"{self._barrier - 1} workers after version {before[0].version}"
+                )
+            if is_time_to_say():
+                logging.warning("%s waits at the barrier for the other workers", self._caller)
+            self._context.stop.wait(_BARRIER_SECS)
+
+    def _on_all(self, call: Callable) -> list:
+        def run(shard):
+            return self._recovered(shard, lambda: call(shard))
+
+        jobs = [self._threads.submit(run, shard) for shard in self._shards[1:]]
+        return [run(self._shards[0]), *(job.result() for job in jobs)]
+
+    def _recovered(self, shard: _Shard, call: Callable):
+        """`call()`; after the loss of the server None, with a new session and its parameters."""
+        try:
+            return call()
+        except LostError as error:
+            logging.warning("%s lost %s: %s", self._caller, shard.session.name, error)
+            shard.connect(self._timeout_secs)
+            while not self._context.stop.is_set():
+                try:
+                    shard.pull()
+                    break
+                except LostError:
+                    shard.connect(self._timeout_secs)
+            return None
+
+
+class _Shard:
+    """One server as a worker sees it; `state` is of the parameters that the variables hold."""
+
+    def __init__(self, layout, settings, address, variables, context: Context, shards: int):
+        self.graph = ShardGraph(layout, settings)
+        name = f"parameter server {layout.task}"
+        graph = self.graph
+        self.session = parameter_session.Session(
+            name,
+            address,
+            graph.graph,
+            {
+                "push": (graph.push, (graph.header, graph.loss, graph.flat)),
+                "pull": (graph.pull, (graph.have,)),
+                "withhold": (graph.withhold, (graph.header,)),
+            },
+        )
+        mailbox = parameter_mailbox.Mailbox(layout.task)
+        self._mailbox = parameter_session.Session(
+            name,
+            address,
+            mailbox.graph,
+            {"is_ready": (mailbox.is_ready, ()), "about": (mailbox.about, ())},
+        )
+        self._about = parameter_layout.about(layout, shards, context.experiment)
+        self._context, self._caller = context, f"{context.role} {context.task}"
+        self._write = tf.function(self._assign)
+        self._variables = variables
+        self.state = State(parameter_graph.ACCEPTED, -1, -1, 0)
+
+    def connect(self, timeout_secs: float) -> None:
+        """Connects and compares what both sides hold. Raises as `GlobalParameters.connect`."""
+        parameter_session.connect(
+            self._mailbox, self._is_ready, timeout_secs, self._context.stop, self._caller
+        )
+        self.forget()
+
+    def forget(self) -> None:
+        """The next pull brings the parameters, whatever their version."""
+        self.state = State(parameter_graph.ACCEPTED, -1, -1, self.state.steps)
+
+    def _is_ready(self) -> bool:
+        if not self._mailbox.call("is_ready"):
+            return False
+        served = parameter_mailbox.parse(self._mailbox.call("about"))
+        self._mailbox.close()
+        parameter_layout.check(served, self._about, self.session.name, self._caller)
+        self.session.connect()
+        return True
+
+    def pull(self) -> bool:
+        have = np.array([self.state.epoch, self.state.version], np.int64)
+        return self._take(*self.session.call("pull", have))
+
+    def push(self, gradient: Gradient, part: int, steps: int, header: Callable) -> int:
+        """The verdict. A shut gate is open again within milliseconds."""
+        deadline_secs = time.monotonic() + parameter_session.CALL_SECS
+        values = np.array(header(self.state, steps), np.int64)
+        while True:
+            state, flat = self.session.call("push", values, gradient.loss, gradient.parts[part])
+            if state[0] != parameter_graph.CLOSED or time.monotonic() > deadline_secs:
+                break
+            self._context.stop.wait(_CLOSED_SECS)
+        self._take(state, flat)
+        return int(state[0])
+
+    def withhold(self, verdict: int) -> None:
+        header = Header(self.state.epoch, self.state.version, verdict=verdict)
+        self.session.call("withhold", np.array(header, np.int64))
+
+    def close(self) -> None:
+        self.session.close()
+        self._mailbox.close()
+
+    def _take(self, state: np.ndarray, flat: np.ndarray) -> bool:
+        self.state = State(*map(int, state))
+        if not flat.size:
+            return False
+        self._write(flat)
+        return True
+
+    def _assign(self, flat: tf.Tensor) -> None:
+        parts = tf.split(flat, self.graph.layout.sizes)
+        for variable, part in zip(self._variables, parts):
+            variable.assign(tf.reshape(part, variable.shape))

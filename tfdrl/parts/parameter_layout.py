@@ -1,0 +1,79 @@
+"""How the variables of an agent are spread over parameter servers, and whether both sides agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.parts.parameter_graph import Layout
+from tfdrl.parts.sharding import balanced_shards
+
+
+def layouts(
+    variables: Sequence[tf.Variable], shards: int, barrier: int = 0
+) -> tuple[list[Layout], tuple[tuple[int, ...], ...]]:
+    """The layout of each shard, and the indices of its variables.
+
+    Raises:
+      ConfigurationError: more shards than variables, or variables that are not float32.
+    """
+    others = [f"{v.name} {v.dtype.name}" for v in variables if v.dtype != tf.float32]
+    if others:
+        raise ConfigurationError(
+            f"parameter servers hold float32 variables, but the network has {', '.join(others)}"
+        )
+    indices = balanced_shards([v.shape.num_elements() for v in variables], shards)
+    found = [
+        Layout(
+            task,
+            tuple(variables[i].name.partition(":")[0] for i in mine),
+            tuple(tuple(variables[i].shape.as_list()) for i in mine),
+            barrier,
+        )
+        for task, mine in enumerate(indices)
+    ]
+    return found, indices
+
+
+def about(layout: Layout, shards: int, experiment: str) -> dict[str, Any]:
+    """What a server says of what it holds; a worker of the same run says the same."""
+    return {
+        "task": layout.task,
+        "servers": shards,
+        "variables": [[name, list(shape)] for name, shape in zip(layout.names, layout.shapes)],
+        "experiment": experiment,
+    }
+
+
+def check(served: Mapping[str, Any], expected: Mapping[str, Any], server: str, caller: str) -> None:
+    """Raises ConfigurationError that shows both sides if they do not belong together."""
+    if served == expected:
+        return
+    place = [f"{it.get('task')} of {it.get('servers')}" for it in (served, expected)]
+    if place[0] != place[1]:
+        raise ConfigurationError(
+            f"{caller}: {server} is parameter server {place[0]}, not {place[1]}: give "
+            "--parameter_server the addresses in the order of their --task"
+        )
+    theirs, mine = (list(map(_variable, it["variables"])) for it in (served, expected))
+    if theirs != mine:
+        pairs = [pair for pair in zip(theirs, mine) if pair[0] != pair[1]]
+        first = pairs[0] if pairs else ("nothing more", "more variables")
+        raise ConfigurationError(
+            f"{caller} has another network than {server}, which holds {first[0]} where this "
+            f"process has {first[1]} ({len(theirs)} and {len(mine)} variables): start all roles "
+            "with the same gin file and bindings"
+        )
+    raise ConfigurationError(
+        f"{caller}: {server} belongs to another experiment ({served.get('experiment')!r}; this "
+        f"process: {expected.get('experiment')!r}): start all roles with the same gin file and "
+        "bindings"
+    )
+
+
+def _variable(pair) -> str:
+    name, shape = pair
+    return f"{name} {shape}"

@@ -1,0 +1,159 @@
+"""The parameter server role: one shard, its mailbox, its periods, its metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfdrl.parts import parameter_layout, parameter_session
+from tfdrl.parts.metrics import Every, MetricsWriter, Rate
+from tfdrl.parts.parameter_mailbox import NO_ROLLBACK, Mailbox
+from tfdrl.parts.parameter_settings import ParameterServer
+from tfdrl.parts.parameter_shard import ParameterShard, require_settings
+from tfdrl.topology import Context
+
+_TICK_SECS = 0.05
+_STATUS_SECS = 0.25
+_EVENTS_SECS = 5.0
+
+
+class ServedShard:
+    """A shard with its mailbox: looks into it, and does what is due, at each `tick`.
+
+    Args:
+      variables: of the agent, all shards', with their initial values.
+      settings: of the servers.
+      context: of the role; its `listen` is where TensorFlow's server listens.
+      barrier: as of `parameter_graph.Layout`.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[tf.Variable],
+        settings: ParameterServer,
+        context: Context,
+        barrier: int = 0,
+    ):
+        require_settings(barrier, settings)
+        layouts, indices = parameter_layout.layouts(variables, context.replicas, barrier)
+        layout, mine = layouts[context.task], indices[context.task]
+        directory = pathlib.Path(context.root_dir) / f"parameters-{context.task}"
+        initial = [variables[i].numpy() for i in mine]
+        self.shard = ParameterShard(layout, initial, settings, context.listen, directory)
+        mailbox = Mailbox(layout.task)
+        self._mailbox = parameter_session.Session(
+            f"parameter server {layout.task}",
+            context.listen,
+            mailbox.graph,
+            {
+                "asked": (mailbox.asked, ()),
+                "begin": (mailbox.begin, ()),
+                "set_about": (mailbox.set_about, (mailbox.text,)),
+                "set_status": (mailbox.set_status, (mailbox.text,)),
+                "rollback": (mailbox.rollback, (mailbox.version,)),
+            },
+        )
+        self._mailbox.connect()
+        self._mailbox.call("begin")
+        self._checkpoints = {"asked": 0, "written": 0, "version": None}
+        self._rollbacks = 0
+        self._snapshots = settings.snapshots
+        self._checkpoint_is_due = Every(settings.checkpoint_period_secs or float("inf"))
+        self._status_is_due = Every(_STATUS_SECS, at_once=True)
+        self._tell()
+        about = parameter_layout.about(layout, context.replicas, context.experiment)
+        self._mailbox.call("set_about", json.dumps(about))  # the last: now workers may come
+
+    def tick(self) -> dict | None:
+        """Does what is due or asked for; the status if it was told anew."""
+        version, checkpoints = self._mailbox.call("asked")
+        if version != NO_ROLLBACK:
+            self._rollbacks += self.shard.rollback(int(version)) is not None
+            self._mailbox.call("rollback", NO_ROLLBACK)
+            self._tell()
+        self.shard.snapshot_if_due()
+        if checkpoints != self._checkpoints["asked"] or self._checkpoint_is_due():
+            self._checkpoints["asked"] = int(checkpoints)
+            self.checkpoint()
+            self._tell()
+        return self._tell() if self._status_is_due() else None
+
+    def checkpoint(self) -> None:
+        """Writes one now."""
+        if self.shard.checkpoint():
+            self._checkpoints["written"] += 1
+            self._checkpoints["version"] = self.shard.status()["version"]
+
+    def _tell(self) -> dict:
+        status = self.shard.status()
+        status |= {"checkpoints": self._checkpoints, "rollbacks": self._rollbacks}
+        self._mailbox.call("set_status", json.dumps(status))
+        return status
+
+    def close(self) -> None:
+        """Ends the sessions, not TensorFlow's server."""
+        self._mailbox.close()
+        self.shard.close()
+
+
+def serve(
+    make_variables: Callable[[], Sequence[tf.Variable]],
+    settings: ParameterServer,
+    context: Context,
+    barrier: int = 0,
+) -> None:
+    """Serves a shard until `context.stop`, then writes a last checkpoint.
+
+    Args:
+      make_variables: `make_variables() -> variables` of the agent, initialised.
+      settings, context, barrier: as of `ServedShard`.
+    """
+    if not context.listen.is_loopback:
+        logging.warning(
+            "TensorFlow's server listens on all interfaces without authentication, and runs "
+            "whatever graph it is sent: let only this run's hosts reach port %d",
+            context.listen.port,
+        )
+    served = ServedShard(make_variables(), settings, context, barrier)
+    metrics = ShardMetrics(context)
+    while not context.stop.wait(_TICK_SECS):
+        status = served.tick()
+        if status is not None:
+            metrics.write_if_due(status)
+    served.checkpoint()
+    served.close()
+    metrics.close()
+
+
+class ShardMetrics:
+    """TensorBoard events of one shard."""
+
+    def __init__(self, context: Context):
+        self._writer = MetricsWriter(context.root_dir, context.role, context.task)
+        self._is_due = Every(_EVENTS_SECS)
+        self._rates: dict[str, Rate] = {}
+
+    def write_if_due(self, status: dict) -> None:
+        """Writes rates, rejections and the histogram of gradient ages every 5 s."""
+        if not self._is_due():
+            return
+        counts = {"versions": status["version"], "pulls": status["pulls"], "bytes": status["bytes"]}
+        values = {
+            f"parameter_server/{name}_per_second": self._rates.setdefault(name, Rate(count)).take(
+                count
+            )
+            for name, count in counts.items()
+        }
+        values |= {f"parameter_server/{k}": v for k, v in status["verdicts"].items()}
+        values["parameter_server/epoch"] = status["epoch"]
+        self._writer.write(status["version"], values)
+        ages = np.asarray(status["ages"])
+        self._writer.histogram(status["version"], "parameter_server/gradient_age", ages)
+
+    def close(self) -> None:
+        self._writer.close()
