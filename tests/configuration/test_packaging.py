@@ -52,6 +52,9 @@ def test_every_command_points_into_the_package(site):
         "tfdrl-compare-corrections",
         "tfdrl-seed-learner",
         "tfdrl-seed-actor",
+        "tfdrl-parameter-server",
+        "tfdrl-coordinator",
+        "tfdrl-worker",
     }
     for command, target in commands.items():
         module, _, function = target.partition(":")

@@ -150,7 +150,7 @@ def parameter_server(experiment: Experiment, context: Context) -> None:
 
     config = experiment.architecture
     parameter_serving.serve(
-        lambda: rollout_learning.initial_variables(experiment),
+        lambda: rollout_learning.make_learner(experiment).variables,
         config.parameter_server,
         context,
         config.barrier,
@@ -174,6 +174,7 @@ def worker(
     from tfdrl.parts import acting, construction, rollout_learning
     from tfdrl.parts.global_parameters import GlobalParameters
     from tfdrl.parts.run_link import RunLink
+    from tfdrl.parts.straggling import Straggling
     from tfdrl.parts.unroll_assembler import UnrollAssembler
 
     config = experiment.architecture
@@ -196,7 +197,7 @@ def worker(
     link.start()
     parameters.connect()
     schedule = rollout_learning.Schedule(config, agent, policy, context, experiment.seed)
-    straggling = rollout_learning.Straggling(config, context)
+    straggling = Straggling(config, context)
     rollout = UnrollAssembler(num_envs, config.t_max)
     loop = acting.ActorLoop(environment, policy, link, context)
     rollout.begin(loop.state)

@@ -19,6 +19,7 @@ from tfdrl.parts.evaluation import act_function, play, summarise
 from tfdrl.parts.learner_session import LearnerSession, check_gamma
 from tfdrl.parts.policies_on_disk import PolicyExport
 from tfdrl.parts.uniform_replay import UniformReplay
+from tfdrl.parts.update_pace import UpdatePace
 from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.topology import Context
 from tfdrl.types import Episodes, Transitions
@@ -67,7 +68,8 @@ class OneProcess:
             checkpoint_period_secs=float("inf"),  # here checkpoints are counted in agent steps
             before_checkpoint=self._save_replay,
         )
-        self.steps = self._updates = 0
+        self.steps = 0
+        self._pace = UpdatePace(config.min_replay_steps, config.update_period_steps)
         self._greedy = act_function(self._agent.policy)
         self._export = PolicyExport(self._agent.policy, pathlib.Path(context.root_dir) / "policy")
         self._best = self._epsilon = None
@@ -97,10 +99,7 @@ class OneProcess:
 
     def updates_due(self) -> int:
         """Learner steps to do now, for the agent steps done since learning could start."""
-        done = self.steps - self._config.min_replay_steps
-        due = max(done, 0) // self._config.update_period_steps - self._updates
-        self._updates += max(due, 0)
-        return max(due, 0)
+        return self._pace.due(self.steps)
 
     def learn(self, batch: Transitions) -> None:
         """One learner step."""
@@ -193,7 +192,7 @@ class OneProcess:
         self._start_episodes()
         return {
             "steps": self.steps,
-            "updates": self._updates,
+            "updates": self._pace.updates,
             "replay": self.replay.state(),
             "best_exported": self._best,
         }
@@ -202,7 +201,7 @@ class OneProcess:
         state = self.session.restored_state
         if not state or not state["steps"]:
             return
-        self.steps, self._updates = state["steps"], state["updates"]
+        self.steps, self._pace.updates = state["steps"], state["updates"]
         self._reported_steps, self._best = self.steps, state["best_exported"]
         with self._config.environment(
             num_envs=self._config.environments, training=True, seed=0

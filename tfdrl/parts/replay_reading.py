@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Sequence
 
 import reverb
 import tensorflow as tf
@@ -64,16 +65,22 @@ class Samples:
             except queue.Full:
                 continue
 
+    def ready(self):
+        """A batch that is there already, or None."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
     def next(self, timeout_secs: float = 0.5):
         """The next batch; None if there was none within the time limit.
 
         Raises:
           UnavailableError: the replay server did not answer for its time limit.
         """
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            pass
+        batch = self.ready()
+        if batch is not None:
+            return batch
         with self.waiting:
             try:
                 batch = self._queue.get(timeout=timeout_secs)
@@ -161,3 +168,19 @@ class ReplayInfo:
                 f"{role}: the replay server at {self._address} did not answer for "
                 f"{silent_secs:.0f} s"
             )
+
+
+def say_why(infos: Sequence[ReplayInfo]) -> None:
+    """Warns of each server why it gives no samples.
+
+    Raises:
+      UnavailableError: none has answered for its time limit.
+    """
+    failures = []
+    for info in infos:
+        try:
+            logging.warning("the learner waits for samples: %s", info.check())
+        except UnavailableError as error:
+            failures.append(error)
+    if len(failures) == len(infos):
+        raise failures[0]

@@ -115,6 +115,11 @@ def sample_dataset(
     return own_threads(dataset)
 
 
+def first(part):
+    """The first of K batches: [K, B, ...] -> [B, ...]."""
+    return tf.nest.map_structure(lambda leaf: leaf[0], part)
+
+
 class PriorityWriter:
     """Writes priorities back in a thread, so that the learner never waits for it.
 

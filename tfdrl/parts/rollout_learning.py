@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import tensorflow as tf
 
@@ -50,11 +48,6 @@ def make_learner(experiment: Experiment) -> Learner:
         return Learner(agent, gradient.variables, construction.specs_text(environment))
 
 
-def initial_variables(experiment: Experiment) -> list[tf.Variable]:
-    """Those of `make_learner`."""
-    return make_learner(experiment).variables
-
-
 class Schedule:
     """A worker's epsilon and target network, which follow the global steps.
 
@@ -86,18 +79,3 @@ class Schedule:
         if period != self._synced:
             self._synced = period
             self._agent.initialize()
-
-
-class Straggling:
-    """Makes the last workers slow, for experiments: they wait in proportion to their own work."""
-
-    def __init__(self, config, context: Context):
-        is_slow = context.task >= config.workers - config.slowed_workers
-        self._factor = config.slowdown - 1.0 if is_slow else 0.0
-        self._stop, self._since_secs = context.stop, time.monotonic()
-
-    def wait(self) -> None:
-        """Between a rollout's last step and its gradient."""
-        if self._factor:
-            self._stop.wait(self._factor * (time.monotonic() - self._since_secs))
-        self._since_secs = time.monotonic()

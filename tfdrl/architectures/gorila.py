@@ -1,0 +1,369 @@
+"""Gorila (Nair et al. 2015): actors and learners in numbers, one network on parameter servers.
+
+    parameter server 0..S-1: the Q-network, a shard each; AdaGrad on arrival
+       |  ^                                        |
+       |  | gradients                              | parameters
+       v  |                                        v
+    learner 0..L-1 <--- samples --- replay      coordinator ---> evaluator
+    target network                    ^
+                                      | transitions
+    parameters ---> actor 0..N-1 -----+
+
+Bundled, an actor, its own replay and a learner are one worker and share one copy of the network;
+workers meet at the parameter servers only. Unbundled, actors, learners and the servers of one
+global replay are counted independently. A gradient that is too old or whose loss is an outlier is
+not applied; nobody waits for anybody, so that a lost worker needs no recovery.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import gin
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.topology import Address, Addresses, Context, Program, Role, one_of
+
+
+@gin.configurable("gorila")
+@dataclasses.dataclass(frozen=True)
+class Gorila:
+    """Settings of Gorila; the defaults are the paper's for Atari, on fewer machines.
+
+    "Updates" are those of the parameter servers, by whichever learner; "steps" are agent steps.
+
+    Attributes:
+      environment: environment factory, such as @gym_environment or @atari_environment.
+      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
+      parameter_server: @parameter_server(), which has the update rule and its settings; an
+        update counts as one step of its `anneal_steps`.
+      bundled: one worker acts and learns, with a replay of its own (the paper's experiments).
+      workers: bundles, if bundled.
+      actors, learners, replays: processes, if not bundled.
+      parameter_servers: shards; each holds whole variables. 31 in the paper.
+      table: of each replay server, if not bundled; @replay_table has the settings.
+      gamma: discount of one step, the same as the agent's.
+      n_step: steps of a full window; 1 in the paper.
+      environments_per_worker: that one worker or actor steps together; 1 in the paper.
+      replay_capacity_steps: steps that a bundle's replay holds.
+      min_replay_steps: steps before a bundle learns.
+      frame_stack: k > 1 where observations are stacks of k frames, to store each frame once.
+      batch_size: transitions of one gradient.
+      update_period_steps: a bundle's steps for each of its gradients.
+      target_period_updates: N, updates between two copies to the target networks.
+      epsilon_start, epsilon_end, epsilon_decay_updates: linear over updates.
+      outlier_num_std: a gradient is withheld if its |loss| is above the mean by more than so
+        many standard deviations (section 5); None: none is.
+      outlier_warmup: losses before the first can be withheld.
+      outlier_max_rejections_in_a_row: then the scale has changed, and the statistics begin anew.
+      actor_buffer_transitions: that an actor collects before it sends them.
+      actor_max_frames_per_second: slows an actor down; None for full speed.
+      parameter_pull_period_frames: frames of an actor between two pulls.
+      prefetch_batches: that a learner has ready.
+      publish_period_secs: between two pulls of the coordinator, for the evaluator.
+      coordinator_checkpoint_period_secs: between checkpoints of the policy and the counters.
+      replay_checkpoint_period_secs: of replay servers; 0: only at the end.
+      slowed_workers, slowdown: the last so many workers, or learners, take so many times as long
+        for each gradient: stragglers, to study. 0 for none.
+      evaluation_environments: environments that the evaluator steps together.
+      evaluation_period_secs: from the start of one evaluation to the next, at least.
+      timeout_secs: how long a role waits for one that does not answer.
+      worker_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
+      evaluator_niceness: 0 to 19, where it shares cores with the workers.
+    """
+
+    environment: Callable = gin.REQUIRED
+    agent: Callable = gin.REQUIRED
+    parameter_server: Any = gin.REQUIRED
+    bundled: bool = True
+    workers: int = 4
+    actors: int = 4
+    learners: int = 2
+    replays: int = 1
+    parameter_servers: int = 1
+    table: Callable | None = None
+    gamma: float = 0.99
+    n_step: int = 1
+    environments_per_worker: int = 1
+    replay_capacity_steps: int = 1_000_000
+    min_replay_steps: int = 50_000
+    frame_stack: int = 1
+    batch_size: int = 32
+    update_period_steps: int = 4
+    target_period_updates: int = 60_000
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.1
+    epsilon_decay_updates: int = 1_000_000
+    outlier_num_std: float | None = 4.0
+    outlier_warmup: int = 20
+    outlier_max_rejections_in_a_row: int = 10
+    actor_buffer_transitions: int = 50
+    actor_max_frames_per_second: float | None = None
+    parameter_pull_period_frames: int = 400
+    prefetch_batches: int = 4
+    publish_period_secs: float = 1.0
+    coordinator_checkpoint_period_secs: float = 60.0
+    replay_checkpoint_period_secs: float = 600.0
+    slowed_workers: int = 0
+    slowdown: float = 20.0
+    evaluation_environments: int = 100
+    evaluation_period_secs: float = 10.0
+    timeout_secs: float = 120.0
+    worker_threads: int = 1
+    evaluator_niceness: int = 0
+
+    def __post_init__(self):
+        least_one = (
+            "workers actors learners replays parameter_servers n_step environments_per_worker "
+            "replay_capacity_steps min_replay_steps frame_stack batch_size update_period_steps "
+            "target_period_updates actor_buffer_transitions parameter_pull_period_frames "
+            "prefetch_batches slowdown evaluation_environments"
+        )
+        for name in least_one.split():
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"gorila.{name} = {getattr(self, name)} must be 1 or more")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ConfigurationError(f"gorila.gamma = {self.gamma} must be between 0 and 1")
+        if not 0 <= self.slowed_workers <= self.gradient_workers:
+            raise ConfigurationError(
+                f"gorila.slowed_workers = {self.slowed_workers} must be between 0 and the "
+                f"{self.gradient_workers} that compute gradients"
+            )
+        least = self.environments_per_worker * (self.n_step + 1)
+        if self.bundled and not least <= self.min_replay_steps <= self.replay_capacity_steps:
+            raise ConfigurationError(
+                f"gorila.min_replay_steps = {self.min_replay_steps} must be between {least} (one "
+                f"window of each environment) and replay_capacity_steps = "
+                f"{self.replay_capacity_steps}: otherwise learning would never start"
+            )
+        if not self.bundled and self.actors < self.replays:
+            raise ConfigurationError(
+                f"gorila.actors = {self.actors} with gorila.replays = {self.replays}: a replay "
+                "without an actor stays empty; use at least one actor for each"
+            )
+
+    @property
+    def gradient_workers(self) -> int:
+        """How many processes compute gradients."""
+        return self.workers if self.bundled else self.learners
+
+    def program(self) -> Program:
+        """The processes and who talks to whom."""
+        here = f"{__name__}:"
+        process = {"threads": self.worker_threads}
+        served = {"serves": True, "essential": True}
+        to_parameters = ("parameter_server", "coordinator")
+        server = Role(
+            "parameter_server",
+            here + "parameter_server",
+            replicas=self.parameter_servers,
+            restarts=True,
+            **served,
+        )
+        coordinator = Role(
+            "coordinator",
+            here + "coordinator",
+            talks_to=("parameter_server",),
+            encrypts=True,
+            **served,
+            **process,
+        )
+        evaluator = Role(
+            "evaluator",
+            here + "evaluator",
+            talks_to=("coordinator",),
+            niceness=self.evaluator_niceness,
+        )
+        if self.bundled:
+            worker = Role(
+                "worker", here + "worker", self.workers, talks_to=to_parameters, **process
+            )
+            roles = (server, coordinator, worker, evaluator)
+            return Program("gorila", roles, chief="coordinator")
+        replay = Role("replay", here + "replay", replicas=self.replays, **served)
+        told = ("replay", *to_parameters)
+        learner = Role("learner", here + "learner", self.learners, talks_to=told, **process)
+        actor = Role("actor", here + "actor", self.actors, talks_to=told, **process)
+        roles = (replay, server, coordinator, learner, actor, evaluator)
+        return Program("gorila", roles, chief="coordinator")
+
+
+def parameter_server(experiment: Experiment, context: Context) -> None:
+    """Holds a shard of the Q-network and applies gradients as they come."""
+    from tfdrl.parts import parameter_serving, transition_learning
+
+    config = experiment.architecture
+    parameter_serving.serve(
+        lambda: transition_learning.make_learner(experiment).variables,
+        config.parameter_server,
+        context,
+    )
+
+
+def coordinator(experiment: Experiment, context: Context, parameter_server: Addresses) -> None:
+    """Counts for the run, publishes the Q-network, says when the run is over."""
+    from tfdrl.parts import coordinating, transition_learning
+
+    learner = transition_learning.make_learner(experiment)
+    coordinating.run(experiment, context, learner, parameter_server)
+
+
+def worker(
+    experiment: Experiment, context: Context, parameter_server: Addresses, coordinator: Address
+) -> None:
+    """A bundle: acts, stores, samples, computes gradients, all with one copy of the network."""
+    from tfdrl.parts import acting, construction, transition_learning
+    from tfdrl.parts.global_parameters import GlobalParameters
+    from tfdrl.parts.learner_session import check_gamma
+    from tfdrl.parts.run_link import RunLink
+    from tfdrl.parts.straggling import Straggling
+    from tfdrl.parts.uniform_replay import UniformReplay
+    from tfdrl.parts.update_pace import UpdatePace
+
+    config = experiment.architecture
+    num_envs, seed = config.environments_per_worker, experiment.seed + 1009 * context.task
+    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
+    agent = construction.make_agent(config.agent, environment)
+    check_gamma(agent, config.gamma, "gorila.gamma")
+    policy = acting.collect_policy(agent, [config.epsilon_start] * num_envs, seed)
+    gradient = transition_learning.transition_gradient(agent, environment, config.batch_size)
+    parameters = GlobalParameters(
+        parameter_server, gradient.variables, config.parameter_server, context, config.timeout_secs
+    )
+    gradient.split(parameters.indices)
+    replay = UniformReplay(
+        *(config.replay_capacity_steps, num_envs, config.n_step, config.gamma),
+        *(config.frame_stack, seed),
+    )
+    link = RunLink(coordinator, context, construction.specs_text(environment), config.timeout_secs)
+    link.start()
+    parameters.connect()
+    learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
+    epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
+    pace, steps = UpdatePace(config.min_replay_steps, config.update_period_steps), 0
+    straggling = Straggling(config, context)
+    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    epsilon.update(parameters.version)
+    for now, action, then, _ in loop.steps():
+        replay.add(now, action, then)
+        steps += num_envs
+        for _ in range(pace.due(steps)):
+            straggling.wait()
+            learner.learn(replay.sample(config.batch_size))
+        epsilon.update(parameters.version)
+        loop.tick(parameters.communication, parameters.counters)
+    parameters.close()
+    link.close()
+    environment.close()
+
+
+def replay(experiment: Experiment, context: Context) -> None:
+    """Serves one part of the global replay; checkpoints it on a period and at the end."""
+    from tfdrl.parts import replay_serving, replay_tables
+
+    config = experiment.architecture
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        signature = replay_tables.transition_signature(environment)
+    table = config.table or replay_tables.replay_table
+    replay_serving.serve(lambda: [table(signature)], context, config.replay_checkpoint_period_secs)
+
+
+def learner(
+    experiment: Experiment,
+    context: Context,
+    replay: Addresses,
+    parameter_server: Addresses,
+    coordinator: Address,
+) -> None:
+    """Samples from all parts of the replay in turn and sends gradients."""
+    from tfdrl.parts import construction, shared_replay, transition_learning
+    from tfdrl.parts.global_parameters import GlobalParameters
+    from tfdrl.parts.learner_session import check_gamma
+    from tfdrl.parts.run_link import RunLink
+    from tfdrl.parts.straggling import Straggling
+
+    config = experiment.architecture
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        agent = construction.make_agent(config.agent, environment)
+        gradient = transition_learning.trajectory_gradient(agent, environment, config.batch_size)
+        specs = construction.specs_text(environment)
+        samples = shared_replay.SharedSamples(replay, environment, config, context)
+    check_gamma(agent, config.gamma, "gorila.gamma")
+    parameters = GlobalParameters(
+        parameter_server, gradient.variables, config.parameter_server, context, config.timeout_secs
+    )
+    gradient.split(parameters.indices)
+    link = RunLink(coordinator, context, specs, config.timeout_secs)
+    link.start()
+    parameters.connect()
+    learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
+    straggling = Straggling(config, context)
+    reports = shared_replay.LearnerReports(link, parameters, samples, context)
+    while not context.stop.is_set():
+        link.check()
+        batch = samples.next()
+        if batch is not None:
+            straggling.wait()
+            learner.learn(batch.experience)
+        reports.tick(batch)
+    parameters.close()
+    link.close()
+
+
+def actor(
+    experiment: Experiment,
+    context: Context,
+    replay: Addresses,
+    parameter_server: Addresses,
+    coordinator: Address,
+) -> None:
+    """Acts by the newest parameters it pulled and sends transitions to one part of the replay."""
+    from tfdrl.parts import acting, construction, replay_reading, replay_tables, transition_learning
+    from tfdrl.parts.global_parameters import GlobalParameters
+    from tfdrl.parts.replay_writer import TransitionWriter
+    from tfdrl.parts.run_link import RunLink
+    from tfdrl.parts.transitions import TransitionAssembler
+
+    config, server = experiment.architecture, one_of(replay, context.task)
+    num_envs, seed = config.environments_per_worker, experiment.seed + 1009 * (context.task + 1)
+    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
+    agent = construction.make_agent(config.agent, environment)
+    policy = acting.collect_policy(agent, [config.epsilon_start] * num_envs, seed)
+    variables = transition_learning.transition_gradient(agent, environment, 1).variables
+    parameters = GlobalParameters(
+        parameter_server, variables, config.parameter_server, context, config.timeout_secs
+    )
+    link = RunLink(coordinator, context, construction.specs_text(environment), config.timeout_secs)
+    link.start()
+    parameters.connect()
+    info = replay_reading.ReplayInfo(server, config.timeout_secs)
+    info.wait(replay_tables.transition_signature(environment), "the actor", context.stop)
+    block_steps = -(-config.actor_buffer_transitions // num_envs)
+    assembler = TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps)
+    writer = TransitionWriter(server, num_envs, config.n_step, config.timeout_secs, context.stop)
+    epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
+    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    epsilon.update(parameters.version)
+    for now, action, then, info in loop.steps():
+        block = assembler.add(now, action, then, info, parameters.version)
+        if block is not None:
+            writer.write(block)
+        if loop.frames_since_pull >= config.parameter_pull_period_frames:
+            loop.frames_since_pull = 0
+            parameters.pull()
+            epsilon.update(parameters.version)
+        loop.tick(writer.waiting, writer.counters)
+    writer.close()
+    parameters.close()
+    link.close()
+    environment.close()
+
+
+def evaluator(experiment: Experiment, context: Context, coordinator: Address) -> None:
+    """Plays the greedy policy and reports returns."""
+    from tfdrl.parts.evaluating import evaluate_until_stopped
+
+    evaluate_until_stopped(experiment, context, coordinator, experiment.architecture.timeout_secs)

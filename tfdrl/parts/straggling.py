@@ -1,0 +1,27 @@
+"""Artificial stragglers, to see what they do to asynchronous training."""
+
+from __future__ import annotations
+
+import time
+
+from tfdrl.topology import Context
+
+
+class Straggling:
+    """Makes the last `slowed_workers` processes of a role take `slowdown` times as long.
+
+    Args:
+      config: with `slowed_workers` and `slowdown`.
+      context: of the role.
+    """
+
+    def __init__(self, config, context: Context):
+        is_slow = context.task >= context.replicas - config.slowed_workers
+        self._factor = config.slowdown - 1.0 if is_slow else 0.0
+        self._stop, self._since_secs = context.stop, time.monotonic()
+
+    def wait(self) -> None:
+        """Before each gradient is computed; waits in proportion to the work since the last."""
+        if self._factor:
+            self._stop.wait(self._factor * (time.monotonic() - self._since_secs))
+        self._since_secs = time.monotonic()

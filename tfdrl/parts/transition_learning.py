@@ -1,0 +1,152 @@
+"""What a learner of Gorila learns from transitions with, and what it keeps from the servers."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.trajectories import time_step, trajectory
+
+from tfdrl import environments_tf
+from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.experiment import Experiment
+from tfdrl.ops import exploration
+from tfdrl.parts import construction, parameter_graph
+from tfdrl.parts.coordinating import Learner
+from tfdrl.parts.global_parameters import GlobalParameters
+from tfdrl.parts.loss_gradient import LossGradient
+from tfdrl.parts.outlier_filter import OutlierFilter
+from tfdrl.types import Transitions, map_specs
+
+
+def to_trajectory(batch: Transitions) -> trajectory.Trajectory:
+    """Transitions [B, ...] of tensors -> Trajectory [B, 2, ...] (see `NStepDqnAgent`)."""
+
+    def pair(first, second):
+        return tf.stack([first, second], axis=1)
+
+    mid = tf.fill([tf.shape(batch.n_step_return)[0], 2], time_step.StepType.MID)
+    return trajectory.Trajectory(
+        step_type=mid,
+        observation=tf.nest.map_structure(pair, batch.observation, batch.next_observation),
+        action=tf.nest.map_structure(lambda x: pair(x, x), batch.action),
+        policy_info=(),
+        next_step_type=mid,
+        reward=pair(batch.n_step_return, batch.n_step_return),
+        discount=pair(batch.discount, batch.discount),
+    )
+
+
+def transition_gradient(agent, environment: BatchedEnvironment, batch_size: int) -> LossGradient:
+    """The gradient of an agent's loss on `Transitions` of [B, ...]."""
+
+    def zeros(spec):
+        return np.zeros((batch_size, *spec.shape), spec.dtype)
+
+    observation = map_specs(zeros, environment.observation_spec)
+    number = np.zeros(batch_size, np.float32)
+    example = Transitions(
+        observation, map_specs(zeros, environment.action_spec), number, number, observation
+    )
+    return LossGradient(agent, lambda batch: {"experience": to_trajectory(batch)}, [example])
+
+
+def trajectory_gradient(agent, environment: BatchedEnvironment, batch_size: int) -> LossGradient:
+    """The gradient of an agent's loss on a Trajectory of [B, 2, ...], as the replay gives it."""
+
+    def zeros(spec):
+        return np.zeros((batch_size, 2, *spec.shape), spec.dtype.as_numpy_dtype)
+
+    step_type, number = np.zeros((batch_size, 2), np.int32), np.zeros((batch_size, 2), np.float32)
+    example = trajectory.Trajectory(
+        step_type=step_type,
+        observation=tf.nest.map_structure(
+            zeros, environments_tf.to_tf_specs(environment.observation_spec)
+        ),
+        action=tf.nest.map_structure(zeros, environments_tf.to_tf_specs(environment.action_spec)),
+        policy_info=(),
+        next_step_type=step_type,
+        reward=number,
+        discount=number,
+    )
+    return LossGradient(agent, lambda experience: {"experience": experience}, [example])
+
+
+def make_learner(experiment: Experiment) -> Learner:
+    """The agent with the run's initial values, what its loss trains, and the specs."""
+    config = experiment.architecture
+    construction.set_seed(experiment.seed)
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        agent = construction.make_agent(config.agent, environment)
+        gradient = transition_gradient(agent, environment, config.batch_size)
+        return Learner(agent, gradient.variables, construction.specs_text(environment))
+
+
+class GradientLearner:
+    """One learner: computes gradients, withholds outliers, keeps the target network in step.
+
+    Args:
+      config: settings of Gorila.
+      agent: its `initialize()` copies the network to its target.
+      gradient: of the agent's loss.
+      parameters: connected.
+
+    Attributes:
+      outliers: gradients that were withheld.
+    """
+
+    def __init__(self, config, agent, gradient: LossGradient, parameters: GlobalParameters):
+        self._agent, self._gradient, self._parameters = agent, gradient, parameters
+        self._target_period_updates = config.target_period_updates
+        self._filter = OutlierFilter(
+            config.outlier_num_std,
+            config.outlier_warmup,
+            config.outlier_max_rejections_in_a_row,
+        )
+        self._target: tuple[int, int] | None = None
+        self.sync_target()
+
+    @property
+    def outliers(self) -> int:
+        return self._filter.rejected
+
+    def learn(self, *batch) -> None:
+        """One gradient, sent or withheld; the variables are then the servers' newest."""
+        gradient = self._gradient(*batch)
+        if gradient.is_finite and not self._filter.accepts(gradient.loss):
+            self._parameters.withhold(parameter_graph.OUTLIER)
+        else:
+            self._parameters.push(gradient, steps=1)
+        self.sync_target()
+
+    def sync_target(self) -> None:
+        """theta^- <- theta every N updates of the servers, whoever made them (section 4)."""
+        parameters = self._parameters
+        # Also when the parameters were set back: the target may be of the discarded line.
+        period = (parameters.version // self._target_period_updates, parameters.epoch)
+        if period != self._target:
+            self._target = period
+            self._agent.initialize()
+
+
+class GlobalEpsilon:
+    """Anneals a policy's epsilon over the servers' updates; nothing for a policy without one.
+
+    Args:
+      config: settings of Gorila.
+      policy: of `acting.collect_policy`.
+      num_envs: environments that it acts in.
+    """
+
+    def __init__(self, config, policy, num_envs: int):
+        self._config, self._policy, self._num_envs = config, policy, num_envs
+        self._epsilon: float | None = None
+
+    def update(self, version: int) -> None:
+        """Sets what belongs to so many updates."""
+        config = self._config
+        epsilon = exploration.linear_epsilon(
+            version, config.epsilon_start, config.epsilon_end, config.epsilon_decay_updates
+        )
+        if epsilon != self._epsilon and hasattr(self._policy, "set_epsilon"):
+            self._policy.set_epsilon(np.full(self._num_envs, epsilon))
+            self._epsilon = epsilon
