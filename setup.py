@@ -26,6 +26,7 @@ COMMANDS = (
     "seed_learner",
     "seed_actor",
     "parameter_server",
+    "parameters",
     "coordinator",
     "worker",
 )

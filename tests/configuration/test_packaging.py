@@ -53,6 +53,7 @@ def test_every_command_points_into_the_package(site):
         "tfdrl-seed-learner",
         "tfdrl-seed-actor",
         "tfdrl-parameter-server",
+        "tfdrl-parameters",
         "tfdrl-coordinator",
         "tfdrl-worker",
     }

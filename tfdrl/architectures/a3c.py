@@ -122,7 +122,7 @@ class A3c:
             serves=True,
             encrypts=True,
             essential=True,
-            threads=self.worker_threads,
+            threads=0 if self.threads else self.worker_threads,
         )
         if self.threads:
             return Program("a3c", (coordinator, evaluator), chief="coordinator")
@@ -216,11 +216,12 @@ def worker(
 
 
 def threads(experiment: Experiment, context: Context) -> None:
-    """Everything but the evaluator as threads of this process, on its shared variables."""
+    """Everything but the evaluator, as threads that share this process's network."""
     from tfdrl.parts import rollout_learning, worker_threads
 
-    learner = rollout_learning.make_learner(experiment)
-    worker_threads.run(experiment, context, learner, worker, experiment.architecture.barrier)
+    worker_threads.run(
+        experiment, context, rollout_learning.make_learner, worker, experiment.architecture.barrier
+    )
 
 
 def evaluator(experiment: Experiment, context: Context, coordinator: Address) -> None:

@@ -61,6 +61,7 @@ class Gorila:
       outlier_max_rejections_in_a_row: then the scale has changed, and the statistics begin anew.
       actor_buffer_transitions: that an actor collects before it sends them.
       actor_max_frames_per_second: slows an actor down; None for full speed.
+      actor_niceness: of actors and evaluator, 0 to 19, where they share cores with learners.
       parameter_pull_period_frames: frames of an actor between two pulls.
       prefetch_batches: that a learner has ready.
       publish_period_secs: between two pulls of the coordinator, for the evaluator.
@@ -72,7 +73,6 @@ class Gorila:
       evaluation_period_secs: from the start of one evaluation to the next, at least.
       timeout_secs: how long a role waits for one that does not answer.
       worker_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
-      evaluator_niceness: 0 to 19, where it shares cores with the workers.
     """
 
     environment: Callable = gin.REQUIRED
@@ -102,6 +102,7 @@ class Gorila:
     outlier_max_rejections_in_a_row: int = 10
     actor_buffer_transitions: int = 50
     actor_max_frames_per_second: float | None = None
+    actor_niceness: int = 0
     parameter_pull_period_frames: int = 400
     prefetch_batches: int = 4
     publish_period_secs: float = 1.0
@@ -113,7 +114,6 @@ class Gorila:
     evaluation_period_secs: float = 10.0
     timeout_secs: float = 120.0
     worker_threads: int = 1
-    evaluator_niceness: int = 0
 
     def __post_init__(self):
         least_one = (
@@ -175,7 +175,7 @@ class Gorila:
             "evaluator",
             here + "evaluator",
             talks_to=("coordinator",),
-            niceness=self.evaluator_niceness,
+            niceness=self.actor_niceness,
         )
         if self.bundled:
             worker = Role(
@@ -186,7 +186,8 @@ class Gorila:
         replay = Role("replay", here + "replay", replicas=self.replays, **served)
         told = ("replay", *to_parameters)
         learner = Role("learner", here + "learner", self.learners, talks_to=told, **process)
-        actor = Role("actor", here + "actor", self.actors, talks_to=told, **process)
+        nice = {"niceness": self.actor_niceness}
+        actor = Role("actor", here + "actor", self.actors, talks_to=told, **process, **nice)
         roles = (replay, server, coordinator, learner, actor, evaluator)
         return Program("gorila", roles, chief="coordinator")
 
