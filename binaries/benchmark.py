@@ -17,15 +17,18 @@ from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from tfdrl.launch import command_line, process
 
 _DEFAULT = "apex/cartpole.gin"
-_USAGE = """Measures a program of Ape-X, IMPALA or SEED beside the bare libraries, and its parts.
+_USAGE = """Measures a program, and its parts beside the bare libraries.
 
   tfdrl-benchmark --gin_file=apex/atari_pong.gin --seconds=120 --json=pong.json
   tfdrl-benchmark --gin_file=impala/atari_pong.gin --seconds=120
   tfdrl-benchmark --gin_file=seed/random_frames_vtrace.gin --round_secs=3
+  tfdrl-benchmark --gin_file=a3c/cartpole.gin --parts=a,e
+  tfdrl-benchmark --gin_file=a3c/sleeping.gin --parts=b --seconds=15
 
 Parts: a environment stepping, b insertion into replay (IMPALA: the queue), c sampling from it, d
 training in memory (of that V-trace alone), e the whole program. Of SEED: a the inference service
-beside a bare gRPC stream, b more and more streams, e the whole. V-trace at another size:
+beside a bare gRPC stream, b more and more streams, e the whole. Of A3C and Gorila: a a worker's
+cycle beside the same step locally, b more and more workers, e the whole. V-trace at another size:
 
   tfdrl-benchmark --gin_file=impala/atari_pong.gin --parts=d \\
       --gin_bindings='impala.unroll_steps = 100' --gin_bindings='impala.batch_size = 64'

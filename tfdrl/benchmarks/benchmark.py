@@ -17,8 +17,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tfdrl import configuration
+from tfdrl.architectures.a3c import A3c
+from tfdrl.architectures.gorila import Gorila
 from tfdrl.architectures.seed import Seed
-from tfdrl.benchmarks import page, registry, report, seed, system
+from tfdrl.benchmarks import page, parameter_servers, registry, report, seed, system
 from tfdrl.benchmarks.measuring import Rounds, Turn
 from tfdrl.benchmarks.part_process import ROLES
 from tfdrl.benchmarks.subject import Measured
@@ -79,6 +81,8 @@ def sections(settings: Settings) -> list[page.Section]:
     """Measures; the tables to show. Call from the main thread. Raises as `run`."""
     configuration.load(settings.gin_files, settings.gin_bindings, tensorflow=False)
     config = Experiment.from_gin().architecture
+    if isinstance(config, (A3c, Gorila)):
+        return _parameter_server_sections(settings, config)
     if not isinstance(config, Seed):
         return report.sections(run(settings))
     if not set("abe") & set(settings.parts):
@@ -90,6 +94,54 @@ def sections(settings: Settings) -> list[page.Section]:
         if "e" in settings.parts:
             whole = _run_system(settings, directory)
         return seed.sections(config, _gin(settings, []), settings.rounds, settings.parts, whole)
+
+
+def _parameter_server_sections(settings: Settings, config) -> list[page.Section]:
+    if not set("abe") & set(settings.parts):
+        raise ConfigurationError(
+            f"--parts={','.join(settings.parts)}: the parts of A3C and Gorila are a, b and e"
+        )
+    frames_per_step, found = _frames_per_step(config), []
+    with _scratch() as directory:
+        if "a" in settings.parts:
+            cycles = _measure_cycles(settings, config, directory)
+            found.append(parameter_servers.cycles_section(config, cycles))
+        if "b" in settings.parts:
+            binding = parameter_servers.workers_binding(config)
+
+            def run_with(workers: int) -> system.System:
+                bindings = [*settings.gin_bindings, f"{binding} = {workers}"]
+                scaled = settings._replace(gin_bindings=bindings)
+                return _run_system(scaled, directory / f"{workers}-workers")
+
+            found.append(parameter_servers.speed_up_section(run_with, frames_per_step))
+        if "e" in settings.parts:
+            whole = _run_system(settings, directory)
+            found.append(parameter_servers.whole_section(config, whole, frames_per_step))
+    return found
+
+
+def _measure_cycles(settings: Settings, config, directory: pathlib.Path):
+    out, log = directory / "cycles.json", directory / "cycles.log"
+    limit_secs = _PART_LIMIT_SECS + 4 * settings.rounds.count * settings.rounds.secs
+    with contextlib.ExitStack() as stack:
+        addresses = [Address("127.0.0.1", _free_port()) for _ in range(config.parameter_servers)]
+        servers = [
+            stack.enter_context(
+                _role_server(settings, [], "parameter_server", task, address, directory / "run")
+            )
+            for task, address in enumerate(addresses)
+        ]
+        command = [
+            *("tfdrl.benchmarks.parameter_client", f"--out={out}"),
+            f"--parameter_server={','.join(map(str, addresses))}",
+            f"--server_pid={servers[0].pid}",
+            *parameter_servers.rounds_arguments(settings.rounds),
+            *_gin(settings, []),
+        ]
+        process = stack.enter_context(_process(command, log, stderr=None))
+        _wait(process, limit_secs, "measuring a worker's cycles", log)
+    return parameter_servers.Cycles.read(out)
 
 
 def _frames_per_step(config) -> int:
@@ -183,22 +235,33 @@ def _gin(settings: Settings, more: Sequence[str]) -> list[str]:
     ]
 
 
-@contextlib.contextmanager
-def _replay_server(
-    settings: Settings, free: Sequence[str], directory: pathlib.Path
-) -> Iterator[_Server]:
+def _replay_server(settings: Settings, free: Sequence[str], directory: pathlib.Path):
     """The replay role of the same gin file, in a process of its own."""
-    _say("starting a replay server")
-    address, log = Address("127.0.0.1", _free_port()), directory.with_suffix(".log")
-    arguments = ["--role=replay", f"--listen={address}", f"--root_dir={directory}"]
+    address = Address("127.0.0.1", _free_port())
+    return _role_server(settings, free, "replay", 0, address, directory)
+
+
+@contextlib.contextmanager
+def _role_server(
+    settings: Settings,
+    free: Sequence[str],
+    role: str,
+    task: int,
+    address: Address,
+    directory: pathlib.Path,
+) -> Iterator[_Server]:
+    """A serving role of the same gin file, in a process of its own, once it listens."""
+    words = role.replace("_", " ")
+    _say(f"starting a {words}")
+    log = directory.with_name(f"{directory.name}-{role}-{task}.log")
+    arguments = [f"--role={role}", f"--task={task}", f"--listen={address}"]
+    arguments.append(f"--root_dir={directory}")
     command = ["tfdrl.launch.role", *arguments, *_gin(settings, free)]
     with _process(command, log, stderr=subprocess.STDOUT) as process:
         deadline = time.monotonic() + _SERVER_LIMIT_SECS
         while not _listens(address):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"the replay server did not come up:\n{supervisor.tail(log)}"
-                )
+                raise UnavailableError(f"the {words} did not come up:\n{supervisor.tail(log)}")
             time.sleep(0.2)
         yield _Server(address, process.pid)
 

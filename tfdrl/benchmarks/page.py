@@ -51,5 +51,6 @@ def _line(figure: Figure, width: int) -> str:
     aim = ""
     if figure.aim is not None:
         verdict = "reached" if figure.value >= figure.aim else "missed"
-        aim = f"  (aim: {100 * figure.aim:.0f} %, {verdict})"
+        wanted = f"{100 * figure.aim:.0f} %" if figure.unit in _PERCENT else f"{figure.aim:g}"
+        aim = f"  (aim: {wanted}, {verdict})"
     return f"  {figure.name:<{width}}  {number:>12} {unit}{aim}"

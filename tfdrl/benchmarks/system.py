@@ -19,7 +19,7 @@ from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.launch import local
 from tfdrl.launch.status import Watch
-from tfdrl.topology import Address
+from tfdrl.topology import Address, Role
 
 _PERIOD_SECS = 0.5
 #: From the start to the first learner step; replay may have to fill first.
@@ -82,8 +82,8 @@ class _Observer:
     The window begins after the first learner step and a warm-up.
     """
 
-    def __init__(self, digest: str, learners: int, window_secs: float):
-        self._digest, self._learners, self._window_secs = digest, learners, window_secs
+    def __init__(self, digest: str, chief: Role, window_secs: float):
+        self._digest, self._chief, self._window_secs = digest, chief, window_secs
         self._warm_up_secs = min(_MAX_WARM_UP_SECS, 0.5 * window_secs)
         self._closed = threading.Event()
         self.readings: list[Reading] = []
@@ -102,9 +102,9 @@ class _Observer:
         watch, learning_secs, start_secs = None, None, time.monotonic()
         while not self._closed.wait(_PERIOD_SECS):
             processes = role_processes(os.getpid())
-            learners = [pid for name, pid in processes.items() if name.split()[0] == "learner"]
-            if watch is None and len(learners) == self._learners:
-                found = [_argument(pid, "--listen") for pid in learners]
+            chiefs = [p for name, p in processes.items() if name.split()[0] == self._chief.name]
+            if watch is None and len(chiefs) == self._chief.replicas:
+                found = [_argument(pid, "--listen") for pid in chiefs]
                 watch = Watch(list(map(Address.parse, found)), self._digest) if all(found) else None
             snapshot = watch.snapshot if watch else None
             now_secs = time.monotonic()
@@ -189,7 +189,7 @@ def run(
     Call from the main thread. Raises TfdrlError if the run ends earlier.
     """
     program = experiment.architecture.program()
-    observer = _Observer(configuration.digest, program.role("learner").replicas, window_secs)
+    observer = _Observer(configuration.digest, program.role(program.chief), window_secs)
     with contextlib.redirect_stdout(sys.stderr), observer as it:
         code = local.run_local(
             experiment,

@@ -46,6 +46,7 @@ class LossGradient:
       example: a batch of arrays with the shapes and dtypes to come; the values do not matter.
 
     Attributes:
+      example: as given.
       variables: those that the loss has a gradient for, in a fixed order.
 
     Raises:
@@ -55,7 +56,7 @@ class LossGradient:
 
     def __init__(self, agent, arguments: Callable[..., dict[str, Any]], example: Sequence[Any]):
         self._agent, self._arguments = agent, arguments
-        self._structure = list(example)
+        self.example = list(example)
         self.variables = self._find_variables(example)
         self._check_policy()
         self._indices: tuple[tuple[int, ...], ...] = (tuple(range(len(self.variables))),)
@@ -102,8 +103,11 @@ class LossGradient:
 
     def _check_policy(self) -> None:
         trained = {id(variable) for variable in self.variables}
-        variables = self._agent.collect_policy.variables()
-        others = [v.name for v in variables if id(v) not in trained]
+        # Of its layers: an epsilon that a policy keeps in a variable is its own affair.
+        modules = self._agent.collect_policy.submodules
+        layers = [module for module in modules if isinstance(module, tf.keras.layers.Layer)]
+        variables = {id(v): v for layer in layers for v in layer.variables}
+        others = [v.name for key, v in variables.items() if key not in trained]
         if others:
             raise ConfigurationError(
                 f"the policy of {type(self._agent).__name__} acts by variables that no gradient "
@@ -112,7 +116,7 @@ class LossGradient:
             )
 
     def _loss(self, leaves):
-        batch = tf.nest.pack_sequence_as(self._structure, leaves)
+        batch = tf.nest.pack_sequence_as(self.example, leaves)
         with tf.GradientTape() as tape:
             info = self._agent.loss(training=True, **self._arguments(*batch))
         return info, tape
