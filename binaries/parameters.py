@@ -2,12 +2,13 @@
 
 import sys
 
-from tfdrl.launch import command_line, parameters
+from tfdrl.launch import command_line, parameters, process
 
 
 def console() -> None:
     """Entry point of the console script."""
-    sys.exit(command_line.run("tfdrl parameters", parameters.main, sys.argv))
+    # TensorFlow's sessions have threads, which must not outlive the interpreter.
+    process.leave(command_line.run("tfdrl parameters", parameters.main, sys.argv))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,17 @@ LIMIT_SECS = 480.0
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(
     "gin_file",
-    ["dqn/cartpole.gin", "apex/cartpole.gin", "impala/cartpole.gin", "seed/cartpole_vtrace.gin"],
+    [
+        *("dqn/cartpole.gin", "apex/cartpole.gin", "impala/cartpole.gin"),
+        *("seed/cartpole_vtrace.gin", "gorila/cartpole.gin", "gorila/cartpole_global.gin"),
+        *("a3c/cartpole.gin", "a3c/cartpole.gin a3c.workers = 4"),
+    ],
 )
 def test_cartpole_is_solved(gin_file, seed, tmp_path, record_property):
+    name, _, more = gin_file.partition(" ")
     command = [
-        *(sys.executable, "-m", "binaries.train", f"--gin_file={gin_file}"),
+        *(sys.executable, "-m", "binaries.train", f"--gin_file={name}"),
+        *([f"--gin_bindings={more}"] if more else []),
         *(f"--root_dir={tmp_path}", f"--gin_bindings=experiment.seed = {seed}"),
     ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECS + 60)

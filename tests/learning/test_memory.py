@@ -36,6 +36,14 @@ def test_a_feed_forward_network_does_not(tmp_path):
     assert result["best_return"] < _FEED_FORWARD_LIMIT + 0.4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a3c_with_an_lstm_solves_it(seed, tmp_path):
+    gin_file = "a3c/catch_memory.gin"
+    result = _run(tmp_path, f"experiment.seed = {seed}", gin_file=gin_file)
+    assert result["reason"].startswith("solved") and result["evaluation"]["mean"] >= 0.95
+
+
 _R2D2 = "seed/catch_memory_r2d2.gin"
 
 

@@ -140,4 +140,5 @@ def _gradient(experiment):
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run("tfdrl benchmark", main, sys.argv))
+    # TensorFlow's sessions are still closing in threads, which must not outlive the interpreter.
+    process.leave(command_line.run("tfdrl benchmark", main, sys.argv))

@@ -22,7 +22,7 @@ A rollback sets parameters and optimizer slots back to the newest snapshot that 
 the version; gradients that were computed from what is discarded are rejected. Exit codes: 0 done,
 1 a server does not answer, 2 wrong arguments."""
 
-_LIMIT_SECS = 30.0
+_LIMIT_SECS = 10.0
 
 
 def _flags() -> flags.FlagValues:

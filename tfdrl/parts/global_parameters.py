@@ -282,8 +282,9 @@ class _Shard:
         """The verdict. A shut gate is open again within milliseconds."""
         deadline_secs = time.monotonic() + parameter_session.CALL_SECS
         values = np.array(header(self.state, steps), np.int64)
+        size = abs(gradient.loss)
         while True:
-            state, flat = self.session.call("push", values, gradient.loss, gradient.parts[part])
+            state, flat = self.session.call("push", values, size, gradient.parts[part])
             if state[0] != parameter_graph.CLOSED or time.monotonic() > deadline_secs:
                 break
             self._context.stop.wait(_CLOSED_SECS)

@@ -142,8 +142,12 @@ class ShardGraph:
         ):  # before the gate is looked at: see `ParameterShard`
             gate, epoch, counts = self._read(self._gate, self._epoch, self._counts)
         verdict = self._verdict(header, gate, epoch, counts)
+        # A branch's operations wait for the predicate, not for all that they are given: without
+        # this the counts could be read after the update that they decide on.
+        with tf.control_dependencies([counts]):
+            is_accepted = tf.equal(verdict, ACCEPTED)
         done = tf.cond(
-            tf.equal(verdict, ACCEPTED),
+            is_accepted,
             lambda: self._accept(header, counts),
             lambda: self._refuse(verdict),
         )
