@@ -59,7 +59,7 @@ def cycles_section(config, measured: Cycles) -> Section:
     costs = {name: cost(turns) for name, turns in measured.turns.items()}
     per_second = costs["cycle"].units_per_second
     return Section(
-        f"A worker's cycle, {config.parameter_servers} parameter servers (a)",
+        f"A worker's cycle, parameter servers: {config.parameter_servers} (a)",
         [
             Figure("gradient, push, newest parameters", per_second, "cycles/s"),
             Figure(
@@ -91,12 +91,12 @@ def speed_up_section(run: Callable[[int], system.System], frames_per_step: int) 
         print(f"{workers} workers", file=sys.stderr, flush=True)
         rates[workers] = run(workers).frames_per_second / frames_per_step
     figures = [
-        Figure(f"{workers} workers", rate, "environment steps/s") for workers, rate in rates.items()
+        Figure(_crew(workers), rate, "environment steps/s") for workers, rate in rates.items()
     ]
     for workers, aim in _SPEED_UPS.items():
         if workers > 1:
             figures.append(
-                Figure(f"{workers} workers / 1 worker", rates[workers] / rates[1], "times", aim)
+                Figure(f"{_crew(workers)} / 1 worker", rates[workers] / rates[1], "times", aim)
             )
     return Section("Speed with more workers (b)", figures)
 
@@ -121,3 +121,7 @@ def whole_section(config, whole: system.System, frames_per_step: int) -> Section
 def rounds_arguments(rounds: Rounds) -> Sequence[str]:
     """For `parameter_client`."""
     return [f"--rounds={rounds.count}", f"--round_secs={rounds.secs}"]
+
+
+def _crew(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"
