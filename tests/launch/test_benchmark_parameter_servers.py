@@ -1,4 +1,4 @@
-"""tfdrl-benchmark on A3C and Gorila: real parameter servers, figures that follow from each other."""
+"""tfdrl-benchmark on A3C and Gorila: real servers, figures that follow from each other."""
 
 import json
 import pathlib

@@ -194,8 +194,8 @@ def worker(
     gradient.split(parameters.indices)
     specs = construction.specs_text(environment)
     link = RunLink(coordinator, context, specs, config.timeout_secs)
+    parameters.connect()  # first: its refusal shows both networks
     link.start()
-    parameters.connect()
     schedule = rollout_learning.Schedule(config, agent, policy, context, experiment.seed)
     straggling = Straggling(config, context)
     rollout = UnrollAssembler(num_envs, config.t_max)

@@ -240,8 +240,8 @@ def worker(
         *(config.frame_stack, seed),
     )
     link = RunLink(coordinator, context, construction.specs_text(environment), config.timeout_secs)
+    parameters.connect()  # first: its refusal shows both networks
     link.start()
-    parameters.connect()
     learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
     epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
     pace, steps = UpdatePace(config.min_replay_steps, config.update_period_steps), 0
@@ -298,8 +298,8 @@ def learner(
     )
     gradient.split(parameters.indices)
     link = RunLink(coordinator, context, specs, config.timeout_secs)
+    parameters.connect()  # first: its refusal shows both networks
     link.start()
-    parameters.connect()
     learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
     straggling = Straggling(config, context)
     reports = shared_replay.LearnerReports(link, parameters, samples, context)
@@ -338,8 +338,8 @@ def actor(
         parameter_server, variables, config.parameter_server, context, config.timeout_secs
     )
     link = RunLink(coordinator, context, construction.specs_text(environment), config.timeout_secs)
+    parameters.connect()  # first: its refusal shows both networks
     link.start()
-    parameters.connect()
     info = replay_reading.ReplayInfo(server, config.timeout_secs)
     info.wait(replay_tables.transition_signature(environment), "the actor", context.stop)
     block_steps = -(-config.actor_buffer_transitions // num_envs)

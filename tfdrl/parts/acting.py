@@ -108,9 +108,13 @@ class ActorLoop:
         Args:
           waiting: of the writer.
           counters: `counters() -> dict` of the actor's own numbers; called when it reports.
+
+        Raises:
+          UnavailableError, ConfigurationError: the link has failed for good.
         """
         if not self._report_is_due():
             return
+        self._link.check()
         episodes = self._environment.take_episodes()
         metrics = {
             "actor/frames_per_second": self._rate.take(self.frames),

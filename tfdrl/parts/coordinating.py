@@ -121,8 +121,8 @@ class ServerMetrics:
         first = self._statuses[0]
         if not first:
             return
-        self._values = self._numbers(first)
         order = self._divergence.add(first)
+        self._values = self._numbers(first)
         if order is None:
             return
         logging.warning("going back to version %d: %s", order.version, order.reason)

@@ -11,6 +11,8 @@ from tfdrl.parts.parameter_settings import ParameterServer
 
 #: The usual |loss| is known after so many updates.
 _WARM_UP_UPDATES = 200
+#: A server has so many statuses' time to carry an order out: a new epoch. Then it may be lost.
+_PATIENCE = 10
 
 
 class Order(NamedTuple):
@@ -38,6 +40,7 @@ class Divergence:
         self._before: Mapping[str, Any] | None = None
         self._usual = (0.0, 0.0)  # sum of |loss| and updates since the start or last rollback
         self._bad_in_a_row = 0
+        self._patience = 0
 
     def add(self, status: Mapping[str, Any]) -> Order | None:
         """Takes a status; returns an order if training must be set back.
@@ -49,6 +52,10 @@ class Divergence:
         if before is None or status["epoch"] != before["epoch"]:
             self._bad_in_a_row = 0
             self._usual = (0.0, 0.0)
+            self._patience = 0
+            return None
+        if self._patience:
+            self._patience -= 1
             return None
         reason = self._non_finite(before, status) or self._exploding(before, status)
         return None if reason is None else self._order(status, reason)
@@ -98,4 +105,5 @@ class Divergence:
             )
         self.rollbacks += 1
         self._bad_in_a_row = 0
+        self._patience = _PATIENCE
         return Order(good[-1], reason)

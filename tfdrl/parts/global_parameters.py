@@ -8,20 +8,20 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
 
-import numpy as np
 import tensorflow as tf
 
 from tfdrl.errors import UnavailableError
-from tfdrl.parts import parameter_graph, parameter_layout, parameter_mailbox, parameter_session
+from tfdrl.parts import parameter_layout, parameter_protocol
 from tfdrl.parts.loss_gradient import Gradient
 from tfdrl.parts.metrics import Every, WaitingClock
-from tfdrl.parts.parameter_graph import Header, ShardGraph, State
+from tfdrl.parts.parameter_protocol import Header, State
 from tfdrl.parts.parameter_session import LostError
 from tfdrl.parts.parameter_settings import ParameterServer
+from tfdrl.parts.remote_shard import RemoteShard
 from tfdrl.topology import Addresses, Context
 
-_CLOSED_SECS = 0.002
 _BARRIER_SECS = 0.001
+_RETRY_SECS = 0.2
 
 
 class GlobalParameters:
@@ -62,7 +62,9 @@ class GlobalParameters:
         layouts, indices = parameter_layout.layouts(variables, len(addresses), barrier)
         self._caller = f"{context.role} {context.task}"
         self._shards = [
-            _Shard(layout, settings, address, [variables[i] for i in mine], context, len(addresses))
+            RemoteShard(
+                layout, settings, address, [variables[i] for i in mine], context, len(addresses)
+            )
             for layout, mine, address in zip(layouts, indices, addresses)
         ]
         self.indices = indices
@@ -104,7 +106,7 @@ class GlobalParameters:
         Returns whether there were. Raises as `connect`.
         """
         with self.communication:
-            found = self._on_all(_Shard.pull)
+            found = self._on_all(RemoteShard.pull)
         self.steps = max(self.steps, self._shards[0].state.steps)
         return any(found)
 
@@ -121,17 +123,17 @@ class GlobalParameters:
           gradient: of `LossGradient`, with the parts of `indices`.
           steps: agent steps that it was computed from.
 
-        Returns the verdict, see `parameter_graph.VERDICTS`; None if the server was lost on the
+        Returns the verdict, see `parameter_protocol.VERDICTS`; None if the server was lost on the
         way. Raises as `connect`.
         """
         self.loss = gradient.loss
         if not gradient.is_finite:
-            return self.withhold(parameter_graph.NON_FINITE)
+            return self.withhold(parameter_protocol.NON_FINITE)
         first, rest = self._shards[0], self._shards[1:]
         with self.communication:
             before = [shard.state for shard in self._shards]
             verdict = self._recovered(first, lambda: first.push(gradient, 0, steps, self._header))
-            if verdict == parameter_graph.ACCEPTED:
+            if verdict == parameter_protocol.ACCEPTED:
                 jobs = [
                     self._threads.submit(
                         self._recovered,
@@ -147,9 +149,9 @@ class GlobalParameters:
                 if self._barrier:
                     self._wait_for_others(before)
             elif rest:
-                self._on_all(_Shard.pull)
+                self._on_all(RemoteShard.pull)
         self.steps = max(self.steps, first.state.steps)
-        if verdict == parameter_graph.ACCEPTED:
+        if verdict == parameter_protocol.ACCEPTED:
             self.accepted += 1
         else:
             self.rejected += 1
@@ -159,7 +161,7 @@ class GlobalParameters:
         """Counts a gradient that is not sent, and brings the newest parameters."""
         with self.communication:
             self._recovered(self._shards[0], lambda: self._shards[0].withhold(verdict))
-            self._on_all(_Shard.pull)
+            self._on_all(RemoteShard.pull)
         self.rejected += 1
         return verdict
 
@@ -191,7 +193,7 @@ class GlobalParameters:
             pairs = zip(self._shards, before)
             if all((s.state.epoch, s.state.version) != (b.epoch, b.version) for s, b in pairs):
                 return
-            self._on_all(_Shard.pull)
+            self._on_all(RemoteShard.pull)
             if time.monotonic() > deadline_secs:
                 raise UnavailableError(
                     f"{self._caller} waited {self._timeout_secs:g} s at the barrier for the other "
@@ -208,105 +210,24 @@ class GlobalParameters:
         jobs = [self._threads.submit(run, shard) for shard in self._shards[1:]]
         return [run(self._shards[0]), *(job.result() for job in jobs)]
 
-    def _recovered(self, shard: _Shard, call: Callable):
+    def _recovered(self, shard: RemoteShard, call: Callable):
         """`call()`; after the loss of the server None, with a new session and its parameters."""
         try:
             return call()
         except LostError as error:
             logging.warning("%s lost %s: %s", self._caller, shard.session.name, error)
-            shard.connect(self._timeout_secs)
-            while not self._context.stop.is_set():
-                try:
-                    shard.pull()
-                    break
-                except LostError:
-                    shard.connect(self._timeout_secs)
-            return None
-
-
-class _Shard:
-    """One server as a worker sees it; `state` is of the parameters that the variables hold."""
-
-    def __init__(self, layout, settings, address, variables, context: Context, shards: int):
-        self.graph = ShardGraph(layout, settings)
-        name = f"parameter server {layout.task}"
-        graph = self.graph
-        self.session = parameter_session.Session(
-            name,
-            address,
-            graph.graph,
-            {
-                "push": (graph.push, (graph.header, graph.loss, graph.flat)),
-                "pull": (graph.pull, (graph.have,)),
-                "withhold": (graph.withhold, (graph.header,)),
-            },
-        )
-        mailbox = parameter_mailbox.Mailbox(layout.task)
-        self._mailbox = parameter_session.Session(
-            name,
-            address,
-            mailbox.graph,
-            {"is_ready": (mailbox.is_ready, ()), "about": (mailbox.about, ())},
-        )
-        self._about = parameter_layout.about(layout, shards, context.experiment)
-        self._context, self._caller = context, f"{context.role} {context.task}"
-        self._write = tf.function(self._assign)
-        self._variables = variables
-        self.state = State(parameter_graph.ACCEPTED, -1, -1, 0)
-
-    def connect(self, timeout_secs: float) -> None:
-        """Connects and compares what both sides hold. Raises as `GlobalParameters.connect`."""
-        parameter_session.connect(
-            self._mailbox, self._is_ready, timeout_secs, self._context.stop, self._caller
-        )
-        self.forget()
-
-    def forget(self) -> None:
-        """The next pull brings the parameters, whatever their version."""
-        self.state = State(parameter_graph.ACCEPTED, -1, -1, self.state.steps)
-
-    def _is_ready(self) -> bool:
-        if not self._mailbox.call("is_ready"):
-            return False
-        served = parameter_mailbox.parse(self._mailbox.call("about"))
-        self._mailbox.close()
-        parameter_layout.check(served, self._about, self.session.name, self._caller)
-        self.session.connect()
-        return True
-
-    def pull(self) -> bool:
-        have = np.array([self.state.epoch, self.state.version], np.int64)
-        return self._take(*self.session.call("pull", have))
-
-    def push(self, gradient: Gradient, part: int, steps: int, header: Callable) -> int:
-        """The verdict. A shut gate is open again within milliseconds."""
-        deadline_secs = time.monotonic() + parameter_session.CALL_SECS
-        values = np.array(header(self.state, steps), np.int64)
-        size = abs(gradient.loss)
-        while True:
-            state, flat = self.session.call("push", values, size, gradient.parts[part])
-            if state[0] != parameter_graph.CLOSED or time.monotonic() > deadline_secs:
+        deadline_secs = time.monotonic() + self._timeout_secs
+        shard.connect(self._timeout_secs)
+        while not self._context.stop.is_set():
+            try:
+                shard.pull()
                 break
-            self._context.stop.wait(_CLOSED_SECS)
-        self._take(state, flat)
-        return int(state[0])
-
-    def withhold(self, verdict: int) -> None:
-        header = Header(self.state.epoch, self.state.version, verdict=verdict)
-        self.session.call("withhold", np.array(header, np.int64))
-
-    def close(self) -> None:
-        self.session.close()
-        self._mailbox.close()
-
-    def _take(self, state: np.ndarray, flat: np.ndarray) -> bool:
-        self.state = State(*map(int, state))
-        if not flat.size:
-            return False
-        self._write(flat)
-        return True
-
-    def _assign(self, flat: tf.Tensor) -> None:
-        parts = tf.split(flat, self.graph.layout.sizes)
-        for variable, part in zip(self._variables, parts):
-            variable.assign(tf.reshape(part, variable.shape))
+            except LostError as error:
+                if time.monotonic() > deadline_secs:
+                    raise UnavailableError(
+                        f"{self._caller}: {shard.session.name} did not give its parameters within "
+                        f"{self._timeout_secs:g} s: {error}"
+                    ) from None
+                self._context.stop.wait(_RETRY_SECS)
+                shard.connect(self._timeout_secs)
+        return None

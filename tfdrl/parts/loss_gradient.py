@@ -123,7 +123,8 @@ class LossGradient:
 
     def _compute(self, *leaves):
         info, tape = self._loss(leaves)
-        gradients = tape.gradient(info.loss, self.variables)
+        # Dense: an embedding's comes as rows, and one row may come several times.
+        gradients = list(map(tf.convert_to_tensor, tape.gradient(info.loss, self.variables)))
         norm = tf.linalg.global_norm(gradients)
         is_finite = tf.math.is_finite(norm) & tf.math.is_finite(info.loss)
         gradients = self._clipped(gradients, norm)

@@ -7,81 +7,33 @@ where the variables are; one call carries a gradient up and the newest parameter
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfdrl.parts import update_rules
+from tfdrl.parts.parameter_protocol import (
+    ACCEPTED,
+    AGE_BUCKETS,
+    CLOSED,
+    COUNTS,
+    DUPLICATE,
+    FINISHED,
+    NON_FINITE,
+    OLD_EPOCH,
+    OPEN,
+    PULLS,
+    SHUT,
+    STALE,
+    STARTED,
+    STEPS,
+    VERSION,
+    Header,
+    Layout,
+)
 from tfdrl.parts.parameter_settings import ParameterServer
-
-#: What a push may come to.
-ACCEPTED, CLOSED, OLD_EPOCH, NON_FINITE, STALE, DUPLICATE, OUTLIER = range(7)
-VERDICTS = ("accepted", "closed", "old_epoch", "non_finite", "stale", "duplicate", "outlier")
-#: Entries of `counts` after one for each verdict.
-VERSION, STEPS, STARTED, FINISHED, PULLS = range(len(VERDICTS), len(VERDICTS) + 5)
-_COUNTS = PULLS + 1
-#: Ages are counted in buckets 0, 1, 2-3, 4-7, ... and 2^14 and more.
-AGE_BUCKETS = 16
-#: A push that arrives while a snapshot is taken is answered CLOSED: it is to be sent again.
-_OPEN, _SHUT = 1, 0
-
-
-class Header(NamedTuple):
-    """What a push says of its gradient, <int64>[6] on the wire.
-
-    epoch, version  of the parameters that it was computed from, on this shard
-    steps           agent steps that it was computed from
-    worker          number of the sender, for the barrier
-    is_decided      1: another shard has decided that its age is acceptable
-    verdict         why it is withheld, if it is: `withhold` counts it
-    """
-
-    epoch: int
-    version: int
-    steps: int = 0
-    worker: int = 0
-    is_decided: int = 0
-    verdict: int = ACCEPTED
-
-
-class State(NamedTuple):
-    """What a shard answers, <int64>[4]: the verdict on a push, and what the parameters are."""
-
-    verdict: int
-    epoch: int
-    version: int
-    steps: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """The variables of one shard.
-
-    Attributes:
-      task: number of the parameter server.
-      names: of the variables, for people.
-      shapes: in the same order.
-      barrier: 0 for asynchronous updates; N: an update is the mean of one gradient of each of N
-        workers (synchronous, A2C).
-    """
-
-    task: int
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    barrier: int = 0
-
-    @property
-    def sizes(self) -> list[int]:
-        """Numbers of elements."""
-        return [int(np.prod(shape)) for shape in self.shapes]
-
-    @property
-    def nbytes(self) -> int:
-        """Of one copy of the parameters."""
-        return 4 * sum(self.sizes)
+from tfdrl.parts.remote_variables import add, assign, read, variable
 
 
 class ShardGraph:
@@ -115,7 +67,7 @@ class ShardGraph:
             {name: variable(f"{name}_{i}", shape) for name in initial}
             for i, shape in enumerate(shapes)
         ]
-        self._counts = variable("counts", [_COUNTS], tf.int64)
+        self._counts = variable("counts", [COUNTS], tf.int64)
         self._ages = variable("ages", [AGE_BUCKETS], tf.int64)
         self._losses = variable("losses", [2], tf.float64)  # sum of |loss|, and of how many
         self._epoch = variable("epoch", [], tf.int64)
@@ -166,7 +118,7 @@ class ShardGraph:
         age = counts[VERSION] - header.version
         limit = 0 if self.layout.barrier else self._settings.max_gradient_age
         objections = [
-            (CLOSED, tf.equal(gate, _SHUT)),
+            (CLOSED, tf.equal(gate, SHUT)),
             (OLD_EPOCH, tf.not_equal(header.epoch, epoch)),
             (NON_FINITE, tf.logical_not(tf.reduce_all(tf.math.is_finite(self.flat)))),
         ]
@@ -244,8 +196,8 @@ class ShardGraph:
         return [updates], updates
 
     def _refuse(self, verdict: tf.Tensor, finished: int = 1) -> tf.Tensor:
-        amount = tf.one_hot(verdict, _COUNTS, dtype=tf.int64)
-        amount += finished * tf.one_hot(FINISHED, _COUNTS, dtype=tf.int64)
+        amount = tf.one_hot(verdict, COUNTS, dtype=tf.int64)
+        amount += finished * tf.one_hot(FINISHED, COUNTS, dtype=tf.int64)
         with tf.control_dependencies([add(self._counts, amount)]):
             return tf.constant(True)
 
@@ -288,7 +240,7 @@ class ShardGraph:
         targets = [*self._parameters, *slots]
         self.fill = tf.group(*(assign(h, v) for h, v in zip(targets, self.fill_values)))
         self.counter_values = (
-            placeholder(tf.int64, [_COUNTS]),
+            placeholder(tf.int64, [COUNTS]),
             placeholder(tf.int64, [AGE_BUCKETS]),
             placeholder(tf.float64, [2]),
             placeholder(tf.int64, []),
@@ -307,8 +259,8 @@ class ShardGraph:
             assign(self._contributed, tf.zeros([max(self.layout.barrier, 1)], tf.int64)),
             *self._zero_sums(),
         )
-        self.open_gate = assign(self._gate, tf.constant(_OPEN, tf.int64))
-        self.shut_gate = assign(self._gate, tf.constant(_SHUT, tf.int64))
+        self.open_gate = assign(self._gate, tf.constant(OPEN, tf.int64))
+        self.shut_gate = assign(self._gate, tf.constant(SHUT, tf.int64))
 
     def _zero_sums(self) -> list[tf.Operation]:
         return [assign(s, tf.zeros(shape)) for s, shape in zip(self._sums, self.layout.shapes)]
@@ -329,11 +281,11 @@ class ShardGraph:
         return [tf.raw_ops.MutexLock(mutex=mutex)]
 
     def _count(self, *which: int, more: dict | None = None) -> tf.Operation:
-        amount = np.zeros(_COUNTS, np.int64)
+        amount = np.zeros(COUNTS, np.int64)
         amount[list(which)] = 1
         total = tf.constant(amount)
         for entry, value in (more or {}).items():
-            total += value * tf.one_hot(entry, _COUNTS, dtype=tf.int64)
+            total += value * tf.one_hot(entry, COUNTS, dtype=tf.int64)
         return add(self._counts, total)
 
     def _read(self, *handles: tf.Tensor) -> list[tf.Tensor]:
@@ -345,23 +297,3 @@ class ShardGraph:
 
     def _joined(self) -> tf.Tensor:
         return tf.concat([tf.reshape(value, [-1]) for value in self._read(*self._parameters)], 0)
-
-
-def variable(name: str, shape: Sequence[int], dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """The handle of a variable of the parameter server; it need not exist yet."""
-    return tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, shared_name=name, container="")
-
-
-def read(handle: tf.Tensor) -> tf.Tensor:
-    """Its value."""
-    return tf.raw_ops.ReadVariableOp(resource=handle, dtype=handle.op.get_attr("dtype"))
-
-
-def assign(handle: tf.Tensor, value: tf.Tensor) -> tf.Operation:
-    """Replaces its value."""
-    return tf.raw_ops.AssignVariableOp(resource=handle, value=value)
-
-
-def add(handle: tf.Tensor, value: tf.Tensor) -> tf.Operation:
-    """Adds to its value, as one indivisible step."""
-    return tf.raw_ops.AssignAddVariableOp(resource=handle, value=value)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.parts.parameter_graph import Layout
+from tfdrl.parts.parameter_protocol import Layout
 from tfdrl.parts.sharding import balanced_shards
+
+_END = ("no more", None)  # where one side has fewer variables
 
 
 def layouts(
@@ -63,9 +66,8 @@ def check(served: Mapping[str, Any], expected: Mapping[str, Any], server: str, c
         )
     if shapes[0] != shapes[1]:
         theirs, mine = (list(map(_variable, it["variables"])) for it in (served, expected))
-        both = zip(zip(theirs, mine), zip(*shapes))
-        pairs = [pair for pair, (one, other) in both if one != other]
-        first = pairs[0] if pairs else ("nothing more", "more variables")
+        both = itertools.zip_longest(zip(theirs, shapes[0]), zip(mine, shapes[1]), fillvalue=_END)
+        first = next((one, other) for (one, i), (other, k) in both if i != k)
         raise ConfigurationError(
             f"{caller} has another network than {server}, which holds {first[0]} where this "
             f"process has {first[1]} ({len(theirs)} and {len(mine)} variables): start all roles "

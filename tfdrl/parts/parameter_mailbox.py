@@ -11,13 +11,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdrl.parts.parameter_graph import add, assign, read, variable
+from tfdrl.parts.remote_variables import add, assign, read, variable
 
 NO_ROLLBACK = -1
 
 
 class Mailbox:
-    """The graph of one server's mailbox.
+    """The graph of a server's mailbox; of any one's, so that it can tell which one it is.
 
     Attributes (what a session fetches, and what it feeds):
       is_ready: <bool>[], whether the server has filled its variables.
@@ -27,9 +27,9 @@ class Mailbox:
       asked: <int64>[2]: the version to go back to (or NO_ROLLBACK), checkpoints asked for so far.
     """
 
-    def __init__(self, task: int):
+    def __init__(self):
         self.graph = tf.Graph()
-        with self.graph.as_default(), tf.device(f"/job:ps/task:{task}/device:CPU:0"):
+        with self.graph.as_default(), tf.device("/job:ps/device:CPU:0"):
             placeholder = tf.compat.v1.placeholder
             about = variable("about", [], tf.string)
             status = variable("status", [], tf.string)

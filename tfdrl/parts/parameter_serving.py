@@ -17,7 +17,7 @@ from tfdrl.parts.parameter_settings import ParameterServer
 from tfdrl.parts.parameter_shard import ParameterShard, require_settings
 from tfdrl.topology import Context
 
-_TICK_SECS = 0.05
+_TICK_SECS = 0.1
 _STATUS_SECS = 0.25
 _EVENTS_SECS = 5.0
 
@@ -29,7 +29,7 @@ class ServedShard:
       variables: of the agent, all shards', with their initial values.
       settings: of the servers.
       context: of the role; its `listen` is where TensorFlow's server listens.
-      barrier: as of `parameter_graph.Layout`.
+      barrier: as of `parameter_protocol.Layout`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ServedShard:
         directory = pathlib.Path(context.root_dir) / f"parameters-{context.task}"
         initial = [variables[i].numpy() for i in mine]
         self.shard = ParameterShard(layout, initial, settings, context.listen, directory)
-        mailbox = Mailbox(layout.task)
+        mailbox = Mailbox()
         self._mailbox = parameter_session.Session(
             f"parameter server {layout.task}",
             context.listen,
@@ -76,18 +76,21 @@ class ServedShard:
             self._rollbacks += self.shard.rollback(int(version)) is not None
             self._mailbox.call("rollback", NO_ROLLBACK)
             self._tell()
-        self.shard.snapshot_if_due()
         if checkpoints != self._checkpoints["asked"] or self._checkpoint_is_due():
             self._checkpoints["asked"] = int(checkpoints)
             self.checkpoint()
             self._tell()
-        return self._tell() if self._status_is_due() else None
+        if not self._status_is_due():
+            return None
+        self.shard.snapshot_if_due()
+        return self._tell()
 
     def checkpoint(self) -> None:
         """Writes one now."""
-        if self.shard.checkpoint():
+        version = self.shard.checkpoint()
+        if version is not None:
             self._checkpoints["written"] += 1
-            self._checkpoints["version"] = self.shard.status()["version"]
+            self._checkpoints["version"] = version
 
     def _tell(self) -> dict:
         status = self.shard.status()

@@ -20,10 +20,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError, TfdrlError
-from tfdrl.parts import parameter_graph, parameter_session
+from tfdrl.parts import parameter_graph, parameter_protocol, parameter_session
 from tfdrl.parts.checkpoints import Checkpoints
 from tfdrl.parts.locks import lock
-from tfdrl.parts.parameter_graph import FINISHED, PULLS, STARTED, STEPS, VERDICTS, VERSION
+from tfdrl.parts.parameter_protocol import FINISHED, PULLS, STARTED, STEPS, VERDICTS, VERSION
 from tfdrl.parts.parameter_settings import ParameterServer
 from tfdrl.rpc import connection
 from tfdrl.topology import Address
@@ -63,7 +63,7 @@ class ParameterShard:
 
     def __init__(
         self,
-        layout: parameter_graph.Layout,
+        layout: parameter_protocol.Layout,
         initial: Sequence[np.ndarray],
         settings: ParameterServer,
         address: Address,
@@ -107,7 +107,7 @@ class ParameterShard:
     def _begin(self) -> None:
         counters = self._checkpoints.counters.values
         counts = np.zeros(len(VERDICTS) + 5, np.int64)
-        ages, losses = np.zeros(parameter_graph.AGE_BUCKETS, np.int64), np.zeros(2)
+        ages, losses = np.zeros(parameter_protocol.AGE_BUCKETS, np.int64), np.zeros(2)
         if self.restored:
             counts[:] = counters["counts"]
             ages[:], losses[:] = counters["ages"], counters["losses"]
@@ -176,15 +176,15 @@ class ParameterShard:
         logging.warning("rolled back to version %d", found[-1].version)
         return found[-1]
 
-    def checkpoint(self) -> bool:
-        """Writes parameters, slots and counters; False, with a warning, if that fails."""
+    def checkpoint(self) -> int | None:
+        """Writes parameters, slots and counters; their version, or None, with a warning."""
         with self._quiet():
             values, counters = self._session.call("values"), self._session.call("counters")
         for variable, value in zip(self._mirror, values):
             variable.assign(value)
         counts, ages, losses, _ = (np.asarray(value).tolist() for value in counters)
         saved = {"counts": counts, "ages": ages, "losses": losses}
-        return self._checkpoints.save(counts[VERSION], saved)
+        return counts[VERSION] if self._checkpoints.save(counts[VERSION], saved) else None
 
     def status(self) -> dict[str, Any]:
         """The counters since the first start, for people and the coordinator: JSON can hold it."""

@@ -21,7 +21,7 @@ class ParameterWatch:
         addresses = addresses if isinstance(addresses, tuple) else (addresses,)
         self._sessions = []
         for task, address in enumerate(addresses):
-            mailbox = parameter_mailbox.Mailbox(task)
+            mailbox = parameter_mailbox.Mailbox()
             calls = {
                 "is_ready": (mailbox.is_ready, ()),
                 "about": (mailbox.about, ()),

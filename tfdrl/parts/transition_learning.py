@@ -10,7 +10,7 @@ from tfdrl import environments_tf
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.experiment import Experiment
 from tfdrl.ops import exploration
-from tfdrl.parts import construction, parameter_graph
+from tfdrl.parts import construction, parameter_protocol
 from tfdrl.parts.coordinating import Learner
 from tfdrl.parts.global_parameters import GlobalParameters
 from tfdrl.parts.loss_gradient import LossGradient
@@ -113,7 +113,7 @@ class GradientLearner:
         """One gradient, sent or withheld; the variables are then the servers' newest."""
         gradient = self._gradient(*batch)
         if gradient.is_finite and not self._filter.accepts(gradient.loss):
-            self._parameters.withhold(parameter_graph.OUTLIER)
+            self._parameters.withhold(parameter_protocol.OUTLIER)
         else:
             self._parameters.push(gradient, steps=1)
         self.sync_target()

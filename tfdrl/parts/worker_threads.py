@@ -36,7 +36,7 @@ def run(
       experiment, context: of the one process; its `listen` is the coordinator's address.
       make_learner: called for the server's initial values and for the coordinator's copy.
       worker: the role function, called in `workers` threads.
-      barrier: as of `parameter_graph.Layout`.
+      barrier: as of `parameter_protocol.Layout`.
 
     Raises:
       TfdrlError: as the coordinator, or the first worker that failed.

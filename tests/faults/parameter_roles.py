@@ -1,0 +1,145 @@
+"""Runs with parameter servers as real processes: addresses, and what the servers say themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+from running_roles import Process, Roles, free_port
+
+from tfdrl.parts.parameter_session import LostError
+from tfdrl.parts.parameter_watch import ParameterWatch
+from tfdrl.topology import Address
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+class ParameterRoles(Roles):
+    """The processes of one run, and all that coordinator and servers ever said.
+
+    Args:
+      root_dir, logs, gin_file, flags: as of `Roles`.
+      servers: parameter servers of the run.
+      replays: replay servers of the run.
+
+    Attributes:
+      running: the newest process of each role and task.
+      statuses: of the coordinator, oldest first.
+      history: for each server its statuses, oldest first.
+    """
+
+    def __init__(
+        self,
+        root_dir: pathlib.Path,
+        logs: pathlib.Path,
+        gin_file: pathlib.Path,
+        *flags: str,
+        servers: int = 2,
+        replays: int = 0,
+    ):
+        super().__init__(root_dir, logs, gin_file, *flags)
+        numbers = {"parameter_server": servers, "replay": replays, "coordinator": 1}
+        self._listeners = {
+            name: [f"127.0.0.1:{free_port()}" for _ in range(number)]
+            for name, number in numbers.items()
+        }
+        # Whom `Roles` asks.
+        self.addresses["learner"] = self.listener("coordinator")
+        self.running: dict[tuple[str, int], Process] = {}
+        self.statuses, self.history = [], [[] for _ in range(servers)]
+        self._watches = threading.local()
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._follow, args=(look,), daemon=True)
+            for look in (self._look_at_coordinator, self._look_at_servers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def begin(self, role: str, task: int = 0, *flags: str, **more) -> Process:
+        """Starts a role of the run; arguments as of `beside`."""
+        self.running[role, task] = self.beside(role, task, *flags, **more)
+        return self.running[role, task]
+
+    def beside(self, role: str, task: int = 0, *flags: str, **more) -> Process:
+        """Starts a role with all addresses that it needs; `more` is as `Roles.start` has it."""
+        talks_to = {
+            "parameter_server": (),
+            "replay": (),
+            "coordinator": ("parameter_server",),
+            "evaluator": ("coordinator",),
+            "worker": ("parameter_server", "coordinator"),
+        }.get(role, ("replay", "parameter_server", "coordinator"))
+        addresses = {name: ",".join(self._listeners[name]) for name in talks_to}
+        if role in self._listeners:
+            addresses["listen"] = self._listeners[role][task]
+        # None: `Roles` knows no other learner or replay than its own.
+        nobody = {"learner": None, "replay": None}
+        return self.start(role, f"--task={task}", *flags, **{**nobody, **addresses, **more})
+
+    def listener(self, role: str, task: int = 0) -> str:
+        """Where a role listens."""
+        return self._listeners[role][task]
+
+    def command(self, *flags: str) -> subprocess.CompletedProcess:
+        """`tfdrl-parameters` about all servers."""
+        servers = ",".join(self._listeners["parameter_server"])
+        return subprocess.run(
+            [sys.executable, "-m", "binaries.parameters", f"--parameter_server={servers}", *flags],
+            cwd=_REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def servers(self) -> list[dict | None]:
+        """What the servers say now; None for one that does not answer."""
+        return self._watch().statuses()
+
+    def roll_back(self, version: int) -> None:
+        """Asks all servers to go back to this version, as the coordinator does."""
+        with contextlib.suppress(LostError):
+            self._watch().statuses()  # it connects
+        self._watch().rollback(version)
+
+    def wait_for_servers(self, condition, limit_secs: float, what: str) -> list[dict]:
+        """Waits until `condition(statuses)` holds of servers that all answer."""
+        deadline_secs = time.monotonic() + limit_secs
+        while True:
+            found = self.servers()
+            if all(found) and condition(found):
+                return found
+            if time.monotonic() > deadline_secs:
+                raise AssertionError(f"not within {limit_secs:g} s: {what}; {found}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        self._stop.set()
+        super().kill()
+        for thread in self._threads:
+            thread.join(15)
+
+    def _watch(self) -> ParameterWatch:
+        """One for each thread: they must not meet in a session."""
+        if not hasattr(self._watches, "watch"):
+            servers = tuple(map(Address.parse, self._listeners["parameter_server"]))
+            self._watches.watch = ParameterWatch(servers, "the test")
+        return self._watches.watch
+
+    def _follow(self, look) -> None:
+        while not self._stop.wait(0.25):
+            look()
+
+    def _look_at_coordinator(self) -> None:
+        status = self.status()
+        if status is not None:
+            self.statuses.append(status)
+
+    def _look_at_servers(self) -> None:
+        for history, status in zip(self.history, self.servers()):
+            if status:
+                history.append(status)
