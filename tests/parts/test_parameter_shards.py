@@ -547,7 +547,7 @@ def test_a_push_that_began_and_never_ended_does_not_shut_the_server(tmp_path):
     servers = Servers(tmp_path, sgd(), value=100.0)
     worker, (shard,) = servers.worker(), servers.shards
     with shard.graph.graph.as_default():
-        counts = np.zeros(len(parameter_protocol.VERDICTS) + 5, np.int64)
+        counts = np.zeros(parameter_protocol.COUNTS, np.int64)
         counts[parameter_protocol.STARTED] = 1
         with tf.device("/job:ps/task:0/device:CPU:0"):
             handle = remote_variables.variable("counts", counts.shape, tf.int64)

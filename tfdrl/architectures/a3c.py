@@ -95,6 +95,13 @@ class A3c:
                 f"a3c.slowed_workers = {self.slowed_workers} must be between 0 and a3c.workers = "
                 f"{self.workers}"
             )
+        final, probabilities = self.epsilon_final, self.epsilon_probabilities
+        sums_to_1 = abs(sum(probabilities) - 1.0) <= 1e-8 and min(probabilities) >= 0.0
+        if len(final) != len(probabilities) or not sums_to_1:
+            raise ConfigurationError(
+                f"a3c.epsilon_final = {final} with a3c.epsilon_probabilities = {probabilities}: "
+                "each value needs a probability, and they must sum to 1"
+            )
         if self.threads and self.parameter_servers > 1:
             raise ConfigurationError(
                 f"a3c.threads with a3c.parameter_servers = {self.parameter_servers}: in one "

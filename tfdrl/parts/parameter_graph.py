@@ -28,6 +28,7 @@ from tfdrl.parts.parameter_protocol import (
     STALE,
     STARTED,
     STEPS,
+    UPDATES,
     VERSION,
     Header,
     Layout,
@@ -149,7 +150,11 @@ class ShardGraph:
         )
         with tf.control_dependencies(applied):
             counted = [
-                self._count(ACCEPTED, FINISHED, more={VERSION: updates, STEPS: header.steps}),
+                self._count(
+                    ACCEPTED,
+                    FINISHED,
+                    more={VERSION: updates, UPDATES: updates, STEPS: header.steps},
+                ),
                 add(
                     self._ages,
                     tf.one_hot(tf.minimum(bucket, AGE_BUCKETS - 1), AGE_BUCKETS, dtype=tf.int64),
@@ -162,7 +167,7 @@ class ShardGraph:
     def _update(self, gradients: Sequence[tf.Tensor], counts) -> list[tf.Operation]:
         rate = update_rules.learning_rate(self._settings, counts[STEPS])
         return [
-            update_rules.apply(self._settings, parameter, slots, gradient, rate, counts[VERSION])
+            update_rules.apply(self._settings, parameter, slots, gradient, rate, counts[UPDATES])
             for parameter, slots, gradient in zip(self._parameters, self._slots, gradients)
         ]
 
@@ -175,7 +180,8 @@ class ShardGraph:
         now = tf.where(mark > 0, mark, before)
         with tf.control_dependencies([*added, before]):
             marked = assign(self._contributed, now)
-        is_complete = tf.reduce_all(tf.equal(now, counts[VERSION] + 1))
+        with tf.control_dependencies([marked]):  # what the branches do comes after it
+            is_complete = tf.reduce_all(tf.equal(now, counts[VERSION] + 1))
 
         def finish():
             with tf.control_dependencies([marked]):
@@ -252,10 +258,11 @@ class ShardGraph:
             *self._zero_sums(),
         )
         self.new_epoch = placeholder(tf.int64, [])
+        self.forget_updates = placeholder(tf.int64, [], "forget_updates")
         # An update of its own, so that no version ever means two sets of parameters.
         self.begin_epoch = tf.group(
             assign(self._epoch, self.new_epoch),
-            self._count(VERSION),
+            self._count(VERSION, more={UPDATES: -self.forget_updates}),
             assign(self._contributed, tf.zeros([max(self.layout.barrier, 1)], tf.int64)),
             *self._zero_sums(),
         )

@@ -10,8 +10,9 @@ import numpy as np
 #: What a push may come to.
 ACCEPTED, CLOSED, OLD_EPOCH, NON_FINITE, STALE, DUPLICATE, OUTLIER = range(7)
 VERDICTS = ("accepted", "closed", "old_epoch", "non_finite", "stale", "duplicate", "outlier")
-#: Entries of `counts` after one for each verdict.
-VERSION, STEPS, STARTED, FINISHED, PULLS = range(len(VERDICTS), len(VERDICTS) + 5)
+#: Entries of `counts` after one for each verdict. A rollback sets UPDATES back, which Adam counts
+#: by, and VERSION never.
+VERSION, UPDATES, STEPS, STARTED, FINISHED, PULLS = range(len(VERDICTS), len(VERDICTS) + 6)
 COUNTS = PULLS + 1
 #: Ages are counted in buckets 0, 1, 2-3, 4-7, ... and 2^14 and more.
 AGE_BUCKETS = 16

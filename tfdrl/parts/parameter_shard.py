@@ -23,7 +23,16 @@ from tfdrl.errors import ConfigurationError, TfdrlError
 from tfdrl.parts import parameter_graph, parameter_protocol, parameter_session
 from tfdrl.parts.checkpoints import Checkpoints
 from tfdrl.parts.locks import lock
-from tfdrl.parts.parameter_protocol import FINISHED, PULLS, STARTED, STEPS, VERDICTS, VERSION
+from tfdrl.parts.parameter_protocol import (
+    COUNTS,
+    FINISHED,
+    PULLS,
+    STARTED,
+    STEPS,
+    UPDATES,
+    VERDICTS,
+    VERSION,
+)
 from tfdrl.parts.parameter_settings import ParameterServer
 from tfdrl.rpc import connection
 from tfdrl.topology import Address
@@ -34,9 +43,13 @@ _EPOCH = "epoch"
 
 
 class Snapshot(NamedTuple):
-    """Parameters and slots of one version, and the mean |loss| of the updates before it."""
+    """Parameters and slots of one version, and the mean |loss| of the updates before it.
+
+    `updates` are those that the slots know of: after a rollback fewer than the version says.
+    """
 
     version: int
+    updates: int
     mean_loss: float
     values: list[np.ndarray]
 
@@ -99,14 +112,14 @@ class ParameterShard:
             "counters": ((graph.counts, graph.ages, graph.losses, graph.epoch), ()),
             "fill": (graph.fill, graph.fill_values),
             "fill_counters": (graph.fill_counters, graph.counter_values),
-            "begin_epoch": (graph.begin_epoch, (graph.new_epoch,)),
+            "begin_epoch": (graph.begin_epoch, (graph.new_epoch, graph.forget_updates)),
             "open": (graph.open_gate, ()),
             "shut": (graph.shut_gate, ()),
         }
 
     def _begin(self) -> None:
         counters = self._checkpoints.counters.values
-        counts = np.zeros(len(VERDICTS) + 5, np.int64)
+        counts = np.zeros(COUNTS, np.int64)
         ages, losses = np.zeros(parameter_protocol.AGE_BUCKETS, np.int64), np.zeros(2)
         if self.restored:
             counts[:] = counters["counts"]
@@ -155,7 +168,9 @@ class ParameterShard:
         total, count = counters[2] - self._losses_before
         self._losses_before = counters[2]
         mean_loss = total / count if count else 0.0
-        taken = Snapshot(int(counters[0][VERSION]), float(mean_loss), values)
+        taken = Snapshot(
+            int(counters[0][VERSION]), int(counters[0][UPDATES]), float(mean_loss), values
+        )
         self._snapshots.append(taken)
         return taken
 
@@ -170,7 +185,8 @@ class ParameterShard:
             return None
         with self._quiet():
             self._session.call("fill", *found[-1].values)
-            self._session.call("begin_epoch", self._next_epoch())
+            surplus = int(self._session.call("counters")[0][UPDATES]) - found[-1].updates
+            self._session.call("begin_epoch", self._next_epoch(), surplus)
             self._losses_before = self._session.call("counters")[2]
         self._snapshots = collections.deque(found, maxlen=self._settings.snapshots)
         logging.warning("rolled back to version %d", found[-1].version)

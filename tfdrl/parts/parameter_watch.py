@@ -47,9 +47,19 @@ class ParameterWatch:
         return [self._ask(session) for session in self._sessions]
 
     def rollback(self, version: int) -> None:
-        """Asks all servers to go back to their newest snapshots up to `version`."""
+        """Asks all servers to go back: the first to its newest snapshot up to `version`.
+
+        The others take their snapshots a few updates apart, and go back to those nearest to it.
+
+        Raises LostError if one does not answer.
+        """
+        target = version
         for session in self._sessions:
-            session.call("rollback", version)
+            taken = [v for v, _ in parameter_mailbox.parse(session.call("status"))["snapshots"]]
+            if session is self._sessions[0]:
+                target = max((v for v in taken if v <= version), default=version)
+            nearest = min(taken, key=lambda v: abs(v - target), default=target)
+            session.call("rollback", nearest if session is not self._sessions[0] else target)
 
     def checkpoint(self) -> None:
         """Asks all servers for a checkpoint."""

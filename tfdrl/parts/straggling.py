@@ -6,6 +6,9 @@ import time
 
 from tfdrl.topology import Context
 
+#: The time since the last gradient may hold a server's restart, which is no work of the straggler.
+_MAX_WAIT_SECS = 10.0
+
 
 class Straggling:
     """Makes the last `slowed_workers` processes of a role take `slowdown` times as long.
@@ -23,5 +26,6 @@ class Straggling:
     def wait(self) -> None:
         """Before each gradient is computed; waits in proportion to the work since the last."""
         if self._factor:
-            self._stop.wait(self._factor * (time.monotonic() - self._since_secs))
+            wait_secs = self._factor * (time.monotonic() - self._since_secs)
+            self._stop.wait(min(wait_secs, _MAX_WAIT_SECS))
         self._since_secs = time.monotonic()

@@ -1,7 +1,8 @@
 """Update rules as operations on variables that live on a parameter server.
 
-A rule's kernel changes parameters and slots in place, without a lock, where they are: two pushes
-that meet may mix, which is the lock-free update of Mnih 2016, section 4 (Recht 2011).
+A rule's kernel changes parameters and slots in place, where they are. There is no lock over a whole
+push (Mnih 2016, section 4; Recht 2011): two that meet may mix, some variables by one first and some
+by the other. Within one variable TensorFlow's kernels let one finish before the next.
 """
 
 from __future__ import annotations

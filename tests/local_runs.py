@@ -12,7 +12,7 @@ from tfdrl.errors import TfdrlError
 from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.topology import Address
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 #: Small runs, shared with the tests of faults.
 DATA = _REPOSITORY / "tests" / "faults" / "data"
 
@@ -53,7 +53,8 @@ class Run:
                 yield client.status(timeout_secs=2.0)
 
     def _client(self):
-        for pid in self.processes("--role=learner"):
+        chiefs = [*self.processes("--role=coordinator"), *self.processes("--role=learner")]
+        for pid in chiefs:
             arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
             listen = next(a.partition("=")[2] for a in arguments if a.startswith("--listen="))
             address = Address.parse(listen)
