@@ -78,7 +78,7 @@ class ParameterRoles(Roles):
         if role in self._listeners:
             addresses["listen"] = self._listeners[role][task]
         # None: `Roles` knows no other learner or replay than its own.
-        nobody = {"learner": None, "replay": None}
+        nobody = {"learner": None, "replay": None, "listen": None}
         return self.start(role, f"--task={task}", *flags, **{**nobody, **addresses, **more})
 
     def listener(self, role: str, task: int = 0) -> str:
@@ -117,11 +117,15 @@ class ParameterRoles(Roles):
                 raise AssertionError(f"not within {limit_secs:g} s: {what}; {found}")
             time.sleep(0.1)
 
-    def kill(self) -> None:
+    def look_no_more(self) -> None:
+        """Ends `statuses` and `history`; while the servers are there, or it waits for them."""
         self._stop.set()
+        for thread in self._threads:  # one in TensorFlow would abort the interpreter at its end
+            thread.join(20)
+
+    def kill(self) -> None:
+        self.look_no_more()
         super().kill()
-        for thread in self._threads:
-            thread.join(15)
 
     def _watch(self) -> ParameterWatch:
         """One for each thread: they must not meet in a session."""

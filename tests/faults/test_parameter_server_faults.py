@@ -246,6 +246,7 @@ def _before(system, i):
 
 
 def test_sigterm_ends_every_role_within_ten_seconds(system):
+    system.look_no_more()
     checkpoints = [_checkpoints(system, task)[-1] for task in (0, 1)]
     start_secs = time.monotonic()
     names = [("worker", 0), ("worker", 1), ("coordinator", 0)]

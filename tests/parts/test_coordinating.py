@@ -2,8 +2,8 @@
 
 import pytest
 
+from tfdrl.errors import DivergedError
 from tfdrl.parts.coordinating import ServerMetrics, mean_age
-from tfdrl.parts.parameter_session import LostError
 from tfdrl.parts.parameter_settings import ParameterServer
 
 
@@ -12,15 +12,20 @@ class Watch:
 
     def __init__(self, *statuses):
         self._statuses = list(statuses)
-        self.asked, self.is_lost = [], False
+        self.asked, self.is_lost, self.is_frozen = [], False, False
 
     def statuses(self):
         return self._statuses.pop(0)
 
     def rollback(self, version):
-        self.asked.append(version)
-        if self.is_lost:
-            raise LostError("gone")
+        return self.tell({0: version})
+
+    def tell(self, orders):
+        self.asked += orders.values()
+        return orders if self.is_lost else {}
+
+    def freeze(self):
+        self.is_frozen = True
 
 
 def status(version=0, bad=0, epoch=0, rollbacks=0, **changes):
@@ -85,14 +90,26 @@ def test_the_loss_is_of_the_updates_between_two_looks(clock):
     assert look(metrics, clock)["learner/loss"] == (80.0 - 30.0) / 10
 
 
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_a_rollback_is_ordered_from_all_servers(clock, is_lost):
+@pytest.mark.parametrize(
+    ("is_lost", "asked"), [(False, ([], [], [5], [5])), (True, ([], [], [5], [5, 5]))]
+)
+def test_a_rollback_is_ordered_until_all_servers_have_heard_it(clock, is_lost, asked):
     watch = Watch([status(10)], [status(10, bad=4)], [status(10, bad=5)], [status(11, 5, epoch=1)])
     watch.is_lost = is_lost
     metrics = ServerMetrics(watch, ParameterServer(rollback_nonfinite=5))
-    for expected in ([], [], [5], [5]):
+    for expected in asked:
         look(metrics, clock)
         assert watch.asked == expected
+
+
+def test_after_a_divergence_the_servers_keep_their_last_checkpoints(clock):
+    watch = Watch([status(10)], [status(10, bad=5)])
+    metrics = ServerMetrics(watch, ParameterServer(rollback_nonfinite=5, max_rollbacks=0))
+    look(metrics, clock)
+    assert not watch.is_frozen
+    with pytest.raises(DivergedError):
+        look(metrics, clock)
+    assert watch.is_frozen
 
 
 def test_a_first_server_that_is_away_tells_nothing(clock):

@@ -459,10 +459,28 @@ def test_rollback_and_checkpoint_by_order(tmp_path):
         served.tick()
     for status in watch.statuses():
         assert (status["epoch"], status["version"], status["rollbacks"]) == (1, 2 + 1, 1)
-        assert status["checkpoints"] == {"asked": 1, "written": 1, "version": 2 + 1}
+        # At the start, after the rollback, and the one asked for.
+        assert status["checkpoints"] == {"asked": 1, "written": 3, "version": 2 + 1}
     assert worker.send() == [OLD_EPOCH]
     check(worker, 100.0)
+    watch.freeze()
+    watch.checkpoint()
+    for served in servers.served:
+        served.tick()
+        served.tick()
+    assert [status["checkpoints"]["written"] for status in watch.statuses()] == [3, 3]
     watch.close()
+
+
+def test_what_is_not_finite_becomes_neither_snapshot_nor_checkpoint(tmp_path):
+    servers = Servers(tmp_path, sgd(snapshots=3, learning_rate=3e38))
+    worker, (shard,) = servers.worker(), servers.shards
+    assert shard.snapshot() is not None and shard.checkpoint() == 0
+    worker.send(value=10.0)  # a finite gradient, whose step overflows
+    assert not shard.are_finite()
+    assert shard.snapshot() is None and shard.checkpoint() is None
+    assert [snapshot.version for snapshot in shard.snapshots] == [0]
+    assert shard.rollback(5).version == 0 and shard.are_finite()
 
 
 # Checkpoints.
@@ -519,19 +537,23 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     assert (worker.version, worker.epoch) == (3, 1)
     check(worker, 100.0 - 3)
     second.close()
-    for path in checkpoint_files(tmp_path, 3):
-        path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(TfdrlError, match=r"none of the 2 checkpoints in .* can be read"):
+    for version in (0, 3):  # the first one is of the start
+        for path in checkpoint_files(tmp_path, version):
+            path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(TfdrlError, match=r"none of the 3 checkpoints in .* can be read"):
         Servers(tmp_path, sgd())
 
 
-def test_the_epoch_grows_without_a_checkpoint_too(tmp_path):
+def test_the_epoch_grows_without_a_checkpoint_too(tmp_path, caplog):
     """The version starts again at 0: without another epoch old gradients would pass for new."""
     first = Servers(tmp_path, sgd())
     first.worker().send(times=3)
     first.close()
+    for path in checkpoint_files(tmp_path, 0):  # somebody cleared the disk
+        path.unlink()
     second = Servers(tmp_path, sgd())
     assert not second.shards[0].restored
+    assert "has no checkpoint, though a server ran there" in caplog.text
     assert (second.statuses()[0]["epoch"], second.statuses()[0]["version"]) == (1, 0)
     assert send_raw(second.shards[0], Header(0, 0)).verdict == OLD_EPOCH
 

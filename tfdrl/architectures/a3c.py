@@ -49,7 +49,7 @@ class A3c:
       epsilon_final, epsilon_probabilities: of which each worker draws its own.
       target_period_steps: global agent steps between copies to a target network, if there is one.
       slowed_workers, slowdown: the last so many workers take so many times as long for each
-        rollout: stragglers, to study. 0 for none.
+        rollout: stragglers, to study (10 s at the most). 0: none.
       publish_period_secs: between two pulls of the coordinator, for the evaluator.
       coordinator_checkpoint_period_secs: between checkpoints of the policy and the counters.
       evaluation_environments: environments that the evaluator steps together.
@@ -101,6 +101,12 @@ class A3c:
             raise ConfigurationError(
                 f"a3c.epsilon_final = {final} with a3c.epsilon_probabilities = {probabilities}: "
                 "each value needs a probability, and they must sum to 1"
+            )
+        age = getattr(self.parameter_server, "max_gradient_age", None)
+        if self.synchronous and age is not None:
+            raise ConfigurationError(
+                f"a3c.synchronous with parameter_server.max_gradient_age = {age}: in synchronous "
+                "updates every gradient has age 0; leave it at None"
             )
         if self.threads and self.parameter_servers > 1:
             raise ConfigurationError(

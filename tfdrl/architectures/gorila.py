@@ -68,7 +68,7 @@ class Gorila:
       coordinator_checkpoint_period_secs: between checkpoints of the policy and the counters.
       replay_checkpoint_period_secs: of replay servers; 0: only at the end.
       slowed_workers, slowdown: the last so many workers, or learners, take so many times as long
-        for each gradient: stragglers, to study. 0 for none.
+        for each gradient: stragglers, to study (10 s at the most). 0: none.
       evaluation_environments: environments that the evaluator steps together.
       evaluation_period_secs: from the start of one evaluation to the next, at least.
       timeout_secs: how long a role waits for one that does not answer.
@@ -132,6 +132,7 @@ class Gorila:
                 f"gorila.slowed_workers = {self.slowed_workers} must be between 0 and the "
                 f"{self.gradient_workers} that compute gradients"
             )
+        self._check_outlier_rule()
         least = self.environments_per_worker * (self.n_step + 1)
         if self.bundled and not least <= self.min_replay_steps <= self.replay_capacity_steps:
             raise ConfigurationError(
@@ -144,6 +145,13 @@ class Gorila:
                 f"gorila.actors = {self.actors} with gorila.replays = {self.replays}: a replay "
                 "without an actor stays empty; use at least one actor for each"
             )
+
+    def _check_outlier_rule(self) -> None:
+        from tfdrl.parts.outlier_filter import OutlierFilter
+
+        OutlierFilter(
+            self.outlier_num_std, self.outlier_warmup, self.outlier_max_rejections_in_a_row
+        )
 
     @property
     def gradient_workers(self) -> int:
@@ -340,8 +348,8 @@ def actor(
     link = RunLink(coordinator, context, construction.specs_text(environment), config.timeout_secs)
     parameters.connect()  # first: its refusal shows both networks
     link.start()
-    info = replay_reading.ReplayInfo(server, config.timeout_secs)
-    info.wait(replay_tables.transition_signature(environment), "the actor", context.stop)
+    table = replay_reading.ReplayInfo(server, config.timeout_secs)
+    table.wait(replay_tables.transition_signature(environment), "the actor", context.stop)
     block_steps = -(-config.actor_buffer_transitions // num_envs)
     assembler = TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps)
     writer = TransitionWriter(server, num_envs, config.n_step, config.timeout_secs, context.stop)
@@ -356,7 +364,7 @@ def actor(
             loop.frames_since_pull = 0
             parameters.pull()
             epsilon.update(parameters.version)
-        loop.tick(writer.waiting, writer.counters)
+        loop.tick(writer.waiting, lambda: {**writer.counters(), **parameters.versions()})
     writer.close()
     parameters.close()
     link.close()

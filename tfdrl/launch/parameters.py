@@ -51,13 +51,13 @@ def main(argv: Sequence[str]) -> int:
 
     watch = ParameterWatch(addresses, "tfdrl parameters")
     watch.connect(_LIMIT_SECS, threading.Event())
-    before = watch.statuses()
+    before = _answers(watch.statuses())
     if values.rollback is not None:
         _check_snapshot(before, values.rollback)
-        watch.rollback(values.rollback)
+        _require_all(not watch.rollback(values.rollback), "rollback")
         before = _wait(watch, before, lambda now, then: now["epoch"] > then["epoch"], "rollback")
     if values.checkpoint:
-        watch.checkpoint()
+        _require_all(watch.checkpoint(), "checkpoint")
 
         def is_written(now, then):
             return now["checkpoints"]["written"] > then["checkpoints"]["written"]
@@ -67,10 +67,22 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_OK
 
 
-def _check_snapshot(statuses: Sequence[dict | None], version: int) -> None:
+def _answers(statuses: Sequence[dict | None]) -> list[dict]:
+    silent = [task for task, status in enumerate(statuses) if status is None]
+    if silent:
+        raise UnavailableError(f"parameter servers {silent} do not answer")
+    return list(statuses)
+
+
+def _require_all(all_were_told: bool, what: str) -> None:
+    if not all_were_told:
+        raise UnavailableError(f"not all parameter servers could be asked for the {what}")
+
+
+def _check_snapshot(statuses: Sequence[dict], version: int) -> None:
     """The first server's snapshots decide; the others have some from about the same time."""
     for task, status in enumerate(statuses):
-        taken = [snapshot for snapshot, _ in status["snapshots"]] if status else []
+        taken = [snapshot for snapshot, _ in status["snapshots"]]
         is_old_enough = any(snapshot <= version for snapshot in taken) if task == 0 else taken
         if not is_old_enough:
             there_are = ", ".join(map(str, taken)) or "none"
@@ -90,13 +102,10 @@ def _wait(watch, before: Sequence[dict], is_done: Callable, what: str) -> list[d
     raise UnavailableError(f"the {what} was not done within {_LIMIT_SECS:g} s")
 
 
-def _page(addresses: Sequence[Address], statuses: Sequence[dict | None]) -> str:
+def _page(addresses: Sequence[Address], statuses: Sequence[dict]) -> str:
     lines = []
     for task, (address, status) in enumerate(zip(addresses, statuses)):
         lines.append(f"parameter server {task} at {address}")
-        if status is None:
-            lines.append("  does not answer")
-            continue
         snapshots = ", ".join(f"{version:,}" for version, _ in status["snapshots"])
         verdicts = ", ".join(f"{name} {count:,}" for name, count in status["verdicts"].items())
         rows = {

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfdrl.errors import DivergedError, TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.parts.divergence import Divergence
 from tfdrl.parts.global_parameters import GlobalParameters
 from tfdrl.parts.learner_session import LearnerSession
 from tfdrl.parts.metrics import Every, Rate
-from tfdrl.parts.parameter_session import LostError
 from tfdrl.parts.parameter_settings import ParameterServer
 from tfdrl.parts.parameter_watch import ParameterWatch
 from tfdrl.topology import Addresses, Context
@@ -67,7 +67,7 @@ def run(
     )
     watch = ParameterWatch(addresses, context.role)
     if not parameters.connect():
-        return
+        return parameters.close()
     watch.connect(config.timeout_secs, context.stop)
     session = LearnerSession(
         experiment,
@@ -80,6 +80,7 @@ def run(
     )
     if session.restored:  # the checkpoint's parameters are in the agent now; the servers have newer
         parameters.refresh()
+        _require_progress(session.step, parameters.version)
     metrics = ServerMetrics(watch, settings)
     pull_is_due = Every(config.publish_period_secs, at_once=True)
     watch_is_due = Every(_WATCH_SECS)
@@ -92,12 +93,22 @@ def run(
                 updates = parameters.version
                 agent.train_step_counter.assign_add(grown)
                 session.count(grown)
-            if watch_is_due():
+            if watch_is_due() and not context.stop.is_set():
                 metrics.look()
             session.tick(metrics.take)
             context.stop.wait(_TICK_SECS)
     parameters.close()
     watch.close()
+
+
+def _require_progress(step: int, version: int) -> None:
+    """Raises TfdrlError if the servers lost what the run's checkpoint knows of."""
+    if step and not version:
+        raise TfdrlError(
+            f"the run's checkpoint is of learner step {step}, but the parameter servers hold "
+            "initial values: start them with the --root_dir that has their parameters-<task>, or "
+            "begin another run"
+        )
 
 
 class ServerMetrics:
@@ -114,6 +125,7 @@ class ServerMetrics:
         self._rates: dict[str, Rate] = {}
         self._statuses: list[dict | None] = []
         self._values: dict[str, float] = {}
+        self._untold: dict[int, int] = {}  # orders by task, to be repeated
 
     def look(self) -> None:
         """Asks all servers; orders a rollback if it must be. Raises DivergedError."""
@@ -121,15 +133,19 @@ class ServerMetrics:
         first = self._statuses[0]
         if not first:
             return
-        order = self._divergence.add(first)
-        self._values = self._numbers(first)
-        if order is None:
-            return
-        logging.warning("going back to version %d: %s", order.version, order.reason)
         try:
-            self._watch.rollback(order.version)
-        except LostError as error:
-            logging.warning("a parameter server could not be told: %s", error)
+            order = self._divergence.add(first)
+        except DivergedError:
+            self._watch.freeze()
+            raise
+        self._values = self._numbers(first)
+        if order is not None:
+            logging.warning("going back to version %d: %s", order.version, order.reason)
+            self._untold = self._watch.rollback(order.version)
+        elif self._untold:
+            self._untold = self._watch.tell(self._untold)
+        if self._untold:
+            logging.warning("not told to go back, yet: parameter servers %s", [*self._untold])
 
     def take(self) -> dict[str, float]:
         """The metrics as of the last look."""
@@ -150,7 +166,8 @@ class ServerMetrics:
                 continue
             for name, key in (("versions", "version"), ("pulls", "pulls"), ("bytes", "bytes")):
                 rate = self._rates.setdefault(f"{name}{task}", Rate(status[key]))
-                values[f"parameter_server_{task}/{name}_per_second"] = rate.take(status[key])
+                name = f"parameter_server_{task}/{name}_per_second"
+                values[name] = max(0.0, rate.take(status[key]))  # smaller after a restart
         return values
 
 

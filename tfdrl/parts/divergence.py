@@ -41,6 +41,7 @@ class Divergence:
         self._usual = (0.0, 0.0)  # sum of |loss| and updates since the start or last rollback
         self._bad_in_a_row = 0
         self._patience = 0
+        self._version: int | None = None  # of the last order
 
     def add(self, status: Mapping[str, Any]) -> Order | None:
         """Takes a status; returns an order if training must be set back.
@@ -103,6 +104,9 @@ class Divergence:
                 f"training diverged: {reason}, and {why}; the last checkpoint is kept. Look at the "
                 "learning rate, the gradient clipping and the rewards"
             )
+        # The one it went back to last did not hold: an older one, if there is one.
+        good = [v for v in good if v < self._version] or good if good[-1] == self._version else good
+        self._version = good[-1]
         self.rollbacks += 1
         self._bad_in_a_row = 0
         self._patience = _PATIENCE

@@ -20,7 +20,7 @@ from tfdrl.parts.parameter_settings import ParameterServer
 from tfdrl.parts.remote_shard import RemoteShard
 from tfdrl.topology import Addresses, Context
 
-_BARRIER_SECS = 0.001
+_BARRIER_SECS, _MAX_BARRIER_SECS = 0.001, 0.016
 _RETRY_SECS = 0.2
 
 
@@ -73,6 +73,7 @@ class GlobalParameters:
         self.communication = WaitingClock()
         self.accepted = self.rejected = self.steps = 0
         self.loss = math.nan
+        self._extra: dict[str, float] = {}
 
     @property
     def version(self) -> int:
@@ -127,6 +128,7 @@ class GlobalParameters:
         way. Raises as `connect`.
         """
         self.loss = gradient.loss
+        self._extra = {**gradient.extra, "gradient_norm": gradient.norm}
         if not gradient.is_finite:
             return self.withhold(parameter_protocol.NON_FINITE)
         first, rest = self._shards[0], self._shards[1:]
@@ -148,7 +150,7 @@ class GlobalParameters:
                     job.result()
                 if self._barrier:
                     self._wait_for_others(before)
-            elif rest:
+            elif rest and not self._context.stop.is_set():
                 self._on_all(RemoteShard.pull)
         self.steps = max(self.steps, first.state.steps)
         if verdict == parameter_protocol.ACCEPTED:
@@ -161,21 +163,28 @@ class GlobalParameters:
         """Counts a gradient that is not sent, and brings the newest parameters."""
         with self.communication:
             self._recovered(self._shards[0], lambda: self._shards[0].withhold(verdict))
-            self._on_all(RemoteShard.pull)
+            if not self._context.stop.is_set():
+                self._on_all(RemoteShard.pull)
         self.rejected += 1
         return verdict
+
+    def versions(self) -> dict[str, float]:
+        """What an actor reports of its parameters."""
+        return {"actor/parameter_version": self.version}
 
     def counters(self) -> dict[str, float]:
         """What a worker reports of its gradients."""
         return {
-            "actor/parameter_version": self.version,
+            **self.versions(),
             "worker/gradients": self.accepted,
             "worker/rejected_gradients": self.rejected,
             "worker/loss": self.loss,
+            **{f"worker/{name}": value for name, value in self._extra.items()},
         }
 
     def close(self) -> None:
         """Ends the sessions."""
+        self._threads.shutdown(wait=False)
         for shard in self._shards:
             shard.close()
 
@@ -188,7 +197,7 @@ class GlobalParameters:
     def _wait_for_others(self, before: Sequence[State]) -> None:
         """At the barrier: until the update that this gradient is part of was made."""
         deadline_secs = time.monotonic() + self._timeout_secs
-        is_time_to_say = Every(5.0)
+        is_time_to_say, pause_secs = Every(5.0), _BARRIER_SECS
         while not self._context.stop.is_set():
             pairs = zip(self._shards, before)
             if all((s.state.epoch, s.state.version) != (b.epoch, b.version) for s, b in pairs):
@@ -201,7 +210,8 @@ class GlobalParameters:
                 )
             if is_time_to_say():
                 logging.warning("%s waits at the barrier for the other workers", self._caller)
-            self._context.stop.wait(_BARRIER_SECS)
+            self._context.stop.wait(pause_secs)
+            pause_secs = min(2 * pause_secs, _MAX_BARRIER_SECS)
 
     def _on_all(self, call: Callable) -> list:
         def run(shard):
@@ -216,6 +226,8 @@ class GlobalParameters:
             return call()
         except LostError as error:
             logging.warning("%s lost %s: %s", self._caller, shard.session.name, error)
+        if self._context.stop.is_set():
+            return None
         deadline_secs = time.monotonic() + self._timeout_secs
         shard.connect(self._timeout_secs)
         while not self._context.stop.is_set():

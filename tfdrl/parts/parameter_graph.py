@@ -93,8 +93,10 @@ class ShardGraph:
         with tf.control_dependencies(
             [started]
         ):  # before the gate is looked at: see `ParameterShard`
-            gate, epoch, counts = self._read(self._gate, self._epoch, self._counts)
-        verdict = self._verdict(header, gate, epoch, counts)
+            gate, epoch, counts, contributed = self._read(
+                self._gate, self._epoch, self._counts, self._contributed
+            )
+        verdict = self._verdict(header, gate, epoch, counts, contributed)
         # A branch's operations wait for the predicate, not for all that they are given: without
         # this the counts could be read after the update that they decide on.
         with tf.control_dependencies([counts]):
@@ -114,7 +116,7 @@ class ShardGraph:
         with tf.control_dependencies([self._refuse(header.verdict, finished=0)]):
             self.withhold = (self._state(header.verdict),)
 
-    def _verdict(self, header: Header, gate, epoch, counts) -> tf.Tensor:
+    def _verdict(self, header: Header, gate, epoch, counts, contributed) -> tf.Tensor:
         """The first objection, or ACCEPTED."""
         age = counts[VERSION] - header.version
         limit = 0 if self.layout.barrier else self._settings.max_gradient_age
@@ -126,7 +128,7 @@ class ShardGraph:
         if limit is not None:
             objections.append((STALE, tf.equal(header.is_decided, 0) & (age > limit)))
         if self.layout.barrier:
-            mine = tf.gather(self._read(self._contributed)[0], header.worker)
+            mine = tf.gather(contributed, header.worker)
             objections.append((DUPLICATE, tf.equal(mine, counts[VERSION] + 1)))
         verdict = tf.constant(ACCEPTED, tf.int64)
         for code, holds in reversed(objections):
@@ -237,8 +239,8 @@ class ShardGraph:
         self.parameters = self._read(*self._parameters)
         slots = [slot for slots in self._slots for slot in slots.values()]
         self.slots = self._read(*slots)
-        self.counts, self.ages, self.losses, self.epoch, self.gate = self._read(
-            self._counts, self._ages, self._losses, self._epoch, self._gate
+        self.counts, self.ages, self.losses, self.epoch = self._read(
+            self._counts, self._ages, self._losses, self._epoch
         )
         shapes = self.layout.shapes
         slot_shapes = [shape for shape in shapes for _ in self._slot_values]

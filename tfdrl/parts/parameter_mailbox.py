@@ -21,10 +21,12 @@ class Mailbox:
 
     Attributes (what a session fetches, and what it feeds):
       is_ready: <bool>[], whether the server has filled its variables.
-      about: <string>[], JSON: what the server holds, see `parameter_server.about`.
+      about: <string>[], JSON: what the server holds, see `parameter_layout.about`.
       status: <string>[], JSON: its counters, snapshots and checkpoints, some times a second.
       rollback, checkpoint: operations that ask for one; `rollback` to `version`.
-      asked: <int64>[2]: the version to go back to (or NO_ROLLBACK), checkpoints asked for so far.
+      freeze: training diverged: no more checkpoints, so that the last good ones are kept.
+      asked: <int64>[3]: the version to go back to (or NO_ROLLBACK), checkpoints asked for so far,
+        whether frozen.
     """
 
     def __init__(self):
@@ -35,17 +37,20 @@ class Mailbox:
             status = variable("status", [], tf.string)
             rollback = variable("rollback_to", [], tf.int64)
             checkpoints = variable("checkpoints_asked", [], tf.int64)
+            frozen = variable("frozen", [], tf.int64)
             self.is_ready = tf.raw_ops.VarIsInitializedOp(resource=about)
             self.about, self.status = read(about), read(status)
             self.version = placeholder(tf.int64, [], "version")
             self.rollback = assign(rollback, self.version)
             self.checkpoint = add(checkpoints, tf.constant(1, tf.int64))
-            self.asked = tf.stack([read(rollback), read(checkpoints)])
+            self.freeze = assign(frozen, tf.constant(1, tf.int64))
+            self.asked = tf.stack([read(rollback), read(checkpoints), read(frozen)])
             self.text = placeholder(tf.string, [], "text")
             self.set_about, self.set_status = assign(about, self.text), assign(status, self.text)
             self.begin = tf.group(
                 assign(rollback, tf.constant(NO_ROLLBACK, tf.int64)),
                 assign(checkpoints, tf.constant(0, tf.int64)),
+                assign(frozen, tf.constant(0, tf.int64)),
                 assign(status, tf.constant("{}")),
             )
 

@@ -44,6 +44,11 @@ class ServedShard:
         layout, mine = layouts[context.task], indices[context.task]
         directory = pathlib.Path(context.root_dir) / f"parameters-{context.task}"
         initial = [variables[i].numpy() for i in mine]
+        logging.warning(
+            "TensorFlow's server listens on all interfaces without authentication, and runs "
+            "whatever graph it is sent: let only this run's hosts reach port %d",
+            context.listen.port,
+        )
         self.shard = ParameterShard(layout, initial, settings, context.listen, directory)
         mailbox = Mailbox()
         self._mailbox = parameter_session.Session(
@@ -62,20 +67,21 @@ class ServedShard:
         self._mailbox.call("begin")
         self._checkpoints = {"asked": 0, "written": 0, "version": None}
         self._rollbacks = 0
-        self._snapshots = settings.snapshots
+        self._is_frozen = False
         self._checkpoint_is_due = Every(settings.checkpoint_period_secs or float("inf"))
         self._status_is_due = Every(_STATUS_SECS, at_once=True)
+        if not self.shard.restored:
+            self.checkpoint()  # so that every restart has one to continue from
         self._tell()
         about = parameter_layout.about(layout, context.replicas, context.experiment)
         self._mailbox.call("set_about", json.dumps(about))  # the last: now workers may come
 
     def tick(self) -> dict | None:
         """Does what is due or asked for; the status if it was told anew."""
-        version, checkpoints = self._mailbox.call("asked")
+        version, checkpoints, is_frozen = self._mailbox.call("asked")
+        self._is_frozen = bool(is_frozen)
         if version != NO_ROLLBACK:
-            self._rollbacks += self.shard.rollback(int(version)) is not None
-            self._mailbox.call("rollback", NO_ROLLBACK)
-            self._tell()
+            self._roll_back(int(version))
         if checkpoints != self._checkpoints["asked"] or self._checkpoint_is_due():
             self._checkpoints["asked"] = int(checkpoints)
             self.checkpoint()
@@ -86,11 +92,22 @@ class ServedShard:
         return self._tell()
 
     def checkpoint(self) -> None:
-        """Writes one now."""
+        """Writes one now, unless training diverged: then the last good one is kept."""
+        if self._is_frozen:
+            return
         version = self.shard.checkpoint()
         if version is not None:
             self._checkpoints["written"] += 1
             self._checkpoints["version"] = version
+
+    def _roll_back(self, version: int) -> None:
+        if self.shard.rollback(version) is None:
+            logging.error("no rollback to version %d: there is no snapshot that old", version)
+        else:
+            self._rollbacks += 1
+            self.checkpoint()  # or a restart would go on with what was discarded
+        self._mailbox.call("rollback", NO_ROLLBACK)
+        self._tell()
 
     def _tell(self) -> dict:
         status = self.shard.status()
@@ -116,12 +133,6 @@ def serve(
       make_variables: `make_variables() -> variables` of the agent, initialised.
       settings, context, barrier: as of `ServedShard`.
     """
-    if not context.listen.is_loopback:
-        logging.warning(
-            "TensorFlow's server listens on all interfaces without authentication, and runs "
-            "whatever graph it is sent: let only this run's hosts reach port %d",
-            context.listen.port,
-        )
     served = ServedShard(make_variables(), settings, context, barrier)
     metrics = ShardMetrics(context)
     while not context.stop.wait(_TICK_SECS):
@@ -147,8 +158,8 @@ class ShardMetrics:
             return
         counts = {"versions": status["version"], "pulls": status["pulls"], "bytes": status["bytes"]}
         values = {
-            f"parameter_server/{name}_per_second": self._rates.setdefault(name, Rate(count)).take(
-                count
+            f"parameter_server/{name}_per_second": max(
+                0.0, self._rates.setdefault(name, Rate(count)).take(count)
             )
             for name, count in counts.items()
         }

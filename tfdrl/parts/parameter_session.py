@@ -12,18 +12,30 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdrl.errors import UnavailableError
+from tfdrl.errors import TfdrlError, UnavailableError
 from tfdrl.parts.metrics import Every
 from tfdrl.topology import Address
 
 #: Of one call: a role that is told to stop meanwhile still ends within 10 s.
-CALL_SECS = 6.0
+CALL_SECS = 5.0
 _PROBE_SECS = 1.0
 _PAUSE_SECS = 0.2
 
 
 class LostError(Exception):
     """The server did not answer, or is another one now: `Session.connect` again."""
+
+
+#: What a server that is away, or was started anew, makes of a call.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    RuntimeError,  # this session was closed meanwhile
+)
 
 
 class Session:
@@ -34,6 +46,7 @@ class Session:
       address: of the server.
       graph: that `calls` are of.
       calls: name -> (fetches, feeds), as `tf.compat.v1.Session.make_callable` takes them.
+      call_secs: time limit of one call.
     """
 
     def __init__(
@@ -42,20 +55,26 @@ class Session:
         address: Address,
         graph: tf.Graph,
         calls: Mapping[str, tuple[Any, Sequence[tf.Tensor]]],
+        call_secs: float = CALL_SECS,
     ):
         self.name, self._address, self._graph = f"{name} at {address}", address, graph
-        self._calls = calls
+        self._calls, self._call_secs = calls, call_secs
         self._session = None
         self._run: dict[str, Any] = {}
 
+    @property
+    def is_connected(self) -> bool:
+        return self._session is not None
+
     def connect(self) -> None:
-        """Begins a session. Raises LostError if nobody answers."""
+        """Begins a session. Raises LostError if nobody listens; a call finds out who it is."""
         self.close()
         try:
             with socket.create_connection((self._address.host, self._address.port), _PROBE_SECS):
                 pass
-            config = tf.compat.v1.ConfigProto(operation_timeout_in_ms=int(1000 * CALL_SECS))
-            # The server's graph is small and run as it is: optimising it takes longer than it.
+            config = tf.compat.v1.ConfigProto(operation_timeout_in_ms=int(1000 * self._call_secs))
+            # The graph is small: it is run as it is.
+            config.graph_options.rewrite_options.disable_meta_optimizer = True
             session = tf.compat.v1.Session(f"grpc://{self._address}", self._graph, config)
             self._run = {
                 name: session.make_callable(fetches, list(feeds))
@@ -66,13 +85,20 @@ class Session:
             raise LostError(_first_line(error)) from None
 
     def call(self, name: str, *values: Any) -> Any:
-        """Runs one of the calls. Raises LostError."""
+        """Runs one of the calls.
+
+        Raises:
+          LostError: no answer in time, or from another server than before.
+          TfdrlError: the server could not do it, and trying again would not help.
+        """
         if self._session is None:
             raise LostError("not connected")
         try:
             return self._run[name](*values)
-        except (tf.errors.OpError, RuntimeError) as error:
+        except _LOST as error:
             raise LostError(_first_line(error)) from None
+        except tf.errors.OpError as error:
+            raise TfdrlError(f"{self.name} failed: {_first_line(error)}") from error
 
     def close(self) -> None:
         """Ends the session, without waiting for a server that has gone."""

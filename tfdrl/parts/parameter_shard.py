@@ -26,6 +26,7 @@ from tfdrl.parts.locks import lock
 from tfdrl.parts.parameter_protocol import (
     COUNTS,
     FINISHED,
+    OUTLIER,
     PULLS,
     STARTED,
     STEPS,
@@ -37,7 +38,7 @@ from tfdrl.parts.parameter_settings import ParameterServer
 from tfdrl.rpc import connection
 from tfdrl.topology import Address
 
-#: A push takes milliseconds; one that takes longer was cancelled with its worker's death.
+#: A push takes milliseconds; one that takes longer was cancelled with its worker, most likely.
 _PUSH_SECS = 1.0
 _EPOCH = "epoch"
 
@@ -126,11 +127,17 @@ class ParameterShard:
             ages[:], losses[:] = counters["ages"], counters["losses"]
         counts[[STARTED, FINISHED]] = 0
         self._losses_before = losses
+        epoch = self._next_epoch()
         self._session.call("fill", *(variable.numpy() for variable in self._mirror))
-        self._session.call("fill_counters", counts, ages, losses, self._next_epoch())
+        self._session.call("fill_counters", counts, ages, losses, epoch)
         self._session.call("open")
         if self.restored:
             logging.info("continuing from version %d", counts[VERSION])
+        elif epoch:
+            logging.warning(
+                "%s has no checkpoint, though a server ran there: it begins with initial values",
+                self._directory,
+            )
 
     def _next_epoch(self) -> int:
         """An epoch that no gradient was ever computed in; on disk before it is used."""
@@ -161,10 +168,13 @@ class ParameterShard:
         if last is None or version - last >= self._settings.snapshot_period_updates:
             self.snapshot()
 
-    def snapshot(self) -> Snapshot:
-        """Keeps the parameters and slots as they are now."""
+    def snapshot(self) -> Snapshot | None:
+        """Keeps the parameters and slots as they are now; None, kept out, if not all are finite."""
         with self._quiet():
             values, counters = self._session.call("values"), self._session.call("counters")
+        if not _are_finite(values):
+            logging.error("no snapshot: parameters or slots are not finite")
+            return None
         total, count = counters[2] - self._losses_before
         self._losses_before = counters[2]
         mean_loss = total / count if count else 0.0
@@ -183,10 +193,15 @@ class ParameterShard:
         found = [snapshot for snapshot in self._snapshots if snapshot.version <= version]
         if not found:
             return None
+        try:
+            epoch = self._next_epoch()
+        except TfdrlError as error:
+            logging.error("no rollback: %s", error)
+            return None
         with self._quiet():
             self._session.call("fill", *found[-1].values)
             surplus = int(self._session.call("counters")[0][UPDATES]) - found[-1].updates
-            self._session.call("begin_epoch", self._next_epoch(), surplus)
+            self._session.call("begin_epoch", epoch, surplus)
             self._losses_before = self._session.call("counters")[2]
         self._snapshots = collections.deque(found, maxlen=self._settings.snapshots)
         logging.warning("rolled back to version %d", found[-1].version)
@@ -196,6 +211,9 @@ class ParameterShard:
         """Writes parameters, slots and counters; their version, or None, with a warning."""
         with self._quiet():
             values, counters = self._session.call("values"), self._session.call("counters")
+        if not _are_finite(values):
+            logging.error("no checkpoint: parameters or slots are not finite; the last is kept")
+            return None
         for variable, value in zip(self._mirror, values):
             variable.assign(value)
         counts, ages, losses, _ = (np.asarray(value).tolist() for value in counters)
@@ -206,22 +224,22 @@ class ParameterShard:
         """The counters since the first start, for people and the coordinator: JSON can hold it."""
         counts, ages, losses, epoch = self._session.call("counters")
         nbytes = self.graph.layout.nbytes
+        pushes = counts[: len(VERDICTS)].sum() - counts[OUTLIER]  # which stay with their workers
         return {
             "version": int(counts[VERSION]),
             "epoch": int(epoch),
             "steps": int(counts[STEPS]),
             "verdicts": dict(zip(VERDICTS, counts[: len(VERDICTS)].tolist())),
             "pulls": int(counts[PULLS]),
-            "bytes": int((counts[PULLS] + counts[STARTED]) * nbytes),
+            "bytes": int((counts[PULLS] + pushes) * nbytes),
             "ages": ages.tolist(),
             "losses": losses.tolist(),
             "snapshots": [[s.version, s.mean_loss] for s in self._snapshots],
         }
 
     def are_finite(self) -> bool:
-        """Whether all parameters are."""
-        values = self._session.call("values")[: len(self.graph.layout.shapes)]
-        return all(np.isfinite(value).all() for value in values)
+        """Whether all parameters and slots are."""
+        return _are_finite(self._session.call("values"))
 
     def close(self) -> None:
         """Gives the directory up. TensorFlow's server ends with its process only."""
@@ -246,6 +264,10 @@ class ParameterShard:
             yield
         finally:
             self._session.call("open")
+
+
+def _are_finite(values: Sequence[np.ndarray]) -> bool:
+    return all(np.isfinite(value).all() for value in values)
 
 
 def require_settings(barrier: int, settings: ParameterServer) -> None:

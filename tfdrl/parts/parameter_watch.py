@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from tfdrl.parts import parameter_mailbox, parameter_session
 from tfdrl.parts.parameter_session import LostError
 from tfdrl.topology import Addresses
+
+#: One that is stopped must not hold up who watches it, and whoever asked that one to stop.
+_CALL_SECS = 2.0
+_LOST = object()
 
 
 class ParameterWatch:
@@ -28,9 +33,10 @@ class ParameterWatch:
                 "status": (mailbox.status, ()),
                 "rollback": (mailbox.rollback, (mailbox.version,)),
                 "checkpoint": (mailbox.checkpoint, ()),
+                "freeze": (mailbox.freeze, ()),
             }
             session = parameter_session.Session(
-                f"parameter server {task}", address, mailbox.graph, calls
+                f"parameter server {task}", address, mailbox.graph, calls, _CALL_SECS
             )
             self._sessions.append(session)
         self._caller = caller
@@ -46,37 +52,58 @@ class ParameterWatch:
         """By task; None for one that does not answer now."""
         return [self._ask(session) for session in self._sessions]
 
-    def rollback(self, version: int) -> None:
+    def rollback(self, version: int) -> dict[int, int]:
         """Asks all servers to go back: the first to its newest snapshot up to `version`.
 
         The others take their snapshots a few updates apart, and go back to those nearest to it.
 
-        Raises LostError if one does not answer.
+        Returns the orders that did not arrive, by task, for `tell`.
         """
-        target = version
-        for session in self._sessions:
-            taken = [v for v, _ in parameter_mailbox.parse(session.call("status"))["snapshots"]]
-            if session is self._sessions[0]:
-                target = max((v for v in taken if v <= version), default=version)
-            nearest = min(taken, key=lambda v: abs(v - target), default=target)
-            session.call("rollback", nearest if session is not self._sessions[0] else target)
+        statuses = self.statuses()
+        taken = [[v for v, _ in status["snapshots"]] if status else [] for status in statuses]
+        target = max((v for v in taken[0] if v <= version), default=version)
+        orders = {
+            task: min(versions, key=lambda v: abs(v - target), default=target)
+            for task, versions in enumerate(taken)
+        }
+        return self.tell({**orders, 0: target})
 
-    def checkpoint(self) -> None:
-        """Asks all servers for a checkpoint."""
-        for session in self._sessions:
-            session.call("checkpoint")
+    def tell(self, orders: Mapping[int, int]) -> dict[int, int]:
+        """Tells servers, by task, which version to go back to; returns those not told."""
+        return {
+            task: version
+            for task, version in orders.items()
+            if self._call(self._sessions[task], "rollback", version) is _LOST
+        }
+
+    def checkpoint(self) -> bool:
+        """Asks all servers for a checkpoint; whether all heard it."""
+        return self._all("checkpoint")
+
+    def freeze(self) -> bool:
+        """Tells all servers to write no more checkpoints; whether all heard it."""
+        return self._all("freeze")
 
     def close(self) -> None:
         for session in self._sessions:
             session.close()
 
+    def _all(self, name: str) -> bool:
+        answers = [self._call(session, name) for session in self._sessions]
+        return all(answer is not _LOST for answer in answers)
+
     @staticmethod
     def _ask(session) -> dict | None:
+        text = ParameterWatch._call(session, "status")
+        return None if text is _LOST else parameter_mailbox.parse(text)
+
+    @staticmethod
+    def _call(session, name: str, *values):
+        """What the call gives, or `_LOST`: the next call then begins with a new session."""
         try:
-            return parameter_mailbox.parse(session.call("status"))
-        except LostError:
-            try:
+            if not session.is_connected:
                 session.connect()
-                return parameter_mailbox.parse(session.call("status"))
-            except LostError:
-                return None
+            return session.call(name, *values)
+        except LostError:
+            session.close()
+            return _LOST

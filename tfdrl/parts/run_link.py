@@ -99,6 +99,8 @@ class RunLink:
 
     def close(self) -> None:
         """Sends what was not reported yet, if the other side is still there."""
+        if self._thread.is_alive():  # or both would send the same episodes
+            self._thread.join(_LAST_REPORT_SECS)
         with contextlib.suppress(TfdrlError):  # it may have ended first
             self._send_report(_LAST_REPORT_SECS)
         self._client.close()

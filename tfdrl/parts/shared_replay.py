@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from tfdrl.environments.batched import BatchedEnvironment
@@ -50,6 +51,8 @@ class SharedSamples:
             )
             self._samples.append(Samples(dataset, config.prefetch_batches, info, context.stop))
         self._turn, self._stop = 0, context.stop
+        self._sizes = [0] * len(self._infos)
+        threading.Thread(target=self._watch_sizes, name="replay-sizes", daemon=True).start()
         self._is_time_to_ask = Every(5.0)
         self.waiting = WaitingClock()
 
@@ -72,8 +75,13 @@ class SharedSamples:
         return found
 
     def size(self) -> int:
-        """Transitions of all servers that answer."""
-        return sum(info.size() or 0 for info in self._infos)
+        """Transitions of all servers that answer, as of about a second ago."""
+        return sum(self._sizes)
+
+    def _watch_sizes(self) -> None:
+        """In a thread: that a server is away is known after seconds, in which learning goes on."""
+        while not self._stop.wait(_REPORT_SECS):
+            self._sizes = [info.size() or 0 for info in self._infos]
 
     def _any(self) -> SampledBatch | None:
         for offset in range(len(self._samples)):

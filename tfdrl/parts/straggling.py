@@ -14,18 +14,19 @@ class Straggling:
     """Makes the last `slowed_workers` processes of a role take `slowdown` times as long.
 
     Args:
-      config: with `slowed_workers` and `slowdown`.
+      config: with `slowed_workers` and `slowdown`. A wait takes 10 s at the most.
       context: of the role.
     """
 
     def __init__(self, config, context: Context):
         is_slow = context.task >= context.replicas - config.slowed_workers
         self._factor = config.slowdown - 1.0 if is_slow else 0.0
-        self._stop, self._since_secs = context.stop, time.monotonic()
+        self._stop = context.stop
+        self._since_secs: float | None = None  # before the first gradient nothing is known
 
     def wait(self) -> None:
         """Before each gradient is computed; waits in proportion to the work since the last."""
-        if self._factor:
+        if self._factor and self._since_secs is not None:
             wait_secs = self._factor * (time.monotonic() - self._since_secs)
             self._stop.wait(min(wait_secs, _MAX_WAIT_SECS))
         self._since_secs = time.monotonic()

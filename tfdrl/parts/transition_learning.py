@@ -89,9 +89,6 @@ class GradientLearner:
       agent: its `initialize()` copies the network to its target.
       gradient: of the agent's loss.
       parameters: connected.
-
-    Attributes:
-      outliers: gradients that were withheld.
     """
 
     def __init__(self, config, agent, gradient: LossGradient, parameters: GlobalParameters):
@@ -104,10 +101,6 @@ class GradientLearner:
         )
         self._target: tuple[int, int] | None = None
         self.sync_target()
-
-    @property
-    def outliers(self) -> int:
-        return self._filter.rejected
 
     def learn(self, *batch) -> None:
         """One gradient, sent or withheld; the variables are then the servers' newest."""

@@ -1,7 +1,7 @@
 """A3C in one process (Mnih 2016, section 4): threads that share one network and its statistics.
 
 The parts are those of many processes. The parameter server is TensorFlow's own, in this process:
-its sessions reach it without a network, and nothing is serialised.
+its sessions reach it without a network, and nothing is serialised. It has a port all the same.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 from tfdrl.errors import TfdrlError
@@ -20,7 +21,7 @@ from tfdrl.parts.parameter_serving import ServedShard
 from tfdrl.topology import Address, Context
 
 _TICK_SECS = 0.05
-_LAST_SECS = 8.0  # a role that is told to stop ends within 10
+_LAST_SECS = 6.0  # a role that is told to stop ends within 10
 
 
 def run(
@@ -62,8 +63,8 @@ def run(
     finally:
         stop.set()
         crew.join(_LAST_SECS)
-        served.checkpoint()
-        served.close()
+    served.checkpoint()  # not of a run that diverged
+    served.close()
     crew.check()
 
 
@@ -82,9 +83,10 @@ class _Crew:
         thread.start()
 
     def join(self, limit_secs: float) -> None:
-        """Waits for all, at most `limit_secs` for each."""
+        """Waits for all, at most `limit_secs`."""
+        deadline_secs = time.monotonic() + limit_secs
         for thread in self._threads:
-            thread.join(limit_secs)
+            thread.join(max(0.0, deadline_secs - time.monotonic()))
             if thread.is_alive():
                 logging.warning("%s did not stop within %g s", thread.name, limit_secs)
 
