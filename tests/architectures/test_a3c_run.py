@@ -9,7 +9,7 @@ import tensorflow as tf
 from local_runs import DATA, Run
 
 _GIN = DATA / "a3c_catch.gin"
-_STEPS_PER_GRADIENT = 9 * 8  # t_max steps of each environment of a worker
+_STEPS_PER_GRADIENT = 9 * 16  # t_max steps of each environment of a worker
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +124,7 @@ def test_solves_catch_as_threads_of_one_process(tmp_path):
 
 @pytest.mark.slow
 def test_solves_catch_with_synchronous_workers(tmp_path):
-    _, _, statuses = _solve(
-        *(tmp_path / "run", "a3c.synchronous = True", "a3c.parameter_servers = 1"),
-        "parameter_server.learning_rate = 5e-3",
-    )
+    _, _, statuses = _solve(tmp_path / "run", "a3c.synchronous = True", "a3c.parameter_servers = 1")
     (one,), (two,) = (
         [n for (task, _), n in _gradients(statuses[-1]).items() if task == t] for t in (0, 1)
     )

@@ -17,6 +17,9 @@ from running_roles import wait
 from tfdrl.parts.replay_server import complete_checkpoints
 from tfdrl.parts.replay_tables import TABLE
 
+#: Nine processes: minutes of two cores. A3C's story, with the same servers, is run every time.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 _GIN = pathlib.Path(__file__).parent / "data" / "gorila_global_catch.gin"
 _START_SECS = 150.0  # of a role, on a machine that has much else to do
 _BINDINGS = ("experiment.solved_return = None", "experiment.max_minutes = None")

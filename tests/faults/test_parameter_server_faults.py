@@ -112,7 +112,7 @@ def test_a_late_worker_joins_and_processes_that_do_not_belong_here_are_refused(s
     third = system.beside("parameter_server", 1, root_dir=elsewhere)
     system.start_worker(0)
     for process, words in {
-        wider: ["worker 1 has another network than parameter server", "[5, 32]", "[5, 48]"],
+        wider: ["worker 1 has another network than parameter server", "[5, 64]", "[5, 48]"],
         second: ["in use by another parameter server", f"process {holder} on"],
         third: [f"port {system.listener('parameter_server', 1).split(':')[1]} is in use"],
     }.items():
