@@ -9,7 +9,7 @@ import tensorflow as tf
 from local_runs import DATA, Run
 
 _GIN = DATA / "a3c_catch.gin"
-_STEPS_PER_GRADIENT = 9 * 16  # t_max steps of each environment of a worker
+_STEPS_PER_GRADIENT = 9 * 8  # t_max steps of each environment of a worker
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,10 @@ def test_leaves_summary_checkpoints_policy_and_events(root_dir):
 @pytest.mark.slow
 def test_continues_in_the_same_directory(root_dir):
     before = json.loads((root_dir / "result.json").read_text())
-    bindings = ("experiment.solved_return = 2.0", f"experiment.max_frames = {before['frames'] + 1}")
+    bindings = (
+        "experiment.solved_return = 2.0",
+        f"experiment.max_frames = {before['frames'] + 20_000}",
+    )
     flags = [f"--gin_bindings={binding}" for binding in bindings]
     run = Run(_GIN, root_dir, "--allow_config_change", *flags)
     try:
@@ -111,6 +114,7 @@ def test_continues_in_the_same_directory(root_dir):
         assert "continuing from version" in log.rpartition("====")[2]
 
 
+@pytest.mark.slow
 def test_solves_catch_as_threads_of_one_process(tmp_path):
     result, output, statuses = _solve(
         tmp_path / "run", "a3c.threads = True", "a3c.parameter_servers = 1"

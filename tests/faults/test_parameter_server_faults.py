@@ -21,6 +21,7 @@ _BINDINGS = (
     "experiment.max_minutes = None",
     "gym_environment.id = 'faulty_environments:FaultyChain-v0'",  # a corridor, for faults
     "parameter_server.snapshot_period_updates = 50",
+    "parameter_server.snapshots = 100",  # what a command asks for is there when it has started
 )
 
 
