@@ -102,24 +102,13 @@ def test_others_go_on_without_a_killed_worker(system):
     )
 
 
-def test_a_late_worker_joins_and_processes_that_do_not_belong_here_are_refused(system):
-    """They start all at once, to save time."""
-    holder = system.running["parameter_server", 1].pid
-    elsewhere = system.root_dir.parent / "elsewhere"
-    elsewhere.mkdir()
+def test_a_late_worker_joins_and_a_checkpoint_is_written_on_demand(system):
     run_ids = {role.run_id for role in system.status().roles if role.role == "worker"}
-    wider = system.beside("worker", 1, *_flags("MlpActorCriticNetwork.layer_units = (48,)"))
-    second = system.beside("parameter_server", 1, listen=f"127.0.0.1:{free_port()}")
-    third = system.beside("parameter_server", 1, root_dir=elsewhere)
     system.start_worker(0)
-    for process, words in {
-        wider: ["worker 1 has another network than parameter server", "[5, 64]", "[5, 48]"],
-        second: ["in use by another parameter server", f"process {holder} on"],
-        third: [f"port {system.listener('parameter_server', 1).split(':')[1]} is in use"],
-    }.items():
-        assert process.exit_code(_START_SECS) == 2, process.log
-        assert all(word in process.log for word in words), process.log
-        assert "Traceback" not in process.log, process.log
+    asked = system.command("--checkpoint")
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    told = [int(version) for version in re.findall(r"last checkpoint +(\d+)", asked.stdout)]
+    assert all(0 < told[task] <= _checkpoints(system, task)[-1] for task in (0, 1))
     status = system.wait_for(
         lambda now: {0, 1} == set(_workers(now)) and _workers(now)[0].run_id not in run_ids,
         *(_START_SECS, "the late worker"),
@@ -128,11 +117,27 @@ def test_a_late_worker_joins_and_processes_that_do_not_belong_here_are_refused(s
     _wait_for_gradients(system, {0, 1})
 
 
+@pytest.mark.slow
+def test_processes_that_do_not_belong_here_are_refused(system):
+    """They start all at once, to save time."""
+    holder = system.running["parameter_server", 1].pid
+    elsewhere = system.root_dir.parent / "elsewhere"
+    elsewhere.mkdir()
+    wider = system.beside("worker", 1, *_flags("MlpActorCriticNetwork.layer_units = (48,)"))
+    second = system.beside("parameter_server", 1, listen=f"127.0.0.1:{free_port()}")
+    third = system.beside("parameter_server", 1, root_dir=elsewhere)
+    for process, words in {
+        wider: ["worker 1 has another network than parameter server", "[5, 64]", "[5, 48]"],
+        second: ["in use by another parameter server", f"process {holder} on"],
+        third: [f"port {system.listener('parameter_server', 1).split(':')[1]} is in use"],
+    }.items():
+        assert process.exit_code(_START_SECS) == 2, process.log
+        assert all(word in process.log for word in words), process.log
+        assert "Traceback" not in process.log, process.log
+    _wait_for_gradients(system, {0, 1})
+
+
 def test_killed_server_continues_from_its_checkpoint_and_nobody_else_notices(system):
-    asked = system.command("--checkpoint")
-    assert asked.returncode == 0, asked.stdout + asked.stderr
-    told = [int(version) for version in re.findall(r"last checkpoint +(\d+)", asked.stdout)]
-    assert all(told[task] <= _checkpoints(system, task)[-1] for task in (0, 1))
     before, status = system.servers(), system.status()
     system.running["parameter_server", 0].kill()
     version = _checkpoints(system, 0)[-1]
