@@ -67,8 +67,7 @@ class ParameterServer:
         for name in ("decay", "beta_1", "beta_2"):
             self._require(name, "at least 0 and below 1", lambda x: 0 <= x < 1)
         self._require("initial_accumulator", "0 or more", lambda x: x >= 0)
-        for name in ("snapshot_period_updates",):
-            self._require(name, "1 or more", lambda x: x >= 1)
+        self._require("snapshot_period_updates", "1 or more", lambda x: x >= 1)
         for name in ("snapshots", "checkpoint_period_secs", "max_rollbacks"):
             self._require(name, "0 or more", lambda x: x >= 0)
         optional = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import logging
 import pathlib
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -86,9 +85,8 @@ class ParameterShard:
         self._settings, self._directory = settings, pathlib.Path(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self._directory, "parameter server")
-        every_interface = "::" if socket.has_ipv6 else "0.0.0.0"
         name = f"parameter server {layout.task}"
-        connection.require_free_port(Address(every_interface, address.port), name)
+        connection.require_free_port_everywhere(address, name)
         self.graph = parameter_graph.ShardGraph(layout, settings)
         values = [*initial, *self.graph.initial_slots]
         self._mirror = [tf.Variable(value, trainable=False) for value in values]

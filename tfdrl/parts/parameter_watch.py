@@ -29,7 +29,6 @@ class ParameterWatch:
             mailbox = parameter_mailbox.Mailbox()
             calls = {
                 "is_ready": (mailbox.is_ready, ()),
-                "about": (mailbox.about, ()),
                 "status": (mailbox.status, ()),
                 "rollback": (mailbox.rollback, (mailbox.version,)),
                 "checkpoint": (mailbox.checkpoint, ()),

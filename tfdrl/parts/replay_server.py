@@ -11,7 +11,6 @@ import logging
 import os
 import pathlib
 import shutil
-import socket
 from collections.abc import Callable, Sequence
 
 import reverb
@@ -48,9 +47,7 @@ class ReplayServer:
         self._root = pathlib.Path(directory)
         self._root.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self._root, "replay server")
-        # Not `address`: whoever listens on any interface would share the port with Reverb.
-        every_interface = "::" if socket.has_ipv6 else "0.0.0.0"
-        connection.require_free_port(Address(every_interface, address.port), "the replay server")
+        connection.require_free_port_everywhere(address, "the replay server")
         _remove_incomplete(self._root)
         _remove_empty_starts(self._root)
         self._directory = self._root / _next_start(self._root)

@@ -6,7 +6,6 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import time_step, trajectory
 
-from tfdrl import environments_tf
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.experiment import Experiment
 from tfdrl.ops import exploration
@@ -38,37 +37,25 @@ def to_trajectory(batch: Transitions) -> trajectory.Trajectory:
 
 def transition_gradient(agent, environment: BatchedEnvironment, batch_size: int) -> LossGradient:
     """The gradient of an agent's loss on `Transitions` of [B, ...]."""
-
-    def zeros(spec):
-        return np.zeros((batch_size, *spec.shape), spec.dtype)
-
-    observation = map_specs(zeros, environment.observation_spec)
-    number = np.zeros(batch_size, np.float32)
-    example = Transitions(
-        observation, map_specs(zeros, environment.action_spec), number, number, observation
-    )
+    example = _zeros(environment, batch_size)
     return LossGradient(agent, lambda batch: {"experience": to_trajectory(batch)}, [example])
 
 
 def trajectory_gradient(agent, environment: BatchedEnvironment, batch_size: int) -> LossGradient:
     """The gradient of an agent's loss on a Trajectory of [B, 2, ...], as the replay gives it."""
-
-    def zeros(spec):
-        return np.zeros((batch_size, 2, *spec.shape), spec.dtype.as_numpy_dtype)
-
-    step_type, number = np.zeros((batch_size, 2), np.int32), np.zeros((batch_size, 2), np.float32)
-    example = trajectory.Trajectory(
-        step_type=step_type,
-        observation=tf.nest.map_structure(
-            zeros, environments_tf.to_tf_specs(environment.observation_spec)
-        ),
-        action=tf.nest.map_structure(zeros, environments_tf.to_tf_specs(environment.action_spec)),
-        policy_info=(),
-        next_step_type=step_type,
-        reward=number,
-        discount=number,
-    )
+    example = to_trajectory(_zeros(environment, batch_size))
     return LossGradient(agent, lambda experience: {"experience": experience}, [example])
+
+
+def _zeros(environment: BatchedEnvironment, batch_size: int) -> Transitions:
+    def zeros(spec):
+        return np.zeros((batch_size, *spec.shape), spec.dtype)
+
+    observation = map_specs(zeros, environment.observation_spec)
+    number = np.zeros(batch_size, np.float32)
+    return Transitions(
+        observation, map_specs(zeros, environment.action_spec), number, number, observation
+    )
 
 
 def make_learner(experiment: Experiment) -> Learner:

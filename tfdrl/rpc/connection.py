@@ -102,6 +102,15 @@ def require_free_port(address: Address, service: str) -> None:
         )
 
 
+def require_free_port_everywhere(address: Address, service: str) -> None:
+    """`require_free_port` on every interface, for a server that cannot be bound to one.
+
+    Not on `address` alone: whoever listens on any interface would share the port with it.
+    """
+    every_interface = "::" if socket.has_ipv6 else "0.0.0.0"
+    require_free_port(Address(every_interface, address.port), service)
+
+
 def port_in_use(address: Address, service: str) -> ConfigurationError:
     """The error of a port that another process listens on."""
     return ConfigurationError(
