@@ -28,6 +28,11 @@ def test_counts_are_1_or_more(name, value):
         settings(**{name: value})
 
 
+def test_a_slowdown_is_a_number():
+    with pytest.raises(ConfigurationError, match="slowdown = nan must be 1 or more"):
+        settings(slowdown=float("nan"))
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

@@ -88,7 +88,7 @@ class A3c:
             *("workers", "environments_per_worker", "t_max", "parameter_servers"),
             *("target_period_steps", "evaluation_environments", "slowdown"),
         ):
-            if getattr(self, name) < 1:
+            if not getattr(self, name) >= 1:  # "not", for NaN
                 raise ConfigurationError(f"a3c.{name} = {getattr(self, name)} must be 1 or more")
         if not 0 <= self.slowed_workers <= self.workers:
             raise ConfigurationError(

@@ -123,7 +123,7 @@ class Gorila:
             "prefetch_batches slowdown evaluation_environments"
         )
         for name in least_one.split():
-            if getattr(self, name) < 1:
+            if not getattr(self, name) >= 1:  # "not", for NaN
                 raise ConfigurationError(f"gorila.{name} = {getattr(self, name)} must be 1 or more")
         if not 0.0 <= self.gamma <= 1.0:
             raise ConfigurationError(f"gorila.gamma = {self.gamma} must be between 0 and 1")
