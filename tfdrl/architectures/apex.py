@@ -42,8 +42,9 @@ class Apex:
       n_step: steps of a full window.
       actors: actor processes.
       environments_per_actor: environments that one actor steps together.
-      epsilon_base, epsilon_alpha: rung i of N has epsilon base^(1 + alpha i / (N - 1)); the N
-        environments of all actors are the rungs.
+      exploration: `exploration(count)` -> how much each of all actors' environments explores:
+        @epsilon_ladder (the default), or @noise_ladder for agents of continuous actions. It is
+        for agents with an `actor_policy`; others explore by their own collect policy.
       actor_buffer_transitions: transitions an actor collects before it sends them.
       actor_max_frames_per_second: slows an actor down, where actors share cores with the learner
         and would starve it; None for full speed.
@@ -74,8 +75,7 @@ class Apex:
     n_step: int = 3
     actors: int = 4
     environments_per_actor: int = 1
-    epsilon_base: float = 0.4
-    epsilon_alpha: float = 7.0
+    exploration: Callable | None = None
     actor_buffer_transitions: int = 50
     actor_max_frames_per_second: float | None = None
     sampler_workers: int = 1
@@ -218,8 +218,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
 
 def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
     """Acts with its own epsilon and sends n-step transitions with initial priorities."""
-    from tfdrl.ops import exploration
-    from tfdrl.parts import acting, construction, replay_reading, replay_tables
+    from tfdrl.parts import acting, construction, exploring, replay_reading, replay_tables
     from tfdrl.parts.learner_link import LearnerLink
     from tfdrl.parts.replay_writer import TransitionWriter
     from tfdrl.parts.transitions import TransitionAssembler
@@ -229,9 +228,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     seed = experiment.seed + 1009 * (context.task + 1)
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
     agent = construction.make_agent(config.agent, environment)
-    ladder = exploration.epsilon_ladder(
-        context.replicas * num_envs, config.epsilon_base, config.epsilon_alpha
-    )
+    ladder = (config.exploration or exploring.epsilon_ladder)(context.replicas * num_envs)
     rungs = slice(context.task * num_envs, (context.task + 1) * num_envs)
     policy = acting.collect_policy(agent, ladder[rungs], seed)
     link = LearnerLink(

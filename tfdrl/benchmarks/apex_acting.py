@@ -13,8 +13,7 @@ from tfdrl.architectures.apex import Apex
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.stepping import NoLearner, compare, make_environment
 from tfdrl.benchmarks.subject import Job
-from tfdrl.ops import exploration
-from tfdrl.parts import acting, construction
+from tfdrl.parts import acting, construction, exploring
 from tfdrl.parts.replay_tables import TABLE
 from tfdrl.parts.replay_writer import TransitionWriter
 from tfdrl.parts.transitions import Block, TransitionAssembler
@@ -62,9 +61,7 @@ def _acting(job: Job, environment, agent):
 
 def _loop(job: Job, environment, agent):
     config, num_envs = job.config, environment.num_envs
-    ladder = exploration.epsilon_ladder(
-        config.actors * num_envs, config.epsilon_base, config.epsilon_alpha
-    )
+    ladder = (config.exploration or exploring.epsilon_ladder)(config.actors * num_envs)
     policy = acting.collect_policy(agent, ladder[:num_envs], job.seed)
     context = Context("actor", 0, config.actors, job.directory)
     block_steps = -(-config.actor_buffer_transitions // num_envs)

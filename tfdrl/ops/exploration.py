@@ -17,6 +17,17 @@ def epsilon_ladder(count: int, base: float = 0.4, alpha: float = 7.0) -> np.ndar
     return base ** (1.0 + alpha * np.arange(count) / max(count - 1, 1))
 
 
+def noise_ladder(count: int, first: float, last: float) -> np.ndarray:
+    """Standard deviations from `first` to `last`, each the same multiple of the one before it.
+
+    Returns:
+      <float64>[count]; one environment alone gets `first`.
+    """
+    if count < 1:
+        raise ValueError(f"a noise ladder needs at least one rung, got {count}")
+    return np.full(count, first) if first == last else np.geomspace(first, last, count)
+
+
 def linear_epsilon(step: int, start: float, end: float, decay_steps: int) -> float:
     """Anneals epsilon from `start` to `end` over `decay_steps` steps, then holds it (Mnih 2015)."""
     fraction = min(max(step / decay_steps, 0.0), 1.0) if decay_steps > 0 else 1.0
