@@ -123,6 +123,11 @@ class R2D2Agent(tf_agent.TFAgent):
         """Steps at a sequence's beginning that are not trained on."""
         return self._burn_in_steps
 
+    def actor_policy(self, epsilon, seed: int) -> RecurrentQPolicy:
+        """An epsilon-greedy policy that reports the values for initial priorities."""
+        specs = (self.time_step_spec, self.action_spec, self._network)
+        return RecurrentQPolicy(*specs, greedy=False, seed=seed, epsilon=epsilon)
+
     def _initialize(self):
         self._copy_to_target()
 

@@ -37,9 +37,12 @@ class RecurrentQPolicy(tf_policy.TFPolicy):
       network: see networks/recurrent_q_networks.py.
       greedy: whether it never acts at random and reports nothing.
       seed: of the random actions. The generator is a checkpointable attribute.
+      epsilon: <float>[N] of the initial state; None for zeros.
     """
 
-    def __init__(self, time_step_spec, action_spec, network, greedy: bool, seed: int = 0):
+    def __init__(
+        self, time_step_spec, action_spec, network, greedy: bool, seed: int = 0, epsilon=None
+    ):
         state_spec = RecurrentQState(
             network.state_spec, action_spec, tf.TensorSpec([], tf.float32, "epsilon")
         )
@@ -51,11 +54,17 @@ class RecurrentQPolicy(tf_policy.TFPolicy):
             info_spec=() if greedy else info_spec,
             automatic_state_reset=False,  # the network resets its own state at FIRST
         )
-        self._network, self._greedy = network, greedy
+        self._network, self._greedy, self._epsilon = network, greedy, epsilon
         self.generator = tf.random.Generator.from_seed(seed)
 
     def _variables(self):
         return self._network.variables
+
+    def _get_initial_state(self, batch_size):
+        state = super()._get_initial_state(batch_size)
+        if self._epsilon is None:
+            return state
+        return state._replace(epsilon=tf.constant(self._epsilon, tf.float32, [batch_size]))
 
     def _action(self, time_step, policy_state, seed):
         del seed

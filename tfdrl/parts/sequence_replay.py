@@ -10,16 +10,13 @@ import reverb
 import tensorflow as tf
 
 from tfdrl.ops import priorities as priorities_ops
-from tfdrl.parts import frame_storage, unroll_samples
+from tfdrl.parts import frame_storage, replay_identity, unroll_samples
 from tfdrl.parts.replay_reading import ReplayInfo, Samples, own_threads
 from tfdrl.parts.replay_samples import PriorityWriter
+from tfdrl.parts.sequence_writer import SEQUENCES, SequenceWriter
 from tfdrl.parts.unroll_tables import with_row
-from tfdrl.parts.unroll_writer import UnrollWriter
 from tfdrl.topology import Address
 from tfdrl.types import Nest, Unrolls
-
-#: Name of the table that the learner writes and samples.
-SEQUENCES = "sequences"
 
 
 class SequenceBatch(NamedTuple):
@@ -80,28 +77,6 @@ def sequence_dataset(
     return own_threads(unroll_samples.nothing_ahead(batches))
 
 
-class InitialPriorities:
-    """Priorities of new sequences, from the values that acting saw, and how many were bad."""
-
-    def __init__(self, agent):
-        self._compute = tf.function(agent.initial_priorities)
-        self.bad = 0
-
-    def of(self, unrolls: Unrolls, next_info: Nest) -> np.ndarray:
-        """<float64>[B].
-
-        Args:
-          unrolls: B of them, whose info is a `QInfo`.
-          next_info: `QInfo` of [B, ...] at their last step.
-        """
-        max_q = np.concatenate([unrolls.info.max_q, next_info.max_q[:, None]], axis=1)
-        experience = unroll_samples.to_batch(unrolls).experience
-        found = self._compute(unrolls.info.q_taken, max_q, experience)
-        clean, bad = priorities_ops.sanitise(found.numpy())
-        self.bad += bad
-        return clean
-
-
 class ReplayRatio:
     """Holds learning and acting to each other: how many sequences a learner step must wait for.
 
@@ -133,8 +108,65 @@ class ReplayRatio:
         self._credit_steps -= 1.0
 
 
+class SequenceSamples:
+    """The learner's batches of sequences, and their new priorities.
+
+    Args:
+      address: of the replay server.
+      signature: of `unroll_tables.unroll_signature`.
+      config: with batch_size, importance_exponent and timeout_secs.
+      frame_stack: k frames in an observation, of which one is stored; else 1.
+      stop: ends every wait.
+
+    Attributes:
+      waiting: the clock of the learner's waits.
+    """
+
+    def __init__(self, address, signature: Unrolls, config, frame_stack: int, stop):
+        self._address, self._config, self._frame_stack = address, config, frame_stack
+        self._signature = frame_storage.thin_signature(signature, frame_stack)
+        self._server, self._stop = ReplayInfo(address, config.timeout_secs, SEQUENCES), stop
+        self._samples = self._priorities = None
+
+    def wait(self):
+        """Waits for the server; its table's info, or None if `stop` was set.
+
+        Raises:
+          UnavailableError: it did not come in time.
+          ConfigurationError: it holds other sequences.
+        """
+        table = self._server.wait(with_row(self._signature), "the learner", self._stop)
+        if table is not None:
+            replay_identity.require_other_process(self._address, SEQUENCES)
+            config = self._config
+            dataset = sequence_dataset(
+                *(self._address, self._signature, config.batch_size, config.importance_exponent),
+                frame_stack=self._frame_stack,
+            )
+            self._samples = Samples(dataset, 1, self._server, self._stop)
+            self.waiting = self._samples.waiting
+            self._priorities = PriorityWriter(self._address, table=SEQUENCES)
+        return table
+
+    def next(self) -> SequenceBatch | None:
+        """The next batch; None if there is none yet, or `stop` is set. Raises UnavailableError."""
+        return self._samples.next()
+
+    def update(self, batch: SequenceBatch, priorities: np.ndarray) -> None:
+        """After a learner step: <float32>[B] new priorities of the batch."""
+        self._priorities.update(batch.keys.numpy(), priorities)
+
+    def size(self) -> int:
+        """How many sequences the replay holds."""
+        return self._server.size() or 0
+
+    def metrics(self) -> dict[str, float]:
+        """Of the replay."""
+        return {"replay/size": self.size(), "learner/bad_priorities": self._priorities.bad}
+
+
 class SequenceReplay:
-    """The learner's hand on the replay: new sequences in, batches out, in the ratio that is set.
+    """SEED's hand on the replay: new sequences in, batches out, in the ratio that is set.
 
     Args:
       address: of the replay server.
@@ -143,27 +175,23 @@ class SequenceReplay:
       config: with replay_ratio, batch_size, importance_exponent and timeout_secs.
       specs: `EnvironmentSpecs`: of stacked frames each is stored once.
       stop: ends every wait.
-
-    Attributes:
-      waiting: the clock of the learner's waits.
     """
 
     def __init__(self, address, signature: Unrolls, agent, config, specs, stop: threading.Event):
-        self._address, self._config, self._stop = address, config, stop
-        self._frame_stack = specs.frame_stack
-        self._signature = frame_storage.thin_signature(signature, specs.frame_stack)
-        self._server = ReplayInfo(address, config.timeout_secs, SEQUENCES)
-        self._initial = InitialPriorities(agent)
-        self._ratio = self._samples = self._writer = self._priorities = None
+        self._config = config
+        self._samples = SequenceSamples(address, signature, config, specs.frame_stack, stop)
+        self._make_writer = lambda: SequenceWriter(
+            address, agent, specs.frame_stack, config.timeout_secs, stop
+        )
+        self._ratio = self._writer = None
 
     def wait(self) -> bool:
         """Waits for the server; whether it is there, or `stop` was set.
 
         Raises:
-          UnavailableError: it did not come in time.
-          ConfigurationError: it holds other sequences.
+          UnavailableError, ConfigurationError: as `SequenceSamples.wait`.
         """
-        table = self._server.wait(with_row(self._signature), "the learner", self._stop)
+        table = self._samples.wait()
         if table is None:
             return False
         config = self._config
@@ -171,15 +199,13 @@ class SequenceReplay:
         self._ratio = ReplayRatio(
             config.replay_ratio, config.batch_size, min_size, table.current_size
         )
-        dataset = sequence_dataset(
-            *(self._address, self._signature, config.batch_size, config.importance_exponent),
-            frame_stack=self._frame_stack,
-        )
-        self._samples = Samples(dataset, 1, self._server, self._stop)
-        self.waiting = self._samples.waiting
-        self._writer = UnrollWriter(self._address, [SEQUENCES], config.timeout_secs, self._stop)
-        self._priorities = PriorityWriter(self._address, table=SEQUENCES)
+        self._writer = self._make_writer()
         return True
+
+    @property
+    def waiting(self):
+        """The clock of the learner's waits."""
+        return self._samples.waiting
 
     @property
     def allow_a_step(self) -> bool:
@@ -187,9 +213,8 @@ class SequenceReplay:
         return self._ratio.allows_a_step
 
     def put(self, unrolls: Unrolls, next_info: Nest) -> None:
-        """Inserts sequences; `next_info` as `InitialPriorities.of`. Raises UnavailableError."""
-        priorities = self._initial.of(unrolls, next_info)
-        self._writer.write(frame_storage.thin(unrolls, self._frame_stack), priorities)
+        """Inserts sequences, as `SequenceWriter.write`. Raises UnavailableError."""
+        self._writer.write(unrolls, next_info)
         self._ratio.insert(len(unrolls.version))
 
     def sample(self) -> SequenceBatch | None:
@@ -198,13 +223,14 @@ class SequenceReplay:
 
     def update(self, batch: SequenceBatch, priorities: np.ndarray) -> None:
         """After a learner step: <float32>[B] new priorities of the batch."""
-        self._priorities.update(batch.keys.numpy(), priorities)
+        self._samples.update(batch, priorities)
         self._ratio.step()
 
     def metrics(self) -> dict[str, float]:
         """Of the replay."""
-        bad = self._initial.bad
-        return {"replay/size": self._server.size() or 0, "learner/bad_priorities": bad}
+        values = self._samples.metrics()
+        values["learner/bad_priorities"] += self._writer.bad_priorities
+        return values
 
     def close(self) -> None:
         """Gives up what the server has not taken."""

@@ -1,0 +1,259 @@
+"""R2D2 (Kapturowski et al. 2019): Ape-X over sequences, with recurrent networks.
+
+        parameters, pulled every 400 steps
+      +--------------------------------------+
+      v                                      |
+    actor 0..N-1   sequences that overlap,   |
+      |            with the state before     |
+      |            them and priorities       |
+      +-----------------> replay             |
+                            |  ^  new        |
+        sequences, weights  |  |  priorities |
+                            v  |             |
+                           learner ----------+
+                              |
+                              +--> evaluator
+
+The agent, the sequences and their priorities are those of SEED RL's R2D2; what differs is where
+inference happens: here in the actors, each with a copy of the network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import gin
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.topology import Address, Context, Program, Role
+
+
+@gin.configurable("r2d2")
+@dataclasses.dataclass(frozen=True)
+class R2d2:
+    """Settings of R2D2; the defaults are the paper's for Atari, on fewer actors.
+
+    Attributes:
+      environment: environment factory, such as @gym_environment or @atari_environment.
+      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)` of an agent
+        that trains on sequences and gives their priorities, such as @R2D2Agent.
+      table: Reverb table factory `table(signature, name=)`; @replay_table has the settings, such
+        as samples_per_insert, which holds acting and learning to each other.
+      strategy: `strategy()` -> tf.distribute.Strategy of the learner.
+      sequence_steps: T, steps of a sequence that are trained on; the agent's burn_in_steps come
+        before them and are shared with the sequence before. 80 in the paper, sharing half.
+      actors: actor processes.
+      environments_per_actor: environments that one actor steps together.
+      exploration: `exploration(count)` -> epsilon of each of all actors' environments; None for
+        @epsilon_ladder.
+      actor_max_frames_per_second: slows an actor down; None for full speed.
+      parameter_pull_period_frames: frames of an actor between two pulls.
+      batch_size: sequences of one learner step.
+      importance_exponent: beta of the importance weights, constant.
+      publish_period_steps: learner steps between two publications of the parameters.
+      learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
+        the replay: only at the end.
+      max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
+      evaluation_environments: environments that the evaluator steps together.
+      evaluation_period_secs: from the start of one evaluation to the next, at least.
+      timeout_secs: how long a role waits for one that does not answer.
+      actor_niceness: of actors and evaluator, 0 to 19, where they share cores with the learner.
+      learner_threads, actor_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
+    """
+
+    environment: Callable = gin.REQUIRED
+    agent: Callable = gin.REQUIRED
+    table: Callable | None = None
+    strategy: Callable | None = None
+    sequence_steps: int = 80
+    actors: int = 4
+    environments_per_actor: int = 1
+    exploration: Callable | None = None
+    actor_max_frames_per_second: float | None = None
+    parameter_pull_period_frames: int = 400
+    batch_size: int = 64
+    importance_exponent: float = 0.6
+    publish_period_steps: int = 10
+    learner_checkpoint_period_secs: float = 300.0
+    replay_checkpoint_period_secs: float = 600.0
+    max_bad_steps: int = 1
+    evaluation_environments: int = 100
+    evaluation_period_secs: float = 10.0
+    timeout_secs: float = 120.0
+    actor_niceness: int = 10
+    learner_threads: int = 0
+    actor_threads: int = 1
+
+    def __post_init__(self):
+        least_one = (
+            "sequence_steps actors environments_per_actor parameter_pull_period_frames batch_size "
+            "publish_period_steps max_bad_steps evaluation_environments"
+        )
+        for name in least_one.split():
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"r2d2.{name} = {getattr(self, name)} must be 1 or more")
+
+    def program(self) -> Program:
+        """The processes and who talks to whom."""
+        here = f"{__name__}:"
+        served = {"serves": True, "essential": True}
+        learner = Role(
+            "learner",
+            here + "learner",
+            talks_to=("replay",),
+            encrypts=True,
+            threads=self.learner_threads,
+            **served,
+        )
+        actor = Role(
+            "actor",
+            here + "actor",
+            replicas=self.actors,
+            talks_to=("replay", "learner"),
+            threads=self.actor_threads,
+            niceness=self.actor_niceness,
+        )
+        evaluator = Role(
+            "evaluator", here + "evaluator", talks_to=("learner",), niceness=self.actor_niceness
+        )
+        replay = Role("replay", here + "replay", **served)
+        return Program("r2d2", (replay, learner, actor, evaluator))
+
+
+def replay(experiment: Experiment, context: Context) -> None:
+    """Serves the prioritised replay of sequences; checkpoints it on a period and at the end."""
+    from tfdrl.parts import (
+        construction,
+        frame_storage,
+        replay_serving,
+        replay_tables,
+        unroll_tables,
+    )
+    from tfdrl.parts.sequence_writer import SEQUENCES
+
+    config = experiment.architecture
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        agent = construction.make_agent(config.agent, environment)
+        signature = _signature(environment, agent, config)
+        signature = frame_storage.thin_signature(signature, environment.frame_stack)
+    make = config.table or replay_tables.replay_table
+    row = unroll_tables.with_row(signature)
+    period_secs = config.replay_checkpoint_period_secs
+    replay_serving.serve(lambda: [make(row, name=SEQUENCES)], context, period_secs)
+
+
+def learner(experiment: Experiment, context: Context, replay: Address) -> None:
+    """Trains on prioritised sequences, writes priorities back and publishes parameters."""
+    from tfdrl.parts import construction, training, unroll_samples
+    from tfdrl.parts.learner_session import LearnerSession
+    from tfdrl.parts.sequence_replay import SequenceSamples
+    from tfdrl.parts.strategies import strategy as default_strategy
+
+    config = experiment.architecture
+    strategy = (config.strategy or default_strategy)()
+    training.check_batch(config.batch_size, strategy)
+    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
+        specs, frame_stack = construction.specs_text(environment), environment.frame_stack
+        construction.set_seed(experiment.seed)
+        with strategy.scope():
+            agent = construction.make_agent(config.agent, environment)
+        signature = _signature(environment, agent, config)
+    session = LearnerSession(
+        experiment,
+        context,
+        agent,
+        specs,
+        objects={},
+        publish_period_steps=config.publish_period_steps,
+        checkpoint_period_secs=config.learner_checkpoint_period_secs,
+    )
+    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
+    sequences = SequenceSamples(replay, signature, config, frame_stack, context.stop)
+    with session:
+        if sequences.wait() is None:
+            return
+        learning = unroll_samples.UnrollMetrics(
+            sequences.size, sequences.waiting, trainer, config.batch_size
+        )
+        while session.goes_on():
+            batch = sequences.next()
+            if batch is not None:
+                arguments = unroll_samples.arguments(agent, batch.unrolls)
+                loss, priority, info = trainer.train_sequences(**arguments, weights=batch.weights)
+                sequences.update(batch, priority)
+                session.count(1)
+                learning.add(loss, info, batch.unrolls, session.step)
+            session.tick(lambda: {**learning.take(), **sequences.metrics()})
+
+
+def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
+    """Acts with its own epsilon and sends sequences with initial priorities."""
+    from tfdrl.parts import acting, construction, exploring, frame_storage, replay_reading
+    from tfdrl.parts.learner_link import LearnerLink
+    from tfdrl.parts.sequence_writer import SEQUENCES, SequenceAssembler, SequenceWriter
+    from tfdrl.parts.unroll_tables import with_row
+
+    config = experiment.architecture
+    num_envs, seed = config.environments_per_actor, experiment.seed + 1009 * (context.task + 1)
+    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
+    agent = construction.make_agent(config.agent, environment)
+    ladder = (config.exploration or exploring.epsilon_ladder)(context.replicas * num_envs)
+    rungs = slice(context.task * num_envs, (context.task + 1) * num_envs)
+    policy = acting.collect_policy(agent, ladder[rungs], seed)
+    link = LearnerLink(
+        learner,
+        context,
+        agent.collect_policy.variables(),
+        construction.specs_text(environment),
+        config.timeout_secs,
+    )
+    link.start()
+    signature = _signature(environment, agent, config)
+    signature = with_row(frame_storage.thin_signature(signature, environment.frame_stack))
+    server = replay_reading.ReplayInfo(replay, config.timeout_secs, SEQUENCES)
+    server.wait(signature, "the actor", context.stop)
+    writer = SequenceWriter(
+        replay, agent, environment.frame_stack, config.timeout_secs, context.stop
+    )
+    steps, burn_in = config.sequence_steps, agent.burn_in_steps
+    assembler = SequenceAssembler(num_envs, burn_in + steps, burn_in)
+    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    before = loop.state
+    for now, action, then, info in loop.steps():
+        found = assembler.add(now, action, then, info, (before, loop.state), link.version)
+        before = loop.state
+        if found is not None:
+            writer.write(*found)
+        if loop.frames_since_pull >= config.parameter_pull_period_frames:
+            loop.pull_parameters()
+        loop.tick(writer.waiting, writer.counters)
+    writer.close()
+    link.close()
+    environment.close()
+
+
+def evaluator(experiment: Experiment, context: Context, learner: Address) -> None:
+    """Plays the greedy policy and reports returns."""
+    from tfdrl.parts.evaluating import evaluate_until_stopped
+
+    evaluate_until_stopped(experiment, context, learner, experiment.architecture.timeout_secs)
+
+
+def _signature(environment, agent, config):
+    """Of the sequences, with a frame of each stack as often as the policy sees it.
+
+    Raises:
+      ConfigurationError: the agent does not train on sequences with priorities.
+    """
+    from tfdrl.parts import unroll_tables
+
+    if not hasattr(agent, "initial_priorities") or not hasattr(agent, "burn_in_steps"):
+        raise ConfigurationError(
+            f"r2d2.agent: {type(agent).__name__} gives no priorities of sequences "
+            "(initial_priorities, burn_in_steps); use @R2D2Agent, or @apex() for agents that train "
+            "on transitions"
+        )
+    steps = agent.burn_in_steps + config.sequence_steps
+    return unroll_tables.unroll_signature(environment, agent.collect_policy, steps)
