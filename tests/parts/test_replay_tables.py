@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reverb
 import tensorflow as tf
+from ops import oracles
 
 from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError
@@ -107,6 +108,30 @@ def test_prioritised_eviction_spares_high_priorities(serve):
     assert (values % 2).mean() > 0.8
 
 
+def test_eviction_follows_the_oracle(serve):
+    """Victims of a full table are drawn by p^-0.4; a hundred items have each priority."""
+    v = oracles.load("per", "evict")
+    priorities, each, evicted = v["priorities"], 100, 120
+    client = serve(
+        **{"max_size": each * len(priorities), "min_size": 1, "max_times_sampled": 1},
+        **{
+            "sampler": "fifo",
+            "remover": "prioritized",
+            "remover_exponent": float(v["alpha_evict"]),
+        },
+    )
+    newcomers = [(-1, 1e9)] * evicted  # themselves hardly ever victims
+    for value, priority in [*enumerate(priorities)] * each + newcomers:
+        client.insert(np.int32(value), {replay_tables.TABLE: priority})
+    left, _ = sampled_values(client, each * len(priorities))  # each item once
+    victims = each - np.bincount(left[left >= 0], minlength=len(priorities))
+    assert victims.sum() == pytest.approx(evicted, abs=2)
+    for half in np.array_split(np.argsort(priorities), 3):
+        share = v["probabilities"][half].sum()
+        deviation = np.sqrt(share * (1 - share) / evicted)
+        assert victims[half].sum() / evicted == pytest.approx(share, abs=4 * deviation)
+
+
 def test_learning_starts_at_min_size(serve):
     client = serve(max_size=10, min_size=4)
     for value in range(3):
@@ -143,6 +168,10 @@ def test_an_item_may_be_sampled_once(serve):
     [
         ({"sampler": "lifo"}, "replay_table.sampler = 'lifo'"),
         ({"remover": "random"}, "replay_table.remover = 'random'"),
+        (
+            {"remover": "prioritized", "remover_exponent": 0.4},
+            "remover_exponent = 0.4 would remove what has the highest priority first",
+        ),
         ({"min_size": 11}, "could never hold enough"),
         ({"min_size": 0}, "between 1 and max_size"),
         ({"samples_per_insert": 0.0, "error_buffer": 5.0}, "must be positive"),

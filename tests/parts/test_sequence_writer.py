@@ -164,5 +164,3 @@ def test_actors_explore_by_their_own_epsilon_and_seed(agent):
     assert (actions[0][:, 0] == greedy[0]).all() and len(set(actions[0][:, 1])) > 1
     assert not np.array_equal(actions[0], actions[1])
     np.testing.assert_array_equal(actions[0], actions[2])
-
-

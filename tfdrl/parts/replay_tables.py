@@ -85,7 +85,8 @@ def replay_table(
       sampler: "prioritized", "uniform" or "fifo".
       priority_exponent: alpha of P(i) = p_i^alpha / sum p^alpha. Priorities are stored raw.
       remover: "fifo", or "prioritized" by `remover_exponent` (Ape-X DPG).
-      remover_exponent: negative: low priorities go first.
+      remover_exponent: negative: low priorities go first. All writers here keep priorities
+        above `priorities.MINIMUM_PRIORITY`: a zero could never be chosen, and divides by zero here.
       samples_per_insert: holds acting and learning to this ratio; None leaves both free.
       error_buffer: how far the ratio may stray, in samples.
       max_times_sampled: removes an item after so many samples; 0 for no limit.
@@ -95,6 +96,11 @@ def replay_table(
     """
     exponents = {"sampler": (sampler, priority_exponent), "remover": (remover, remover_exponent)}
     selectors = {role: _selector(role, *setting) for role, setting in exponents.items()}
+    if remover == "prioritized" and not remover_exponent < 0:
+        raise ConfigurationError(
+            f"replay_table.remover_exponent = {remover_exponent} would remove what has the highest "
+            "priority first; use a negative one, such as Ape-X DPG's -0.4, or remover = 'fifo'"
+        )
     _check_sizes(max_size, min_size, samples_per_insert, error_buffer)
     if samples_per_insert is None:
         limiter = reverb.rate_limiters.MinSize(min_size)
