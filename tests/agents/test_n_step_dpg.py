@@ -1,5 +1,10 @@
 """NStepDpgAgent: TD errors, both gradients by finite differences, noise, targets, refusals."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +16,7 @@ from tfdrl.agents.n_step_dpg import NStepDpgAgent
 from tfdrl.agents.noisy_policy import NoisyPolicy
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks.continuous_networks import mlp_actor, mlp_critic
+from tfdrl.parts.training import Trainer
 
 GAMMA = 0.9
 STATES, ACTIONS = 3, 2
@@ -173,29 +179,40 @@ def test_targets_are_hard_copies_every_period():
     assert found == [False, False, True, False, False, True]
 
 
-def test_replicas_sum_to_one_device():
-    """Each replica's loss is its share: two replicas of half a batch make the whole's step."""
-    whole = batch()
-    alone = make_agent()
-    alone.train(whole)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if _has_two_cpus() else None
-    if strategy is None:
-        pytest.skip("one logical CPU")
+def results_of(strategy):
     with strategy.scope():
-        agent = make_agent()
-    halves = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.nest.map_structure(
-            lambda leaf: leaf[2 * context.replica_id_in_sync_group :][:2], whole
-        )
+        agent = make_agent(gradient_clip_norm=0.05)  # clipped after the sum
+    trainer = Trainer(agent, strategy, max_bad_steps=1)
+    experience = tf.nest.map_structure(lambda leaf: leaf[None], batch())
+    weights = tf.constant([[1.0, 0.2, 0.5, 0.8]])
+    found = [trainer.train(experience, weights) for _ in range(2)]
+    variables = [v.numpy() for network in networks(agent) for v in network.variables]
+    return [*found[0], *found[1], *variables]
+
+
+def compare_strategies():
+    """Run by the test below in a process where two logical devices can still be made."""
+    from tfdrl.parts.strategies import strategy
+
+    mirrored = strategy(kind="mirrored", devices=("CPU:0", "CPU:1"))
+    assert mirrored.num_replicas_in_sync == 2
+    left, right = results_of(mirrored), results_of(tf.distribute.get_strategy())
+    for a, b in zip(left, right):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    print("strategies agree")
+
+
+def test_two_replicas_learn_what_one_does():
+    here = pathlib.Path(__file__).parent
+    process = subprocess.run(
+        [sys.executable, "-c", "import test_n_step_dpg as t; t.compare_strategies()"],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(here.parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
-    strategy.run(agent.train, (halves,))
-    for network, other in zip(networks(agent), networks(alone)):
-        for variable, expected in zip(network.variables, other.variables):
-            np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-5)
-
-
-def _has_two_cpus():
-    return len(tf.config.list_logical_devices("CPU")) > 1
+    assert "strategies agree" in process.stdout, process.stderr[-3000:]
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_says_nan():
