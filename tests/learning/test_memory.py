@@ -50,6 +50,14 @@ _R2D2 = "seed/catch_memory_r2d2.gin"
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [1, 2, 3])
+def test_r2d2_with_inference_in_the_actors_solves_it(seed, tmp_path):
+    result = _run(tmp_path, f"experiment.seed = {seed}", gin_file="r2d2/catch_memory.gin")
+    assert result["reason"].startswith("solved") and result["evaluation"]["mean"] >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_r2d2_solves_it(seed, tmp_path):
     result = _run(tmp_path, f"experiment.seed = {seed}", gin_file=_R2D2)
     assert result["reason"].startswith("solved") and result["evaluation"]["mean"] >= 0.95
