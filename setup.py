@@ -32,6 +32,7 @@ COMMANDS = (
 )
 
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2
+MUJOCO = ["mujoco>=3.1,<3.4", "imageio>=2.28,<3"]  # newer ones have no wheel for 3.9
 VIDEO = ["imageio>=2.28,<3", "imageio-ffmpeg>=0.4.9,<1"]
 
 setuptools.setup(
@@ -67,6 +68,7 @@ setuptools.setup(
     extras_require={
         "atari": ATARI,
         "envpool": ["envpool>=1.2,<2"],
+        "mujoco": MUJOCO,
         "video": VIDEO,
         "test": [
             "pytest>=8",
@@ -75,6 +77,7 @@ setuptools.setup(
             "setuptools>=68",
             "wheel",
             *ATARI,
+            *MUJOCO,
             *VIDEO,
         ],
     },
