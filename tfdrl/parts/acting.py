@@ -19,18 +19,18 @@ _REPORT_PERIOD_SECS = 1.0
 _EVENTS_PERIOD_SECS = 10.0
 
 
-def collect_policy(agent, epsilon: np.ndarray, seed: int):
+def collect_policy(agent, exploration: np.ndarray, seed: int):
     """The policy by which an agent acts while training.
 
-    An agent with `actor_policy(epsilon, seed)` explores with that epsilon and reports Q-values
+    An agent with `actor_policy(exploration, seed)` explores by these values and reports Q-values
     for initial priorities; any other TFAgent explores by its own collect policy.
 
     Args:
-      epsilon: <float>[N], of each environment.
+      exploration: <float>[N], of each environment: an epsilon, or a noise's standard deviation.
       seed: of random actions.
     """
     make = getattr(agent, "actor_policy", None)
-    return agent.collect_policy if make is None else make(epsilon, seed)
+    return agent.collect_policy if make is None else make(exploration, seed)
 
 
 class ActorLoop:
