@@ -189,6 +189,7 @@ class LearningMetrics:
             values["replay/size"] = table.current_size
         if self._last is not None:
             losses, batch, step = self._last
+            values.update({f"learner/{k}": v for k, v in self._trainer.scalars.items()})
             values["learner/loss"] = float(losses.mean())
             values["learner/policy_lag"] = float(step - batch.version.numpy().mean())
             values["learner/sample_age_secs"] = float(batch.age_secs.numpy().mean())

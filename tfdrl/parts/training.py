@@ -18,6 +18,11 @@ class Trainer:
       strategy: replicas get equal parts of each batch.
       max_bad_steps: non-finite losses in a row before `DivergedError`; 1 stops at the first.
       jit_compile: whether XLA compiles `train_once` and `train_sequences`.
+
+    Attributes:
+      bad_steps: non-finite losses so far.
+      scalars: by name, those of LossInfo.extra at the last gradient step of `train`, means over
+        the replicas.
     """
 
     def __init__(
@@ -31,8 +36,8 @@ class Trainer:
         self._is_default = strategy is tf.distribute.get_strategy()
         self._max_bad_steps = max_bad_steps
         self._bad_in_a_row = 0
-        self._gives_td_error = True  # known once `_train_once` was traced
-        self.bad_steps = 0
+        self._gives_td_error, self._names = True, []  # known once `_train_once` was traced
+        self.bad_steps, self.scalars = 0, {}
         self._train = tf.function(self._train_all)
         jit = jit_compile or None
         self._train_one = tf.function(self._train_single, jit_compile=jit)
@@ -52,8 +57,9 @@ class Trainer:
           DivergedError: too many losses in a row were not finite. The parameters are as they
             were before the first of them if the agent skips such steps.
         """
-        loss, td_error = self._train(experience, weights)
-        loss = loss.numpy()
+        values, td_error = self._train(experience, weights)
+        loss, *others = values.numpy().T
+        self.scalars = {name: float(value[-1]) for name, value in zip(self._names, others)}
         self._check_finite(loss)
         return loss, td_error.numpy() if self._gives_td_error else None
 
@@ -122,14 +128,14 @@ class Trainer:
 
     def _train_all(self, experience, weights):
         updates = tf.nest.flatten(experience)[0].shape[0]
-        losses = tf.TensorArray(tf.float32, updates)
+        values = tf.TensorArray(tf.float32, updates)
         errors = tf.TensorArray(tf.float32, updates)
         for k in tf.range(updates):
             batch = tf.nest.map_structure(lambda x: x[k], (experience, weights))  # noqa: B023
-            loss, td_error = self._train_once(*batch)
-            losses = losses.write(k, loss)
+            value, td_error = self._train_once(*batch)
+            values = values.write(k, value)
             errors = errors.write(k, td_error)
-        return losses.stack(), errors.stack()
+        return values.stack(), errors.stack()
 
     @tf.autograph.experimental.do_not_convert
     def _train_once(self, experience, weights):
@@ -137,15 +143,20 @@ class Trainer:
         if strategy.num_replicas_in_sync == 1:
             return self._run_alone(self._train_replica, experience, weights)
         parts = self._split((experience, weights))
-        loss, td_error = strategy.run(self._train_replica, parts)
-        loss = strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
-        return loss, tf.concat(strategy.experimental_local_results(td_error), axis=0)
+        values, td_error = strategy.run(self._train_replica, parts)
+        values = strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+        means = values[1:] / strategy.num_replicas_in_sync
+        td_error = tf.concat(strategy.experimental_local_results(td_error), axis=0)
+        return tf.concat([values[:1], means], axis=0), td_error
 
     def _train_replica(self, experience, weights):
         info = self._agent.train(experience, weights=weights)
         td_error = getattr(info.extra, "td_error", None)
         self._gives_td_error = td_error is not None
-        return info.loss, tf.zeros_like(weights) if td_error is None else td_error
+        extra = scalars(info.extra)
+        self._names = list(extra)
+        values = tf.stack([info.loss, *(tf.cast(value, tf.float32) for value in extra.values())])
+        return values, tf.zeros_like(weights) if td_error is None else td_error
 
     def _run_alone(self, replica, *arguments):
         """On the strategy's only device."""

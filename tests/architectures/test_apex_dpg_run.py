@@ -1,0 +1,48 @@
+"""Ape-X DPG with every role as a real process, and a capacity that is full from early on."""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+from local_runs import Run
+from tf_agents.trajectories import time_step
+
+_CAPACITY = 1500
+_BINDINGS = (
+    "experiment.solved_return = None",
+    "experiment.max_learner_steps = 300",
+    "experiment.evaluation_episodes = 4",
+    f"replay_table.max_size = {_CAPACITY}",
+    "replay_table.min_size = 500",
+    "apex.batch_size = 32",
+    "apex.actor_max_frames_per_second = None",
+    "noise_ladder.first_std = 0.1",
+    "noise_ladder.last_std = 0.8",
+    "NStepDpgAgent.noise = 'ornstein_uhlenbeck'",
+)
+
+
+def test_learns_from_a_full_replay_that_evicts_by_priority(tmp_path):
+    run = Run("apex_dpg/pendulum.gin", tmp_path, *(f"--gin_bindings={text}" for text in _BINDINGS))
+    try:
+        statuses = list(run.statuses())
+        output = run.popen.stdout.read()
+        assert run.popen.returncode == 0, output
+        assert not run.processes()
+    finally:
+        run.kill()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["learner_steps"] >= 300
+    metrics = statuses[-1].metrics
+    assert result["frames"] > 2 * _CAPACITY
+    assert max(status.metrics.get("replay/size", 0) for status in statuses) == _CAPACITY
+    assert metrics["learner/bad_priorities"] == 0
+    assert np.isfinite([metrics["learner/critic_loss"], metrics["learner/policy_loss"]]).all()
+    config = (tmp_path / "config.gin").read_text()
+    assert "replay_table.remover = 'prioritized'" in config
+
+    policy = tf.saved_model.load(str(tmp_path / "policy"))
+    observation = tf.constant(np.random.default_rng(0).normal(size=(64, 3)), tf.float32)
+    action = policy.action(time_step.restart(observation, 64), ()).action
+    assert action.shape == (64, 1)
+    assert tf.reduce_max(tf.abs(action)) <= 2.0
