@@ -1,4 +1,4 @@
-"""How a role ends: exceptions that carry an exit code, and the codes themselves."""
+"""How a role ends: exceptions that carry an exit code, the codes, and a check that raises one."""
 
 from __future__ import annotations
 
@@ -30,3 +30,18 @@ class DivergedError(TfdrlError):
     """Losses or gradients were not finite too many times in a row."""
 
     exit_code = EXIT_DIVERGED
+
+
+def require_at_least_one(settings, scope: str, names: str) -> None:
+    """Raises ConfigurationError for the first of the named settings that is not 1 or more.
+
+    Args:
+      settings: has them as attributes.
+      scope: their name in gin, such as "apex".
+      names: of the settings, with spaces between them.
+    """
+    for name in names.split():
+        if not getattr(settings, name) >= 1:  # "not", for NaN
+            raise ConfigurationError(
+                f"{scope}.{name} = {getattr(settings, name)} must be 1 or more"
+            )

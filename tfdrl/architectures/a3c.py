@@ -23,7 +23,7 @@ from typing import Any
 
 import gin
 
-from tfdrl.errors import ConfigurationError
+from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Address, Addresses, Context, Program, Role
 
@@ -84,12 +84,11 @@ class A3c:
     evaluator_niceness: int = 0
 
     def __post_init__(self):
-        for name in (
-            *("workers", "environments_per_worker", "t_max", "parameter_servers"),
-            *("target_period_steps", "evaluation_environments", "slowdown"),
-        ):
-            if not getattr(self, name) >= 1:  # "not", for NaN
-                raise ConfigurationError(f"a3c.{name} = {getattr(self, name)} must be 1 or more")
+        least_one = (
+            "workers environments_per_worker t_max parameter_servers "
+            "target_period_steps evaluation_environments slowdown"
+        )
+        require_at_least_one(self, "a3c", least_one)
         if not 0 <= self.slowed_workers <= self.workers:
             raise ConfigurationError(
                 f"a3c.slowed_workers = {self.slowed_workers} must be between 0 and a3c.workers = "

@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 import gin
 
-from tfdrl.errors import ConfigurationError
+from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Address, Context, Program, Role
 
@@ -101,9 +101,7 @@ class Apex:
             "parameter_pull_period_frames batch_size updates_per_call "
             "prefetch_batches publish_period_steps max_bad_steps evaluation_environments"
         )
-        for name in least_one.split():
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"apex.{name} = {getattr(self, name)} must be 1 or more")
+        require_at_least_one(self, "apex", least_one)
         if not 0.0 <= self.gamma <= 1.0:
             raise ConfigurationError(f"apex.gamma = {self.gamma} must be between 0 and 1")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import gin
 
-from tfdrl.errors import ConfigurationError
+from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Context, Program, Role
 
@@ -66,13 +66,12 @@ class Dqn:
     threads: int = 0
 
     def __post_init__(self):
-        for name in (
-            *("n_step", "environments", "replay_capacity_steps", "min_replay_steps", "batch_size"),
-            *("frame_stack", "update_period_steps", "evaluation_period_steps", "max_bad_steps"),
-            *("evaluation_environments", "checkpoint_period_steps"),
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"dqn.{name} = {getattr(self, name)} must be 1 or more")
+        least_one = (
+            "n_step environments replay_capacity_steps min_replay_steps batch_size frame_stack "
+            "update_period_steps evaluation_period_steps max_bad_steps evaluation_environments "
+            "checkpoint_period_steps"
+        )
+        require_at_least_one(self, "dqn", least_one)
         least = self.environments * (self.n_step + 1)
         if not least <= self.min_replay_steps <= self.replay_capacity_steps:
             raise ConfigurationError(

@@ -23,7 +23,7 @@ from typing import Any
 
 import gin
 
-from tfdrl.errors import ConfigurationError
+from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Address, Addresses, Context, Program, Role, one_of
 
@@ -122,9 +122,7 @@ class Gorila:
             "target_period_updates actor_buffer_transitions parameter_pull_period_frames "
             "prefetch_batches slowdown evaluation_environments"
         )
-        for name in least_one.split():
-            if not getattr(self, name) >= 1:  # "not", for NaN
-                raise ConfigurationError(f"gorila.{name} = {getattr(self, name)} must be 1 or more")
+        require_at_least_one(self, "gorila", least_one)
         if not 0.0 <= self.gamma <= 1.0:
             raise ConfigurationError(f"gorila.gamma = {self.gamma} must be between 0 and 1")
         if not 0 <= self.slowed_workers <= self.gradient_workers:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import gin
 
-from tfdrl.errors import ConfigurationError
+from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Addresses, Context, Program, Role, one_of
 
@@ -88,9 +88,7 @@ class Impala:
             "unroll_steps batch_size actors environments_per_actor learners "
             "replay_capacity_unrolls publish_period_steps max_bad_steps evaluation_environments"
         )
-        for name in least_one.split():
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"impala.{name} = {getattr(self, name)} must be 1 or more")
+        require_at_least_one(self, "impala", least_one)
         if self.policy_lag_steps < 0:
             raise ConfigurationError(
                 f"impala.policy_lag_steps = {self.policy_lag_steps} must be 0 or more"

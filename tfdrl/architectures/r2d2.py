@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 import gin
 
-from tfdrl.errors import ConfigurationError
+from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Address, Context, Program, Role
 
@@ -91,9 +91,7 @@ class R2d2:
             "sequence_steps actors environments_per_actor parameter_pull_period_frames batch_size "
             "publish_period_steps max_bad_steps evaluation_environments"
         )
-        for name in least_one.split():
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"r2d2.{name} = {getattr(self, name)} must be 1 or more")
+        require_at_least_one(self, "r2d2", least_one)
 
     def program(self) -> Program:
         """The processes and who talks to whom."""

@@ -30,7 +30,7 @@ from collections.abc import Callable
 
 import gin
 
-from tfdrl.errors import ConfigurationError
+from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Address, Context, Program, Role
 
@@ -54,8 +54,8 @@ class Seed:
         each unroll is trained on once (V-trace).
       table: makes the replay's Reverb table; None for `replay_table` as gin says.
       importance_exponent: beta of importance sampling weights from the replay.
-      epsilon_base, epsilon_alpha: of the ladder of epsilons over all environments, for agents
-        that explore by epsilon.
+      exploration: `exploration(count)` -> epsilon of each of all actors' environments, for agents
+        that explore by it; None for @epsilon_ladder.
       queue_capacity_unrolls: complete unrolls that wait for the learner; when there are as many,
         an actor that completes one more waits. None: one batch.
       inference_batch_size: environments with which a batch leaves as soon as a device is free; 1
@@ -92,8 +92,7 @@ class Seed:
     replay_ratio: float | None = None
     table: Callable | None = None
     importance_exponent: float = 0.6
-    epsilon_base: float = 0.4
-    epsilon_alpha: float = 7.0
+    exploration: Callable | None = None
     queue_capacity_unrolls: int | None = None
     inference_batch_size: int | None = None
     inference_batch_share: float = 0.5
@@ -118,9 +117,7 @@ class Seed:
             "unroll_steps batch_size actors environments_per_actor publish_period_steps "
             "max_bad_steps evaluation_environments"
         )
-        for name in least_one.split():
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"seed.{name} = {getattr(self, name)} must be 1 or more")
+        require_at_least_one(self, "seed", least_one)
         capacity = self.queue_capacity_unrolls
         if capacity is not None and capacity < self.taken_unrolls:
             raise ConfigurationError(
@@ -236,8 +233,7 @@ def replay(experiment: Experiment, context: Context) -> None:
 
 def learner(experiment: Experiment, context: Context, replay: Address | None = None) -> None:
     """Acts for all environments and trains on what they show, with the same variables."""
-    from tfdrl.ops import exploration
-    from tfdrl.parts import construction, strategies, training, unroll_tables
+    from tfdrl.parts import construction, exploring, strategies, training, unroll_tables
     from tfdrl.parts.central_inference import Inference
     from tfdrl.parts.central_player import CentralPlayer
     from tfdrl.parts.learner_session import LearnerSession
@@ -272,9 +268,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         time_limit_secs=config.inference_time_limit_ms / 1000,
         devices=config.inference_devices,
         jit_compile=config.jit_compile,
-        epsilon=exploration.epsilon_ladder(
-            config.environments, config.epsilon_base, config.epsilon_alpha
-        ),
+        epsilon=(config.exploration or exploring.epsilon_ladder)(config.environments),
     )
     player = CentralPlayer(
         inference,
