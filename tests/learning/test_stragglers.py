@@ -1,16 +1,21 @@
 """A worker that is twenty times slower: its gradients are rejected, the others learn on."""
 
+import json
+
 import pytest
 from local_runs import Run
 
 #: CartPole of two quick workers, and, beside them, one that is slow.
-_SLOW = ("a3c.workers = 3", "a3c.slowed_workers = 1", "parameter_server.max_gradient_age = 10")
+_SLOW = (
+    *("a3c.workers = 3", "a3c.slowed_workers = 1", "parameter_server.max_gradient_age = 10"),
+    *("experiment.solved_return = None", "experiment.max_minutes = 1.5"),
+)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_stale_gradients_of_a_straggler_are_rejected_and_the_task_is_solved(tmp_path):
-    flags = [f"--gin_bindings={binding}" for binding in (*_SLOW, "experiment.max_minutes = 8.0")]
+    flags = [f"--gin_bindings={binding}" for binding in _SLOW]
     run = Run("a3c/cartpole.gin", tmp_path / "run", *flags)
     try:
         statuses = list(run.statuses())
@@ -18,7 +23,8 @@ def test_stale_gradients_of_a_straggler_are_rejected_and_the_task_is_solved(tmp_
     finally:
         run.kill()
     assert run.popen.returncode == 0, output
-    assert "solved: mean return" in output
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["best_return"] >= 475.0
     last = statuses[-1]
     workers = {role.task: role.metrics for role in last.roles if role.role == "worker"}
     applied, rejected = (
@@ -27,8 +33,8 @@ def test_stale_gradients_of_a_straggler_are_rejected_and_the_task_is_solved(tmp_
     )
     print(f"\napplied {applied}, rejected {rejected}; server: {last.metrics['gradients/stale']}")
     # The slow one's are too old but for its first ones, when nobody learns yet.
-    assert rejected[2] > applied[2]
+    assert rejected[2] > 2 * applied[2]
     for task in (0, 1):
         assert rejected[task] < 0.01 * applied[task]
         assert applied[task] > 5 * (applied[2] + rejected[2])
-    assert last.metrics["gradients/stale"] >= rejected[2]
+    assert last.metrics["gradients/stale"] >= rejected[2] - 1  # the worker's report may be newer
