@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import tensorflow as tf
+import tree
 
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.parts.evaluation import act_function
@@ -94,7 +94,7 @@ class ActorLoop:
     def _step(self, now: TimeSteps):
         step = self._act(*now, self.state)
         self.state = step.state
-        return tf.nest.map_structure(lambda x: x.numpy(), (step.action, step.info))
+        return tree.map_structure(lambda x: x.numpy(), (step.action, step.info))
 
     def pull_parameters(self) -> None:
         """Takes what came since the last call, and asks for newer ones in the background."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+import tree
 from tf_agents.trajectories import time_step as ts
 
 from tfdrl.environments.batched import BatchedEnvironment
@@ -26,8 +27,8 @@ def act_function(policy, jit_compile: bool = False) -> Callable:
 
     def call(*arguments):
         nests[:] = arguments
-        outputs, like = run(tf.nest.flatten(arguments))
-        return tf.nest.pack_sequence_as(like, outputs)
+        outputs, like = run(tree.flatten(arguments))  # tf.nest takes several times as long
+        return tree.unflatten_as(like, outputs)
 
     return call
 
