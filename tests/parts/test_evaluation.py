@@ -4,10 +4,11 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tf_agents.trajectories import policy_step
 
 from tfdrl.environments import gym_environment
-from tfdrl.parts.evaluation import play, summarise
+from tfdrl.parts.evaluation import compiled, play, summarise
 
 
 def environment(name, num_envs, clip_reward=None, **kwargs):
@@ -142,3 +143,27 @@ def test_summary():
 def test_summary_of_one_episode():
     summary = summarise(np.array([4.0]), 0, 0, time.monotonic())
     assert summary.standard_error == 0.0 and summary.mean == 4.0
+
+
+def test_a_compiled_function_sees_new_values_of_all_that_it_uses():
+    variable = tf.Variable(10.0)
+
+    def function(used, passed, ignored, nested):
+        del ignored
+        return {
+            "sum": variable + used,
+            "same": passed,
+            "deep": tf.function(lambda x: 2 * x)(nested),
+        }
+
+    run = compiled(function)
+    for i in range(3):
+        values = [np.full(shape, i, np.float32) for shape in ((), (2,), (3,), ())]
+        outputs, like = run(values)
+        found = tf.nest.pack_sequence_as(like, outputs)
+        assert found["sum"] == variable + i
+        np.testing.assert_array_equal(found["same"], [i, i])
+        assert found["deep"] == 2 * i
+        variable.assign_add(1.0)
+    outputs, _ = run([np.float32(5), np.ones(4, np.float32), np.ones(3), np.float32(1)])
+    assert sorted(np.size(output) for output in outputs) == [1, 1, 4]  # another shape

@@ -44,15 +44,26 @@ def compiled(function: Callable, jit_compile: bool = False) -> Callable:
 
     def run(arrays):
         key = tuple((array.shape, array.dtype) for array in arrays)
-        tensors = [tf.convert_to_tensor(array) for array in arrays]
         if key not in graphs:
+            tensors = [tf.convert_to_tensor(array) for array in arrays]
             graph = traced.get_concrete_function(*tensors)
-            graphs[key] = graph, graph.captured_inputs, [output.dtype for output in graph.outputs]
-        graph, captured, dtypes = graphs[key]
+            dtypes = [output.dtype for output in graph.outputs]
+            graphs[key] = graph, graph.captured_inputs, dtypes, tensors, _used_inputs(graph)
+        graph, captured, dtypes, tensors, used = graphs[key]
+        tensors = list(tensors)
+        for i in used:
+            tensors[i] = tf.convert_to_tensor(arrays[i])
         outputs = tf.raw_ops.StatefulPartitionedCall(args=tensors + captured, Tout=dtypes, f=graph)
         return outputs, graph.structured_outputs
 
     return run
+
+
+def _used_inputs(graph) -> list[int]:
+    """The inputs that a concrete function's outputs may depend on: a policy seldom needs all."""
+    outputs = {id(tensor) for tensor in graph.outputs}
+    inputs = graph.inputs[: len(graph.inputs) - len(graph.captured_inputs)]
+    return [i for i, x in enumerate(inputs) if x.consumers() or id(x) in outputs]
 
 
 def play(
