@@ -127,15 +127,18 @@ class Roles:
         self.faults = logs / "faults"
         self._started = []
 
-    def start(self, role: str, *flags: str, as_pid_1=False, log=None, env=(), **addresses):
-        """Starts a role; `addresses` replace what it would be told, None leaves it out."""
+    def start(self, role: str, *flags: str, as_pid_1=False, log=None, env=(), on=(), **addresses):
+        """Starts a role; `addresses` replace what it would be told, None leaves it out.
+
+        `on` goes before its command, such as ("ip", "netns", "exec", "name").
+        """
         told = {
             "replay": {"listen": self.addresses["replay"]},
             "learner": {"listen": self.addresses["learner"], "replay": self.addresses["replay"]},
             "evaluator": {"learner": self.addresses["learner"]},
         }.get(role, dict(self.addresses))
         arguments = {"root_dir": self.root_dir, "gin_file": self._gin_file, **told, **addresses}
-        command = [sys.executable, "-m", "tfdrl.launch.role", f"--role={role}"]
+        command = [*on, sys.executable, "-m", "tfdrl.launch.role", f"--role={role}"]
         command += [f"--{name}={value}" for name, value in arguments.items() if value is not None]
         command += [*self._flags, *flags]
         environment = {**os.environ, "TFDRL_TEST_FAULTS": str(self.faults), **dict(env)}

@@ -1,0 +1,83 @@
+"""Hosts on this machine: network namespaces on one bridge, whose cables can be pulled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+
+
+def why_not() -> str | None:
+    """What this machine lacks for it; None if hosts can be made."""
+    if shutil.which("ip") is None:
+        return "needs the command ip (iproute2)"
+    if os.geteuid() != 0:
+        return "needs root, to make network namespaces"
+    probe = f"tfdrl{os.getpid()}"
+    done = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
+    if done.returncode:
+        return f"network namespaces are not permitted: {done.stderr.strip()}"
+    subprocess.run(["ip", "netns", "del", probe], check=True)
+    return None
+
+
+class Hosts:
+    """`number` hosts; each has an address that it, the others and this process reach.
+
+    To be entered as a context. Interfaces and namespaces have this process's id in their names.
+    """
+
+    def __init__(self, number: int):
+        self._number, self._id = number, os.getpid() % 100000
+        self._subnet = f"10.213.{self._id % 254 + 1}"
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> Hosts:
+        with contextlib.ExitStack() as undo:
+            bridge = f"tf{self._id}br"
+            _ip("link", "add", bridge, "type", "bridge")
+            undo.callback(_ip, "link", "del", bridge)
+            _ip("addr", "add", f"{self._subnet}.254/24", "dev", bridge)
+            _ip("link", "set", bridge, "up")
+            for host in range(self._number):
+                name, cable = self._name(host), self._cable(host)
+                _ip("netns", "add", name)
+                undo.callback(_ip, "netns", "del", name)
+                _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
+                _ip("link", "set", cable, "master", bridge)
+                _ip("link", "set", cable, "up")
+                _ip("-n", name, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
+                for interface in ("eth0", "lo"):
+                    _ip("-n", name, "link", "set", interface, "up")
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._undo.close()
+
+    def address(self, host: int) -> str:
+        """Its IPv4 address."""
+        return f"{self._subnet}.{host + 1}"
+
+    def on(self, host: int) -> tuple[str, ...]:
+        """What to put before a command so that it runs there."""
+        return ("ip", "netns", "exec", self._name(host))
+
+    def cut(self, host: int) -> None:
+        """Pulls its cable: nothing goes to it or comes from it, and nobody is told."""
+        _ip("link", "set", self._cable(host), "down")
+
+    def heal(self, host: int) -> None:
+        _ip("link", "set", self._cable(host), "up")
+
+    def _name(self, host: int) -> str:
+        return f"tf{self._id}h{host}"
+
+    def _cable(self, host: int) -> str:
+        return f"tf{self._id}v{host}"
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"

@@ -1,0 +1,128 @@
+"""Ape-X on three hosts: an actor's and then the replay's network is cut, and heals.
+
+The tests are one story, told in order: each takes the system as the one before left it.
+"""
+
+import json
+import signal
+import time
+
+import pytest
+import tensorflow as tf
+from hosts import Hosts, why_not
+from running_roles import APEX, Roles, actor_runs, wait
+
+from tfdrl.parts.replay_tables import TABLE
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+]
+
+_REPLAY, _LEARNER, _ACTOR = range(3)  # the hosts, by the role that this is about
+_FRAMES_PER_SECOND = 500.0  # of each of two actors, at most: as the gin file says
+
+
+class System(Roles):
+    """Replay, learner with an actor, and an actor alone, on three hosts."""
+
+    def __init__(self, root_dir, logs, hosts: Hosts):
+        super().__init__(root_dir, logs, APEX, "--insecure_network")
+        self.addresses = {
+            "replay": f"{hosts.address(_REPLAY)}:8000",
+            "learner": f"{hosts.address(_LEARNER)}:8001",
+        }
+        self.hosts, self.start_secs = hosts, time.monotonic()
+        self.processes = [
+            self.start("replay", on=hosts.on(_REPLAY)),
+            self.start("learner", on=hosts.on(_LEARNER)),
+            self.start("actor", "--task=0", on=hosts.on(_LEARNER)),
+            self.start("actor", "--task=1", on=hosts.on(_ACTOR)),
+        ]
+
+    def all_run(self) -> bool:
+        return all(process.returncode is None for process in self.processes)
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("hosts")
+    with Hosts(3) as hosts:
+        system = System(directory / "run", directory, hosts)
+        try:
+            system.wait_for(
+                lambda now: now.learner_step > 100 and len(actor_runs(now)) == 2,
+                *(150, "100 steps with two actors"),
+            )
+            yield system
+        finally:
+            system.kill()
+
+
+def _frames_of(status, task: int) -> float:
+    return next(
+        role.metrics["actor/transitions"]
+        for role in status.roles
+        if (role.role, role.task) == ("actor", task)
+    )
+
+
+def test_others_go_on_without_a_host_that_is_cut_off_for_30_s(system):
+    before = system.status()
+    system.hosts.cut(_ACTOR)
+    cut_secs = time.monotonic()
+    time.sleep(3.0)  # what was on its way
+    during = system.wait_for_progress(20)
+    time.sleep(max(0.0, cut_secs + 30.0 - time.monotonic()))
+    assert _frames_of(system.status(), 1) <= _frames_of(during, 1)
+    assert system.all_run(), system.last_lines()
+    system.hosts.heal(_ACTOR)
+    healed_secs = time.monotonic()
+    system.wait_for(
+        lambda now: _frames_of(now, 1) > _frames_of(during, 1) + 200,
+        *(30, "transitions of the actor that was cut off"),
+    )
+    print(f"\nback {time.monotonic() - healed_secs:.1f} s after the network")
+    assert time.monotonic() - healed_secs < 15.0
+    assert actor_runs(system.status()) == actor_runs(before)
+    assert system.all_run(), system.last_lines()
+
+
+def test_all_wait_for_a_replay_that_is_cut_off_for_20_s_and_go_on(system):
+    before = system.status()
+    system.hosts.cut(_REPLAY)
+    time.sleep(20.0)
+    assert system.all_run(), system.last_lines()
+    waiting = system.status()  # who waits for another still answers
+    assert waiting.learner_step - before.learner_step < 1000  # the batches that it had
+    system.hosts.heal(_REPLAY)
+    healed_secs = time.monotonic()
+    after = system.wait_for_progress(30)
+    print(f"\nback {time.monotonic() - healed_secs:.1f} s after the network")
+    assert time.monotonic() - healed_secs < 15.0
+    assert actor_runs(after) == actor_runs(before)
+    assert system.all_run(), system.last_lines()
+
+
+def test_nothing_was_counted_twice(system):
+    inserted = system.table(TABLE).rate_limiter_info.insert_stats.completed
+    secs = time.monotonic() - system.start_secs
+    for process in system.processes[2:]:
+        process.signal(signal.SIGTERM)
+    for process in system.processes[2:]:
+        assert process.exit_code(10.0) == 0, process.log
+    time.sleep(1.0)
+    status = system.status()
+    assert status.frames <= 2 * _FRAMES_PER_SECOND * secs + 200
+    acted = sum(_frames_of(status, task) for task in (0, 1))
+    assert inserted <= acted <= status.frames
+    # And what was acknowledged is there: no transition of 30 s of acting was lost either.
+    assert system.table(TABLE).rate_limiter_info.insert_stats.completed > 0.9 * acted
+    wait(lambda: system.learner_checkpoints(), 20, "a checkpoint")
+    assert system.processes[1].terminate() == 0
+    reader = tf.train.load_checkpoint(str(system.learner_checkpoints()[-1]))
+    (name,) = (n for n in reader.get_variable_to_shape_map() if n.startswith("counters"))
+    runs = json.loads(reader.get_tensor(name))["service"]["runs"]
+    assert len(runs) == 2 and sum(run[3] for run in runs) == status.frames
+    assert system.processes[0].terminate() == 0
