@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import tensorflow as tf
-from local_runs import DATA, Run
+from local_runs import DATA, Run, finish
 
 _GIN = DATA / "a3c_catch.gin"
 _STEPS_PER_GRADIENT = 9 * 8  # t_max steps of each environment of a worker
@@ -91,6 +91,7 @@ def test_leaves_summary_checkpoints_policy_and_events(root_dir):
 
 @pytest.mark.slow
 def test_continues_in_the_same_directory(root_dir):
+    finish(_GIN, root_dir)
     before = json.loads((root_dir / "result.json").read_text())
     bindings = (
         "experiment.solved_return = 2.0",

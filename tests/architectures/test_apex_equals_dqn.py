@@ -15,12 +15,12 @@ from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.environments.registry import gym_environment
 from tfdrl.networks.q_networks import MlpQNetwork
-from tfdrl.parts import acting, construction, one_process, replay_samples, replay_tables
+from tfdrl.parts import acting, construction, replay_samples, replay_tables
 from tfdrl.parts.evaluation import act_function
 from tfdrl.parts.learner_link import LearnerLink
 from tfdrl.parts.replay_writer import TransitionWriter
 from tfdrl.parts.training import Trainer
-from tfdrl.parts.transitions import TransitionAssembler
+from tfdrl.parts.transitions import TransitionAssembler, to_trajectory
 from tfdrl.parts.uniform_replay import UniformReplay
 from tfdrl.rpc.training_server import TrainingServer
 from tfdrl.topology import Address, Context
@@ -69,7 +69,7 @@ class DqnSide:
 
     def learn(self, starts):
         batch = self.replay.transitions(starts, np.zeros_like(starts))
-        experience = one_process.to_trajectory(batch)
+        experience = tf.nest.map_structure(lambda x: x[None], to_trajectory(batch))
         return self.trainer.train(experience, tf.ones([1, BATCH]))
 
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import tensorflow as tf
-from local_runs import DATA, Run
+from local_runs import DATA, Run, finish
 
 _GIN = DATA / "apex_catch.gin"
 
@@ -85,6 +85,7 @@ def test_leaves_summary_checkpoint_policy_and_events(root_dir):
 
 @pytest.mark.slow
 def test_continues_and_ends_with_the_name_of_an_essential_role_that_dies(root_dir):
+    finish(_GIN, root_dir)
     steps = json.loads((root_dir / "result.json").read_text())["learner_steps"]
     bindings = "--gin_bindings=experiment.solved_return = 2.0"
     run = Run(_GIN, root_dir, "--allow_config_change", bindings)

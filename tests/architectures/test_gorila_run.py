@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import tensorflow as tf
-from local_runs import DATA, Run
+from local_runs import DATA, Run, finish
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,7 @@ def test_leaves_summary_checkpoints_policy_and_events(root_dir):
 
 @pytest.mark.slow
 def test_continues_in_the_same_directory(root_dir):
+    finish(DATA / "gorila_catch.gin", root_dir)
     before = _result(root_dir)
     bindings = (
         "experiment.solved_return = 2.0",

@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from local_runs import DATA, Run
+from local_runs import DATA, Run, finish
 
 _GIN = DATA / "r2d2_catch.gin"
 _RATIO, _BATCH, _STEPS = 2.0, 16, 12
@@ -49,6 +49,7 @@ def test_solves_catch_in_its_ratio_although_an_actor_is_killed(root_dir):
 
 @pytest.mark.slow
 def test_continues_with_its_replay(root_dir):
+    finish(_GIN, root_dir)
     before = json.loads((root_dir / "result.json").read_text())
     steps = before["learner_steps"] + 20
     run = Run(

@@ -45,6 +45,7 @@ class Hosts:
                 _ip("netns", "add", name)
                 undo.callback(_ip, "netns", "del", name)
                 _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
+                undo.callback(_ip, "link", "del", cable)  # or it lives a little longer than netns
                 _ip("link", "set", cable, "master", bridge)
                 _ip("link", "set", cable, "up")
                 _ip("-n", name, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")

@@ -25,6 +25,7 @@ class ParameterRoles(Roles):
       root_dir, logs, gin_file, flags: as of `Roles`.
       servers: parameter servers of the run.
       replays: replay servers of the run.
+      host: `host(role, task)` -> the address that a role listens at.
 
     Attributes:
       running: the newest process of each role and task.
@@ -40,11 +41,12 @@ class ParameterRoles(Roles):
         *flags: str,
         servers: int = 2,
         replays: int = 0,
+        host=lambda role, task: "127.0.0.1",
     ):
         super().__init__(root_dir, logs, gin_file, *flags)
         numbers = {"parameter_server": servers, "replay": replays, "coordinator": 1}
         self._listeners = {
-            name: [f"127.0.0.1:{free_port()}" for _ in range(number)]
+            name: [f"{host(name, task)}:{free_port()}" for task in range(number)]
             for name, number in numbers.items()
         }
         # Whom `Roles` asks.

@@ -18,8 +18,8 @@ from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError, DivergedError
 from tfdrl.networks.q_networks import MlpQNetwork
 from tfdrl.parts import construction
-from tfdrl.parts.one_process import to_trajectory
 from tfdrl.parts.training import Trainer, check_batch
+from tfdrl.parts.transitions import to_trajectory
 from tfdrl.types import Transitions
 
 STATES, ACTIONS, BATCH = 5, 2, 8
@@ -55,7 +55,7 @@ def batches(updates, seed, n_step_return=None):
             random.choice([0.0, 0.9], BATCH).astype(np.float32),
             random.random((BATCH, STATES), np.float32),
         )
-        parts.append(to_trajectory(transitions))
+        parts.append(tf.nest.map_structure(lambda x: x[None], to_trajectory(transitions)))
     experience = tf.nest.map_structure(lambda *x: np.concatenate(x), *parts)
     return experience, tf.constant(random.random((updates, BATCH)), tf.float32)
 

@@ -10,7 +10,6 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.trajectories import time_step, trajectory
 
 from tfdrl.experiment import Experiment
 from tfdrl.ops import exploration
@@ -18,6 +17,7 @@ from tfdrl.parts import acting, construction, training
 from tfdrl.parts.evaluation import act_function, play, summarise
 from tfdrl.parts.learner_session import LearnerSession, check_gamma
 from tfdrl.parts.policies_on_disk import PolicyExport
+from tfdrl.parts.transitions import to_trajectory
 from tfdrl.parts.uniform_replay import UniformReplay
 from tfdrl.parts.update_pace import UpdatePace
 from tfdrl.rpc.training_client import TrainingClient
@@ -103,7 +103,7 @@ class OneProcess:
 
     def learn(self, batch: Transitions) -> None:
         """One learner step."""
-        experience = to_trajectory(batch)
+        experience = tf.nest.map_structure(lambda leaf: leaf[None], to_trajectory(batch))
         weights = tf.ones([1, len(batch.n_step_return)])
         losses, _ = self._trainer.train(experience, weights)
         self._loss = float(losses[0])
@@ -236,22 +236,3 @@ class OneProcess:
         if self._loss is not None:
             values["learner/loss"] = self._loss
         return values
-
-
-def to_trajectory(batch: Transitions) -> trajectory.Trajectory:
-    """Transitions [B, ...] -> Trajectory [1, B, 2, ...], as `Trainer` takes it."""
-
-    def pair(first, second):
-        return np.stack([first, second], axis=1)[None]
-
-    size = len(batch.n_step_return)
-    mid = np.full([1, size, 2], time_step.StepType.MID, np.int32)
-    return trajectory.Trajectory(
-        step_type=mid,
-        observation=tf.nest.map_structure(pair, batch.observation, batch.next_observation),
-        action=tf.nest.map_structure(lambda x: pair(x, x), batch.action),
-        policy_info=(),
-        next_step_type=mid,
-        reward=pair(batch.n_step_return, batch.n_step_return),
-        discount=pair(batch.discount, batch.discount),
-    )

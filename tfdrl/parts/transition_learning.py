@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.trajectories import time_step, trajectory
 
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.experiment import Experiment
@@ -14,31 +13,19 @@ from tfdrl.parts.coordinating import Learner
 from tfdrl.parts.global_parameters import GlobalParameters
 from tfdrl.parts.loss_gradient import LossGradient
 from tfdrl.parts.outlier_filter import OutlierFilter
+from tfdrl.parts.transitions import to_trajectory
 from tfdrl.types import Transitions, map_specs
-
-
-def to_trajectory(batch: Transitions) -> trajectory.Trajectory:
-    """Transitions [B, ...] of tensors -> Trajectory [B, 2, ...] (see `NStepDqnAgent`)."""
-
-    def pair(first, second):
-        return tf.stack([first, second], axis=1)
-
-    mid = tf.fill([tf.shape(batch.n_step_return)[0], 2], time_step.StepType.MID)
-    return trajectory.Trajectory(
-        step_type=mid,
-        observation=tf.nest.map_structure(pair, batch.observation, batch.next_observation),
-        action=tf.nest.map_structure(lambda x: pair(x, x), batch.action),
-        policy_info=(),
-        next_step_type=mid,
-        reward=pair(batch.n_step_return, batch.n_step_return),
-        discount=pair(batch.discount, batch.discount),
-    )
 
 
 def transition_gradient(agent, environment: BatchedEnvironment, batch_size: int) -> LossGradient:
     """The gradient of an agent's loss on `Transitions` of [B, ...]."""
     example = _zeros(environment, batch_size)
-    return LossGradient(agent, lambda batch: {"experience": to_trajectory(batch)}, [example])
+
+    def arguments(batch: Transitions):
+        experience = to_trajectory(batch, tf.stack)
+        return {"experience": tf.nest.map_structure(tf.convert_to_tensor, experience)}
+
+    return LossGradient(agent, arguments, [example])
 
 
 def trajectory_gradient(agent, environment: BatchedEnvironment, batch_size: int) -> LossGradient:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tree
+from tf_agents.trajectories import time_step, trajectory
 
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.ops import returns
@@ -18,7 +19,7 @@ from tfdrl.parts.replay_tables import (
     VERSION,
     TransitionItem,
 )
-from tfdrl.types import LAST, Nest, TimeSteps
+from tfdrl.types import LAST, Nest, TimeSteps, Transitions
 
 #: Write times are stored modulo this, so that float32 resolves them to 1/128 s.
 TIME_PERIOD_SECS = 2.0**16
@@ -164,3 +165,25 @@ def _store(storage: Nest, t: int, nest: Nest) -> None:
 
 def _pad(array: np.ndarray, n: int) -> np.ndarray:
     return np.concatenate([np.zeros((n, *array.shape[1:]), array.dtype), array])
+
+
+def to_trajectory(batch: Transitions, stack=np.stack) -> trajectory.Trajectory:
+    """Transitions [B, ...] -> Trajectory [B, 2, ...], as agents train on it (`NStepDqnAgent`).
+
+    Args:
+      stack: of arrays, or `tf.stack` for tensors.
+    """
+
+    def pair(first, second):
+        return stack([first, second], axis=1)
+
+    mid = np.full([batch.n_step_return.shape[0], 2], time_step.StepType.MID, np.int32)
+    return trajectory.Trajectory(
+        step_type=mid,
+        observation=tree.map_structure(pair, batch.observation, batch.next_observation),
+        action=tree.map_structure(lambda x: pair(x, x), batch.action),
+        policy_info=(),
+        next_step_type=mid,
+        reward=pair(batch.n_step_return, batch.n_step_return),
+        discount=pair(batch.discount, batch.discount),
+    )
