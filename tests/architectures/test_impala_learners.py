@@ -55,7 +55,7 @@ def one_process(reduction):
     return losses, impala_learner.variables(agent)
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("reduction", ["sum", pytest.param("mean", marks=pytest.mark.slow)])
 def test_two_learners_make_the_update_of_one_on_the_joined_batch(tmp_path, reduction):
     losses, variables = one_process(reduction)
     first, second = two_processes(tmp_path, reduction)

@@ -77,6 +77,7 @@ def _benchmark(directory, text, *arguments):
     return found, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_figures_are_there_positive_and_consistent(tmp_path):
     found, text = _benchmark(tmp_path, _GIN, "--rounds=1", "--round_secs=0.1", "--seconds=6")

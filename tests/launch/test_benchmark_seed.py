@@ -10,6 +10,7 @@ import pytest
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_service_and_whole_are_measured(tmp_path):
     done = subprocess.run(

@@ -73,6 +73,7 @@ def _rows(*pairs):
     return [{"frames": float(frames), "mean": float(mean)} for frames, mean in pairs]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_tiny_comparison_trains_writes_and_is_not_repeated(tmp_path):
     arguments = [f"--root_dir={tmp_path}/all", "--seeds=1", "--frames=20000", *_TINY]

@@ -123,7 +123,9 @@ _ACTOR_CRITICS = {
 }
 
 
-@pytest.mark.parametrize("name", _ACTOR_CRITICS)
+@pytest.mark.parametrize(
+    "name", ["actor_critic", pytest.param("actor_and_critic", marks=pytest.mark.slow)]
+)
 def test_impala_trains_an_actor_critic_of_ones_own(name, tmp_path):
     called, (prefix, shape) = _ACTOR_CRITICS[name]
     bindings = [
