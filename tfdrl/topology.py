@@ -62,6 +62,8 @@ class Role:
         back-off.
       restarts: whether it is restarted like them although it is essential: it keeps what it
         holds on disk, and the others wait for it.
+      flush_secs: it may take so much longer than others to end: a large replay writes what it
+        holds to disk.
       clusters: whether its replicas, if there are several, talk to each other by TensorFlow's
         collectives, each at a second address (`context.cluster`).
       needs_tensorflow: whether its process loads TensorFlow.
@@ -77,6 +79,7 @@ class Role:
     encrypts: bool = False
     essential: bool = False
     restarts: bool = False
+    flush_secs: float = 0.0
     clusters: bool = False
     needs_tensorflow: bool = True
     threads: int = 1

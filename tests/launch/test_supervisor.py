@@ -1,5 +1,6 @@
 """Supervision with real processes: restarts, deaths, and shutdown in order."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -192,6 +193,16 @@ def test_stop_kills_what_ignores_sigterm_after_the_grace_time(supervise, tmp_pat
     assert [(d.replica.name, d.exit_code) for d in departures] == [("actor", -9)]
     assert 0.5 <= time.monotonic() - start < 2.0
     assert not _is_alive(pid)
+
+
+def test_a_role_that_writes_to_disk_gets_the_time_for_it(supervise, tmp_path):
+    slow = _ORDERED.replace("sys.exit(0)", "import time; time.sleep(1.5); sys.exit(0)")
+    replay = _replica(tmp_path, "replay", slow, essential=True)
+    replay.role = dataclasses.replace(replay.role, flush_secs=20.0)
+    supervisor, said = supervise([replay])
+    _wait_for(tmp_path / "up-replay-0")
+    assert supervisor.stop() == []  # it was not killed
+    assert said == ["replay still writes to disk"]
 
 
 def test_hurry_kills_at_once(supervise, tmp_path):

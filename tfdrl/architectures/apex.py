@@ -111,7 +111,7 @@ class Apex:
         return Program(
             "apex",
             (
-                Role("replay", here + "replay", serves=True, essential=True),
+                Role("replay", here + "replay", serves=True, essential=True, flush_secs=300.0),
                 Role(
                     "learner",
                     here + "learner",

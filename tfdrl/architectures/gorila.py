@@ -189,7 +189,7 @@ class Gorila:
             )
             roles = (server, coordinator, worker, evaluator)
             return Program("gorila", roles, chief="coordinator")
-        replay = Role("replay", here + "replay", replicas=self.replays, **served)
+        replay = Role("replay", here + "replay", replicas=self.replays, flush_secs=300.0, **served)
         told = ("replay", *to_parameters)
         learner = Role("learner", here + "learner", self.learners, talks_to=told, **process)
         nice = {"niceness": self.actor_niceness}

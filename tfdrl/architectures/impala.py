@@ -139,6 +139,7 @@ class Impala:
                     replicas=self.learners,
                     serves=True,
                     essential=True,
+                    flush_secs=300.0,
                 ),
                 Role(
                     "learner",

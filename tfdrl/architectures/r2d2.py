@@ -116,7 +116,7 @@ class R2d2:
         evaluator = Role(
             "evaluator", here + "evaluator", talks_to=("learner",), niceness=self.actor_niceness
         )
-        replay = Role("replay", here + "replay", **served)
+        replay = Role("replay", here + "replay", flush_secs=300.0, **served)
         return Program("r2d2", (replay, learner, actor, evaluator))
 
 

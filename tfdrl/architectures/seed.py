@@ -176,7 +176,9 @@ class Seed:
         here = f"{__name__}:"
         replays = ()
         if self.replay_ratio is not None:
-            replays = (Role("replay", here + "replay", serves=True, essential=True),)
+            replays = (
+                Role("replay", here + "replay", serves=True, essential=True, flush_secs=300.0),
+            )
         return Program(
             "seed",
             (

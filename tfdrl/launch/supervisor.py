@@ -124,7 +124,8 @@ class Supervisor:
         return sum(replica.restarts for replica in self.replicas)
 
     def stop(self, hurry: Callable[[], bool] = lambda: False) -> list[Departure]:
-        """Ends every process: SIGTERM, then SIGKILL to what is left after the grace time.
+        """Ends every process: SIGTERM, then SIGKILL to what is left after the grace time
+        and its role's `flush_secs`.
 
         Actors and evaluators go first, all at once; then the essential roles, one role at a
         time, last started first: the learner writes its checkpoint while replay still answers.
@@ -138,10 +139,15 @@ class Supervisor:
         for stage in self._stages():
             for replica in stage:
                 _signal(replica, signal.SIGTERM)
-            deadline_secs = time.monotonic() + self._limits.grace_secs
+            told_secs = time.monotonic() + self._limits.grace_secs
+            deadline_secs = told_secs + max((r.role.flush_secs for r in stage), default=0.0)
             while any(r.is_running for r in stage):
                 if hurry():
                     return unclean + self.kill()
+                if told_secs <= time.monotonic() < deadline_secs:
+                    names = ", ".join(r.name for r in stage if r.is_running)
+                    self._notify(f"{names} still writes to disk")
+                    told_secs = deadline_secs
                 if time.monotonic() >= deadline_secs:
                     unclean += _kill(stage)
                     break
