@@ -187,7 +187,7 @@ def results_of(strategy):
     weights = tf.constant([[1.0, 0.2, 0.5, 0.8]])
     found = [trainer.train(experience, weights) for _ in range(2)]
     variables = [v.numpy() for network in networks(agent) for v in network.variables]
-    return [*found[0], *found[1], *variables]
+    return [*found[0], *found[1], *trainer.scalars.values(), *variables]
 
 
 def compare_strategies():

@@ -46,3 +46,16 @@ def test_learns_from_a_full_replay_that_evicts_by_priority(tmp_path):
     action = policy.action(time_step.restart(observation, 64), ()).action
     assert action.shape == (64, 1)
     assert tf.reduce_max(tf.abs(action)) <= 2.0
+
+
+def test_an_agent_without_td_errors_is_refused_before_it_trains(tmp_path):
+    bindings = "--gin_bindings=replay_table.sampler = 'prioritized'"
+    run = Run("apex/sac_pendulum.gin", tmp_path, bindings)
+    try:
+        output, _ = run.popen.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert run.popen.returncode == 2, output
+    assert "SacAgent gives no td_error for each sample" in output
+    assert "replay_table.sampler = 'uniform'" in output
+    assert not (tmp_path / "result.json").exists()

@@ -191,8 +191,22 @@ def test_a_table_by_another_name():
             replay.table()
 
 
+class _TrainerOf:
+    """Of an agent that gives TD errors, or does not."""
+
+    def __init__(self, has_td_error):
+        self._has_td_error = has_td_error
+
+    def gives_td_error(self, experience, weights):
+        return self._has_td_error
+
+
 def test_priorities_need_td_errors(served):
     info = replay_reading.ReplayInfo(served, 5.0).table()
-    replay_samples.require_priorities(info, np.zeros(3), object())
+    batch = replay_samples.SampledBatch(*replay_samples.SampledBatch._fields)
+    replay_samples.require_priorities(info, _TrainerOf(True), batch, object())
     with pytest.raises(ConfigurationError, match="td_error"):
-        replay_samples.require_priorities(info, None, object())
+        replay_samples.require_priorities(info, _TrainerOf(False), batch, object())
+    with serving(sampler="uniform") as address:
+        info = replay_reading.ReplayInfo(address, 5.0).table()
+        replay_samples.require_priorities(info, _TrainerOf(False), batch, object())

@@ -153,6 +153,14 @@ def test_an_agent_of_tf_agents():
     assert np.isfinite(losses).all() and td_error.shape == (2, BATCH)
 
 
+def test_specs_tell_whether_there_are_td_errors_and_the_graph_is_built_once():
+    batch = tf.nest.map_structure(tf.convert_to_tensor, batches(2, seed=0))
+    trainer = Trainer(make_agent(), DEFAULT, max_bad_steps=1)
+    assert trainer.gives_td_error(*tf.nest.map_structure(tf.TensorSpec.from_tensor, batch))
+    assert trainer.train(*batch)[1].shape == (2, BATCH)
+    assert trainer._train.experimental_get_tracing_count() == 1
+
+
 class WithoutTdErrors(NStepDqnAgent):
     def _loss(self, *args, **kwargs):
         return super()._loss(*args, **kwargs)._replace(extra=())
@@ -167,6 +175,8 @@ def test_an_agent_without_td_errors():
 
     losses, td_error = train(make_agent(factory=factory), DEFAULT, 2, 1)
     assert np.isfinite(losses).all() and td_error is None
+    trainer = Trainer(make_agent(factory=factory), DEFAULT, max_bad_steps=1)
+    assert not trainer.gives_td_error(*batches(2, seed=0))
 
 
 class TwoReplicas:

@@ -186,20 +186,17 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     server = replay_reading.ReplayInfo(replay, config.timeout_secs)
     table_info = server.wait(signature, "the learner", context.stop)
     replay_identity.require_other_process(replay, replay_tables.TABLE)
-    samples = replay_reading.Samples(
-        replay_samples.sample_dataset(
-            replay,
-            signature,
-            config.batch_size,
-            config.updates_per_call,
-            config.importance_exponent,
-            config.prefetch_batches,
-            config.sampler_workers,
-        ),
+    dataset = replay_samples.sample_dataset(
+        replay,
+        signature,
+        config.batch_size,
+        config.updates_per_call,
+        config.importance_exponent,
         config.prefetch_batches,
-        server,
-        context.stop,
+        config.sampler_workers,
     )
+    replay_samples.require_priorities(table_info, trainer, dataset.element_spec, agent)
+    samples = replay_reading.Samples(dataset, config.prefetch_batches, server, context.stop)
     priorities = replay_samples.PriorityWriter(replay)
     learning = replay_samples.LearningMetrics(server, samples, priorities, trainer)
     with session:
@@ -207,7 +204,6 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
             batch = samples.next()
             if batch is not None:
                 losses, td_errors = trainer.train(batch.experience, batch.weights)
-                replay_samples.require_priorities(table_info, td_errors, agent)
                 priorities.update(batch.keys.numpy(), td_errors)
                 session.count(config.updates_per_call)
                 learning.add(losses, batch, session.step)

@@ -196,9 +196,18 @@ class LearningMetrics:
         return values
 
 
-def require_priorities(table_info, td_errors, agent) -> None:
-    """Raises ConfigurationError where priorities are wanted that the agent cannot give."""
-    if td_errors is None and is_prioritized(table_info):
+def require_priorities(table_info, trainer, batch, agent) -> None:
+    """Raises ConfigurationError where priorities are wanted that the agent cannot give.
+
+    Args:
+      table_info: of the replay; None if nobody knows it.
+      trainer: of the agent.
+      batch: specs of a `SampledBatch`.
+      agent: is named.
+    """
+    if table_info is None or not is_prioritized(table_info):
+        return
+    if not trainer.gives_td_error(batch.experience, batch.weights):
         raise ConfigurationError(
             f"{type(agent).__name__} gives no td_error for each sample (LossInfo.extra.td_error), "
             "so it cannot train from a prioritised replay; set replay_table.sampler = 'uniform'"

@@ -36,12 +36,17 @@ class Trainer:
         self._is_default = strategy is tf.distribute.get_strategy()
         self._max_bad_steps = max_bad_steps
         self._bad_in_a_row = 0
-        self._gives_td_error, self._names = True, []  # known once `_train_once` was traced
+        self._gives_td_error, self._names = True, []  # known once `_train` was traced
         self.bad_steps, self.scalars = 0, {}
         self._train = tf.function(self._train_all)
         jit = jit_compile or None
         self._train_one = tf.function(self._train_single, jit_compile=jit)
         self._train_on_sequences = tf.function(self._train_sequences, jit_compile=jit)
+
+    def gives_td_error(self, experience, weights) -> bool:
+        """Whether `train` gives TD errors; builds its graph, for batches of these specs."""
+        self._train.get_concrete_function(experience, weights)
+        return self._gives_td_error
 
     def train(self, experience, weights) -> tuple[np.ndarray, np.ndarray | None]:
         """K gradient steps.
