@@ -29,6 +29,7 @@ COMMANDS = (
     "parameters",
     "coordinator",
     "worker",
+    "manifests",
 )
 
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2
@@ -64,6 +65,7 @@ setuptools.setup(
         "rich>=13",
         "dm-tree>=0.1.8",
         "matplotlib>=3.7",  # the learning curve of a run
+        "PyYAML>=6,<7",  # Kubernetes manifests
     ],
     extras_require={
         "atari": ATARI,
@@ -74,6 +76,7 @@ setuptools.setup(
             "pytest>=8",
             "pytest-timeout>=2.2",
             "ruff>=0.6",
+            "kubernetes-validate>=1.30,<2",  # Kubernetes' schemas
             "setuptools>=68",
             "wheel",
             *ATARI,

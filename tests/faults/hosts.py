@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 
 def why_not() -> str | None:
@@ -25,10 +27,12 @@ def why_not() -> str | None:
 class Hosts:
     """`number` hosts; each has an address that it, the others and this process reach.
 
-    To be entered as a context. Interfaces and namespaces have this process's id in their names.
+    To be entered as a context. `names[i]` are names of host i that all of the hosts know.
+    Interfaces and namespaces have this process's id in their names.
     """
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, names: Sequence[Sequence[str]] = ()):
+        self._names = names
         self._number, self._id = number, os.getpid() % 100000
         self._subnet = f"10.213.{self._id % 254 + 1}"
         self._undo = contextlib.ExitStack()
@@ -40,7 +44,13 @@ class Hosts:
             undo.callback(_ip, "link", "del", bridge)
             _ip("addr", "add", f"{self._subnet}.254/24", "dev", bridge)
             _ip("link", "set", bridge, "up")
+            lines = [f"{self.address(i)} {' '.join(names)}" for i, names in enumerate(self._names)]
             for host in range(self._number):
+                if lines:  # "ip netns exec" shows it as /etc/hosts
+                    directory = pathlib.Path("/etc/netns") / self._name(host)
+                    directory.mkdir(parents=True)
+                    undo.callback(shutil.rmtree, directory)
+                    (directory / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
                 name, cable = self._name(host), self._cable(host)
                 _ip("netns", "add", name)
                 undo.callback(_ip, "netns", "del", name)

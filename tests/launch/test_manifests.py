@@ -1,0 +1,102 @@
+"""Kubernetes manifests: valid by Kubernetes' own schemas, and at one with the program."""
+
+import subprocess
+import sys
+
+import gin
+import kubernetes_validate
+import pytest
+import yaml
+
+from tfdrl import configuration
+from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.launch import manifests
+from tfdrl.topology import Program, Role
+
+_KUBERNETES = "1.31"
+_PROGRAMS = [
+    name
+    for name in configuration.gin_file_names()
+    if "experiment.architecture" in configuration.find_gin_file(name).read_text()
+    and not name.startswith("dqn/")
+]
+
+
+def _written(*flags):
+    command = [sys.executable, "-m", "binaries.manifests", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def _pods(documents):
+    """(names that its own host has, pod spec) of each pod."""
+    for job in (d for d in documents if d["kind"] == "Job"):
+        spec = job["spec"]["template"]["spec"]
+        for _ in range(job["spec"].get("completions", 1)):
+            yield f"{spec.get('hostname')}.{spec.get('subdomain')}", spec
+
+
+@pytest.mark.parametrize("gin_file", _PROGRAMS)
+def test_every_program_is_valid_and_its_addresses_are_pods(gin_file):
+    loaded = configuration.load([gin_file], [], tensorflow=False)
+    program = Experiment.from_gin().architecture.program()
+    found = manifests.objects(program, loaded, manifests.Settings("run-1"))
+    documents = list(yaml.safe_load_all(manifests.text(found)))
+    gin.clear_config()
+    for document in documents:
+        kubernetes_validate.validate(document, _KUBERNETES, strict=True)
+        assert document["metadata"]["labels"]["tfdrl/run"] == "run-1"
+    names = {name for name, spec in _pods(documents)}
+    claims = {d["metadata"]["name"] for d in documents if d["kind"] == "PersistentVolumeClaim"}
+    (config,) = (d for d in documents if d["kind"] == "ConfigMap")
+    assert config["data"]["config.gin"] == loaded.text
+    pods = list(_pods(documents))
+    for _, spec in pods:
+        (container,) = spec["containers"]
+        flags = dict(flag[2:].split("=", 1) for flag in container["command"][3:] if "=" in flag)
+        for role in ("replay", "learner", "parameter_server", "coordinator", "cluster"):
+            for address in flags.get(role, "").split(","):
+                assert not address or address.rpartition(":")[0] in names
+        for volume in spec["volumes"]:
+            claim = volume.get("persistentVolumeClaim")
+            assert claim is None or claim["claimName"] in claims
+    assert len(claims) == sum("listen" in str(spec["containers"]) for _, spec in pods)
+
+
+def test_numbers_images_and_requests_are_those_asked_for():
+    flags = ["--image=here/tfdrl:2", "--light_image=here/light:2", "--storage=3Gi", "--cpu=250m"]
+    bindings = ["--gin_bindings=seed.actors = 7"]
+    done = _written("--gin_file=seed/cartpole_vtrace.gin", *flags, *bindings)
+    documents = {(d["kind"], d["metadata"]["name"]): d for d in yaml.safe_load_all(done.stdout)}
+    actors = documents["Job", "seed-actor"]["spec"]
+    assert (actors["completions"], actors["parallelism"]) == (7, 7)
+    assert actors["template"]["spec"]["containers"][0]["image"] == "here/light:2"
+    learner = documents["Job", "seed-learner-0"]["spec"]["template"]["spec"]["containers"][0]
+    assert learner["image"] == "here/tfdrl:2"
+    assert learner["resources"]["requests"]["cpu"] == "250m"
+    claim = documents["PersistentVolumeClaim", "seed-learner-0"]["spec"]["resources"]
+    assert claim["requests"]["storage"] == "3Gi"
+    assert "seed.actors = 7" in documents["ConfigMap", "seed"]["data"]["config.gin"]
+
+
+def test_learners_that_cluster_know_each_other():
+    role = Role("learner", "a:b", replicas=2, serves=True, clusters=True, essential=True)
+    loaded = configuration.load(["impala/cartpole.gin"], [], tensorflow=False)
+    found = manifests.objects(Program("impala", (role,)), loaded, manifests.Settings("two"))
+    jobs = [o for o in found if o["kind"] == "Job"]
+    hosts = "two-learner-0.two:9000,two-learner-1.two:9000"
+    for task, job in enumerate(jobs):
+        command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+        assert f"--cluster={hosts}" in command and f"--task={task}" in command
+
+
+@pytest.mark.parametrize("name", ["", "Pong", "1st", "a_b", "-a", "a-", "a" * 33])
+def test_names_that_are_no_part_of_a_host_name(name):
+    loaded = configuration.load(["impala/cartpole.gin"], [], tensorflow=False)
+    with pytest.raises(ConfigurationError, match="lower-case"):
+        manifests.objects(Program("a", ()), loaded, manifests.Settings(name))
+
+
+def test_without_a_gin_file():
+    done = _written("--name=a")
+    assert done.returncode == 2 and "--gin_file is missing" in done.stderr
