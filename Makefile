@@ -30,7 +30,7 @@ train: $(STAMP)  ## train Ape-X DQN on CartPole-v1 (or GIN_FILE=...) until it is
 test: $(STAMP) lint  ## the tests, without the long learning runs
 	@$(BIN)/python -m pytest
 
-test-slow: $(STAMP)  ## the long learning runs
+test-slow: $(STAMP)  ## learning runs, fault stories on several hosts, benchmarks (hours)
 	@$(BIN)/python -m pytest -m slow --timeout=1800
 
 lint: $(STAMP)  ## style and layout

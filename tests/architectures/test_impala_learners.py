@@ -68,6 +68,7 @@ def test_two_learners_make_the_update_of_one_on_the_joined_batch(tmp_path, reduc
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 def test_a_run_with_two_learners(tmp_path):
     """Each has its queue and its actor; all report to the chief, which ends the run for all."""
     run = Run(

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from local_runs import DATA, Run
+from local_runs import DATA, Run, finish
 
 _GIN = DATA / "seed_r2d2_catch.gin"
 _RATIO, _BATCH, _STEPS = 2.0, 16, 12
@@ -36,7 +36,9 @@ def test_solves_catch_and_trains_on_each_sequence_as_often_as_is_set(root_dir):
     assert metrics["inference/p99_ms"] > 0
 
 
+@pytest.mark.slow
 def test_continues_with_its_replay(root_dir):
+    finish(_GIN, root_dir)
     before = json.loads((root_dir / "result.json").read_text())
     steps = before["learner_steps"] + 20
     run = Run(

@@ -135,9 +135,8 @@ def _wrong_roles(system):
     }
 
 
-@pytest.mark.parametrize(
-    "part", [slice(0, 6), pytest.param(slice(6, None), marks=pytest.mark.slow)], ids=["a", "b"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [slice(0, 6), slice(6, None)], ids=["a", "b"])
 def test_processes_that_do_not_belong_to_the_run_are_refused_with_the_reason(system, part):
     """They start all at once, to save time; each must say which flag or setting is wrong."""
     wrong, started = dict(list(_wrong_roles(system).items())[part]), {}
@@ -156,6 +155,7 @@ def test_processes_that_do_not_belong_to_the_run_are_refused_with_the_reason(sys
         assert process.returncode is None
 
 
+@pytest.mark.slow
 def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(system):
     wait(system.learner_checkpoints, 20, "a checkpoint")
     system.faults.write_text("nan")
@@ -168,12 +168,14 @@ def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(sys
                 assert np.isfinite(value).all(), name
 
 
+@pytest.mark.slow
 def test_actor_that_is_blocked_gives_up_when_its_learner_does_not_come_back(system):
     wait(lambda: "is full" in system.actor.log, 20, lambda: system.actor.log)
     assert system.actor.exit_code(30) == 1
     assert "no answer from the learner" in system.actor.log.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_roles_that_wait_for_others_at_the_start_end_in_time(system):
     nobody = f"127.0.0.1:{free_port()}"
     (system.root_dir.parent / "alone").mkdir()

@@ -118,7 +118,7 @@ def test_environment_that_fails_is_rebuilt_and_its_run_begins_anew(system, fault
     system.wait_for_progress(20)
 
 
-@pytest.mark.parametrize("direction", ["both", "down"])
+@pytest.mark.parametrize("direction", ["both", pytest.param("down", marks=pytest.mark.slow)])
 def test_network_cut_is_noticed_and_healed_with_every_step_counted_once(system, direction):
     before = actor_runs(system.status())
     system.wire.passes_up = direction == "down"

@@ -60,6 +60,7 @@ def _left_behind(directory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_figures_are_there_positive_and_consistent(tmp_path):
     (tmp_path / "tiny.gin").write_text(_GIN)

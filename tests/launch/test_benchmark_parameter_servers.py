@@ -29,6 +29,7 @@ def _figures(section):
     return {figure["name"]: figure["value"] for figure in section["figures"]}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(250)
 def test_cycles_are_measured_beside_the_same_step_locally(tmp_path):
     (section,) = _measure(
