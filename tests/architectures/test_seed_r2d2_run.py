@@ -14,6 +14,7 @@ def root_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("seed_r2d2") / "run"
 
 
+@pytest.mark.slow
 def test_solves_catch_and_trains_on_each_sequence_as_often_as_is_set(root_dir):
     run = Run(_GIN, root_dir)
     try:

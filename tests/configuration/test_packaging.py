@@ -56,6 +56,7 @@ def test_every_command_points_into_the_package(site):
         "tfdrl-parameters",
         "tfdrl-coordinator",
         "tfdrl-worker",
+        "tfdrl-manifests",
     }
     for command, target in commands.items():
         module, _, function = target.partition(":")

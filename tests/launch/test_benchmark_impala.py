@@ -117,6 +117,7 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
     assert "(aim: 75 %, " in text
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_vtrace_is_below_two_percent_of_the_shallow_networks_learner_step(
     tmp_path, record_property
