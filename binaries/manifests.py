@@ -17,7 +17,9 @@ _USAGE = """Writes the Kubernetes manifests of a gin file's program to standard 
       --gin_bindings='apex.actors = 64' | kubectl apply -f -
 
 Every role is a Job; replay, learner, coordinator and parameter servers have a volume each. When the
-learner's Job is complete, remove the run by its label: kubectl delete all,pvc -l tfdrl/run=pong"""
+Job of the learner, or coordinator, is complete, remove the run by its label:
+
+  kubectl delete all,pvc,configmap,networkpolicy,pdb -l tfdrl/run=pong"""
 
 
 def _flags() -> flags.FlagValues:

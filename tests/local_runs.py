@@ -52,6 +52,17 @@ class Run:
             with contextlib.suppress(TfdrlError):
                 yield client.status(timeout_secs=2.0)
 
+    def to_its_end(self):
+        """Waits for exit code 0 and for every process; returns all statuses and the output."""
+        try:
+            statuses = list(self.statuses())
+            output = self.popen.stdout.read()
+            assert self.popen.returncode == 0, output
+            assert not self.processes()
+        finally:
+            self.kill()
+        return statuses, output
+
     def _client(self):
         chiefs = [*self.processes("--role=coordinator"), *self.processes("--role=learner")]
         for pid in chiefs:

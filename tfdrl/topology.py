@@ -37,6 +37,9 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+#: `Role.flush_secs` of replays: one of a million items takes some minutes.
+REPLAY_FLUSH_SECS = 300.0
+
 #: What a role is given for one it talks to: an address, or one for each of its replicas.
 Addresses = Union[Address, tuple[Address, ...]]
 

@@ -29,13 +29,7 @@ def _gradients(status):
 def _solve(root_dir, *bindings):
     """Runs to the end; returns its result, its output and all statuses."""
     run = Run(_GIN, root_dir, *(f"--gin_bindings={binding}" for binding in bindings))
-    try:
-        statuses = list(run.statuses())
-        output = run.popen.stdout.read()
-        assert run.popen.returncode == 0, output
-        assert not run.processes()
-    finally:
-        run.kill()
+    statuses, output = run.to_its_end()
     assert "solved: mean return" in output
     result = json.loads((root_dir / "result.json").read_text())
     assert result["evaluation"]["mean"] >= 0.95
@@ -99,12 +93,7 @@ def test_continues_in_the_same_directory(root_dir):
     )
     flags = [f"--gin_bindings={binding}" for binding in bindings]
     run = Run(_GIN, root_dir, "--allow_config_change", *flags)
-    try:
-        statuses = list(run.statuses())
-        output = run.popen.stdout.read()
-        assert run.popen.returncode == 0, output
-    finally:
-        run.kill()
+    statuses, _ = run.to_its_end()
     result = json.loads((root_dir / "result.json").read_text())
     assert result["reason"].startswith("reached max_frames")
     assert result["frames"] > before["frames"]

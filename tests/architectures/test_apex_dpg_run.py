@@ -10,7 +10,7 @@ from tf_agents.trajectories import time_step
 _CAPACITY = 1500
 _BINDINGS = (
     "experiment.solved_return = None",
-    "experiment.max_learner_steps = 300",
+    "experiment.max_learner_steps = 1000",
     "experiment.evaluation_episodes = 4",
     f"replay_table.max_size = {_CAPACITY}",
     "replay_table.min_size = 500",
@@ -24,15 +24,9 @@ _BINDINGS = (
 
 def test_learns_from_a_full_replay_that_evicts_by_priority(tmp_path):
     run = Run("apex_dpg/pendulum.gin", tmp_path, *(f"--gin_bindings={text}" for text in _BINDINGS))
-    try:
-        statuses = list(run.statuses())
-        output = run.popen.stdout.read()
-        assert run.popen.returncode == 0, output
-        assert not run.processes()
-    finally:
-        run.kill()
+    statuses, _ = run.to_its_end()
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["learner_steps"] >= 300
+    assert result["learner_steps"] >= 1000
     metrics = statuses[-1].metrics
     assert result["frames"] > 2 * _CAPACITY
     assert max(status.metrics.get("replay/size", 0) for status in statuses) == _CAPACITY

@@ -76,13 +76,7 @@ def test_a_run_with_two_learners(tmp_path):
         *("--gin_bindings=impala.learners = 2", "--gin_bindings=strategy.kind = 'multi_worker'"),
         "--gin_bindings=impala.batch_size = 4",
     )
-    try:
-        statuses = list(run.statuses())
-        output = run.popen.stdout.read()
-        assert run.popen.returncode == 0, output
-        assert not run.processes()
-    finally:
-        run.kill()
+    statuses, output = run.to_its_end()
     assert "solved: mean return" in output
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["evaluation"]["mean"] >= 0.95

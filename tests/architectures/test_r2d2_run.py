@@ -57,12 +57,8 @@ def test_continues_with_its_replay(root_dir):
         "--gin_bindings=experiment.solved_return = None",
         f"--gin_bindings=experiment.max_learner_steps = {steps}",
     )
-    try:
-        sizes = [status.metrics.get("replay/size") for status in run.statuses()]
-        output = run.popen.stdout.read()
-        assert run.popen.returncode == 0, output
-    finally:
-        run.kill()
+    statuses, _ = run.to_its_end()
+    sizes = [status.metrics.get("replay/size") for status in statuses]
     after = json.loads((root_dir / "result.json").read_text())
     assert after["learner_steps"] >= steps and after["frames"] > before["frames"]
     assert next(size for size in sizes if size) > 64  # it did not begin with an empty replay

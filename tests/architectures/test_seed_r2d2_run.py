@@ -17,13 +17,7 @@ def root_dir(tmp_path_factory):
 @pytest.mark.slow
 def test_solves_catch_and_trains_on_each_sequence_as_often_as_is_set(root_dir):
     run = Run(_GIN, root_dir)
-    try:
-        statuses = list(run.statuses())
-        output = run.popen.stdout.read()
-        assert run.popen.returncode == 0, output
-        assert not run.processes()
-    finally:
-        run.kill()
+    statuses, output = run.to_its_end()
     assert "solved: mean return" in output
     result = json.loads((root_dir / "result.json").read_text())
     assert result["evaluation"]["mean"] >= 0.95
@@ -47,12 +41,8 @@ def test_continues_with_its_replay(root_dir):
         "--gin_bindings=experiment.solved_return = None",
         f"--gin_bindings=experiment.max_learner_steps = {steps}",
     )
-    try:
-        sizes = [status.metrics.get("replay/size") for status in run.statuses()]
-        output = run.popen.stdout.read()
-        assert run.popen.returncode == 0, output
-    finally:
-        run.kill()
+    statuses, _ = run.to_its_end()
+    sizes = [status.metrics.get("replay/size") for status in statuses]
     after = json.loads((root_dir / "result.json").read_text())
     assert after["learner_steps"] >= steps and after["frames"] > before["frames"]
     assert next(size for size in sizes if size) > 64  # it did not begin with an empty replay

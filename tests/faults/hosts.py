@@ -9,8 +9,10 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
+import pytest
 
-def why_not() -> str | None:
+
+def _why_not() -> str | None:
     """What this machine lacks for it; None if hosts can be made."""
     if shutil.which("ip") is None:
         return "needs the command ip (iproute2)"
@@ -27,8 +29,9 @@ def why_not() -> str | None:
 class Hosts:
     """`number` hosts; each has an address that it, the others and this process reach.
 
-    To be entered as a context. `names[i]` are names of host i that all of the hosts know.
-    Interfaces and namespaces have this process's id in their names.
+    To be entered as a context; skips the test where hosts cannot be made. `names[i]` are names
+    of host i that all of the hosts know. Interfaces and namespaces have this process's id in
+    their names.
     """
 
     def __init__(self, number: int, names: Sequence[Sequence[str]] = ()):
@@ -38,6 +41,9 @@ class Hosts:
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Hosts:
+        reason = _why_not()
+        if reason:
+            pytest.skip(reason)
         with contextlib.ExitStack() as undo:
             bridge = f"tf{self._id}br"
             _ip("link", "add", bridge, "type", "bridge")

@@ -9,16 +9,12 @@ import time
 
 import pytest
 import tensorflow as tf
-from hosts import Hosts, why_not
+from hosts import Hosts
 from running_roles import APEX, Roles, actor_runs, wait
 
 from tfdrl.parts.replay_tables import TABLE
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 _REPLAY, _LEARNER, _ACTOR = range(3)  # the hosts, by the role that this is about
 _FRAMES_PER_SECOND = 500.0  # of each of two actors, at most: as the gin file says

@@ -7,14 +7,10 @@ import sys
 
 import pytest
 import yaml
-from hosts import Hosts, why_not
+from hosts import Hosts
 from running_roles import Process
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 _DATA = pathlib.Path(__file__).parent / "data"
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

@@ -7,14 +7,10 @@ import pathlib
 import time
 
 import pytest
-from hosts import Hosts, why_not
+from hosts import Hosts
 from parameter_roles import ParameterRoles
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 _GIN = pathlib.Path(__file__).parent / "data" / "a3c_catch.gin"
 _FLAGS = (

@@ -7,14 +7,10 @@ import pathlib
 import time
 
 import pytest
-from hosts import Hosts, why_not
+from hosts import Hosts
 from running_roles import SeedRoles, actor_runs, wait
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 _GIN = pathlib.Path(__file__).parent / "data" / "seed_chain.gin"
 _LEARNER, _FIRST, _SECOND = range(3)  # the hosts, by the role that is there

@@ -25,7 +25,7 @@ import gin
 
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import Address, Context, Program, Role
+from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Context, Program, Role
 
 
 @gin.configurable("apex")
@@ -111,7 +111,13 @@ class Apex:
         return Program(
             "apex",
             (
-                Role("replay", here + "replay", serves=True, essential=True, flush_secs=300.0),
+                Role(
+                    "replay",
+                    here + "replay",
+                    serves=True,
+                    essential=True,
+                    flush_secs=REPLAY_FLUSH_SECS,
+                ),
                 Role(
                     "learner",
                     here + "learner",

@@ -25,7 +25,7 @@ import gin
 
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import Address, Addresses, Context, Program, Role, one_of
+from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Addresses, Context, Program, Role, one_of
 
 
 @gin.configurable("gorila")
@@ -189,7 +189,9 @@ class Gorila:
             )
             roles = (server, coordinator, worker, evaluator)
             return Program("gorila", roles, chief="coordinator")
-        replay = Role("replay", here + "replay", replicas=self.replays, flush_secs=300.0, **served)
+        replay = Role(
+            "replay", here + "replay", replicas=self.replays, flush_secs=REPLAY_FLUSH_SECS, **served
+        )
         told = ("replay", *to_parameters)
         learner = Role("learner", here + "learner", self.learners, talks_to=told, **process)
         nice = {"niceness": self.actor_niceness}

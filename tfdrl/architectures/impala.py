@@ -24,7 +24,7 @@ import gin
 
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import Addresses, Context, Program, Role, one_of
+from tfdrl.topology import REPLAY_FLUSH_SECS, Addresses, Context, Program, Role, one_of
 
 
 @gin.configurable("impala")
@@ -139,7 +139,7 @@ class Impala:
                     replicas=self.learners,
                     serves=True,
                     essential=True,
-                    flush_secs=300.0,
+                    flush_secs=REPLAY_FLUSH_SECS,
                 ),
                 Role(
                     "learner",

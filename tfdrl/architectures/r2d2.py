@@ -27,7 +27,7 @@ import gin
 
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import Address, Context, Program, Role
+from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Context, Program, Role
 
 
 @gin.configurable("r2d2")
@@ -116,7 +116,7 @@ class R2d2:
         evaluator = Role(
             "evaluator", here + "evaluator", talks_to=("learner",), niceness=self.actor_niceness
         )
-        replay = Role("replay", here + "replay", flush_secs=300.0, **served)
+        replay = Role("replay", here + "replay", flush_secs=REPLAY_FLUSH_SECS, **served)
         return Program("r2d2", (replay, learner, actor, evaluator))
 
 

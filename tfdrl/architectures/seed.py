@@ -32,7 +32,7 @@ import gin
 
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import Address, Context, Program, Role
+from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Context, Program, Role
 
 
 @gin.configurable("seed")
@@ -177,7 +177,13 @@ class Seed:
         replays = ()
         if self.replay_ratio is not None:
             replays = (
-                Role("replay", here + "replay", serves=True, essential=True, flush_secs=300.0),
+                Role(
+                    "replay",
+                    here + "replay",
+                    serves=True,
+                    essential=True,
+                    flush_secs=REPLAY_FLUSH_SECS,
+                ),
             )
         return Program(
             "seed",

@@ -22,7 +22,6 @@ PORT, CLUSTER_PORT = 8000, 9000
 _CONFIG_DIR, _RUN_DIR = "/etc/tfdrl", "/run/tfdrl"
 _USER = 1000  # of the images
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
-#: A replay of a million items takes some minutes to write itself to disk.
 _GRACE_SECS, _MAX_RESTARTS = 30, 20
 
 

@@ -22,8 +22,7 @@ def transition_gradient(agent, environment: BatchedEnvironment, batch_size: int)
     example = _zeros(environment, batch_size)
 
     def arguments(batch: Transitions):
-        experience = to_trajectory(batch, tf.stack)
-        return {"experience": tf.nest.map_structure(tf.convert_to_tensor, experience)}
+        return {"experience": to_trajectory(batch, tf.stack)}
 
     return LossGradient(agent, arguments, [example])
 

@@ -177,7 +177,8 @@ def to_trajectory(batch: Transitions, stack=np.stack) -> trajectory.Trajectory:
     def pair(first, second):
         return stack([first, second], axis=1)
 
-    mid = np.full([batch.n_step_return.shape[0], 2], time_step.StepType.MID, np.int32)
+    step_type = np.full(batch.n_step_return.shape[0], time_step.StepType.MID, np.int32)
+    mid = pair(step_type, step_type)
     return trajectory.Trajectory(
         step_type=mid,
         observation=tree.map_structure(pair, batch.observation, batch.next_observation),
