@@ -30,6 +30,7 @@ class ParameterRoles(Roles):
     Attributes:
       running: the newest process of each role and task.
       statuses: of the coordinator, oldest first.
+      coordinators: how many statuses there were as each coordinator began.
       history: for each server its statuses, oldest first.
     """
 
@@ -53,6 +54,7 @@ class ParameterRoles(Roles):
         self.addresses["learner"] = self.listener("coordinator")
         self.running: dict[tuple[str, int], Process] = {}
         self.statuses, self.history = [], [[] for _ in range(servers)]
+        self.coordinators: list[int] = []
         self._watches = threading.local()
         self._stop = threading.Event()
         self._threads = [
@@ -64,6 +66,8 @@ class ParameterRoles(Roles):
 
     def begin(self, role: str, task: int = 0, *flags: str, **more) -> Process:
         """Starts a role of the run; arguments as of `beside`."""
+        if role == "coordinator":
+            self.coordinators.append(len(self.statuses))
         self.running[role, task] = self.beside(role, task, *flags, **more)
         return self.running[role, task]
 
