@@ -5,11 +5,12 @@ VENV ?= .venv
 GIN_FILE ?= apex/cartpole.gin
 ROOT_DIR ?=
 TRAIN_FLAGS ?=
+BUILD ?= docker build
 
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint format benchmark clean help
+.PHONY: train test test-slow lint format benchmark images manifests clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/'
@@ -41,6 +42,13 @@ format: $(STAMP)  ## lay the code out
 
 benchmark: $(STAMP)  ## the speed of the parts and of the whole
 	@$(BIN)/python -m binaries.benchmark --gin_file=$(GIN_FILE)
+
+images:  ## the container images tfdrl and tfdrl-seed-actor (BUILD='podman build', or another)
+	$(BUILD) -f docker/seed-actor.Dockerfile -t tfdrl-seed-actor .
+	$(BUILD) -f docker/tfdrl.Dockerfile -t tfdrl .
+
+manifests: $(STAMP)  ## docker/compose.yaml and docker/kubernetes/base anew, from the gin files
+	@PYTHONPATH=. $(BIN)/python docker/generate.py
 
 clean:  ## remove the virtual environment and caches, not the runs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

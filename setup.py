@@ -30,6 +30,7 @@ COMMANDS = (
     "coordinator",
     "worker",
     "manifests",
+    "health",
 )
 
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2

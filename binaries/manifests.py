@@ -1,4 +1,4 @@
-"""Writes the Kubernetes manifests of a gin file's program."""
+"""Writes the Kubernetes manifests, or the Compose file, of a gin file's program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfdrl import configuration
 from tfdrl.errors import EXIT_OK, ConfigurationError
 from tfdrl.launch import command_line
 
-_USAGE = """Writes the Kubernetes manifests of a gin file's program to standard output.
+_USAGE = """Writes a gin file's program to standard output, as Kubernetes objects or a Compose file.
 
   tfdrl-manifests --gin_file=apex/atari_pong.gin --name=pong --image=registry/tfdrl:1 \\
       --gin_bindings='apex.actors = 64' | kubectl apply -f -
@@ -19,12 +19,19 @@ _USAGE = """Writes the Kubernetes manifests of a gin file's program to standard 
 Every role is a Job; replay, learner, coordinator and parameter servers have a volume each. When the
 Job of the learner, or coordinator, is complete, remove the run by its label:
 
-  kubectl delete all,pvc,configmap,networkpolicy,pdb -l tfdrl/run=pong"""
+  kubectl delete all,pvc,configmap,networkpolicy,pdb -l tfdrl/run=pong
+
+With --format=compose the same roles are containers of one host, in a profile of the run's name:
+
+  tfdrl-manifests --format=compose --gin_file=apex/cartpole.gin > compose.yaml
+  docker compose --profile apex up"""
 
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     command_line.gin_flags(values)
+    about = "What to write."
+    flags.DEFINE_enum("format", "kubernetes", ["kubernetes", "compose"], about, flag_values=values)
     for name, default, about in (
         ("name", "", "Of the run, a part of host names (default: the architecture's)."),
         ("image", "tfdrl:latest", "Image of the roles with TensorFlow."),
@@ -32,6 +39,7 @@ def _flags() -> flags.FlagValues:
         ("storage", "10Gi", "Size of each volume."),
         ("cpu", "1", "Cores that a pod requests."),
         ("memory", "2Gi", "Memory that a pod requests."),
+        ("tls_secret", "", "Secret with tls.crt, tls.key, ca.crt and token: mutual TLS."),
     ):
         flags.DEFINE_string(name, default, about, flag_values=values)
     return values
@@ -40,7 +48,8 @@ def _flags() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and prints the manifests; returns the exit code."""
     from tfdrl.experiment import Experiment
-    from tfdrl.launch import manifests
+    from tfdrl.launch import compose, manifests, plain_yaml
+    from tfdrl.launch.role_commands import check_name
 
     values = _flags()
     command_line.parse(values, argv, _USAGE)
@@ -52,7 +61,13 @@ def main(argv: Sequence[str]) -> int:
         values.name or program.name,
         *(values[name].value for name in manifests.Settings._fields[1:]),
     )
-    print(manifests.text(manifests.objects(program, loaded, settings)), end="")
+    if values.format == "compose":
+        gin_flags, directory = compose.gin_flags(values.gin_file, values.gin_bindings)
+        run = compose.Run(check_name(settings.name), program, gin_flags, directory)
+        documents = [compose.document([run], settings.image, settings.light_image)]
+    else:
+        documents = manifests.objects(program, loaded, settings)
+    print(plain_yaml.text(documents, compact=values.format == "compose"), end="")
     return EXIT_OK
 
 

@@ -130,6 +130,8 @@ class Context:
       cluster: addresses of all replicas' collectives, in the order of their tasks; empty unless
         the role clusters and has several replicas.
       stop: set when the role should finish (signal, or end of training).
+      told: set, before `stop`, when that is because of a signal, to this process or to one that
+        it cannot go on without: the run is not over.
       experiment: digest of the configuration; two roles of one run have the same.
       security: of this process's own services and channels (rpc.security.Security); None: none.
     """
@@ -141,5 +143,6 @@ class Context:
     listen: Address | None = None
     cluster: tuple[Address, ...] = ()
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    told: threading.Event = dataclasses.field(default_factory=threading.Event)
     experiment: str = ""
     security: object = None

@@ -104,7 +104,12 @@ def main():
     with group.together(), strategy.scope():
         agent = make_agent(1 + context.task, reduction)
     group.adopt(agent)
-    agreed = [group.agree(True, False), group.agree(context.task == 0, context.task == 1)]
+    agreed = [group.agree(True, False)]
+    assert not context.stop.is_set()
+    if context.task == 1:  # by a signal
+        context.told.set()
+    agreed.append(group.agree(context.task == 0, context.task == 1))
+    assert context.told.is_set() and context.stop.is_set()
     assert agreed == [(True, False), (False, True)], agreed
     batches = [unrolls(step, context.task) for step in range(STEPS)]
     losses = train(agent, strategy, batches, group.together)

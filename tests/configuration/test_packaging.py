@@ -57,6 +57,7 @@ def test_every_command_points_into_the_package(site):
         "tfdrl-coordinator",
         "tfdrl-worker",
         "tfdrl-manifests",
+        "tfdrl-health",
     }
     for command, target in commands.items():
         module, _, function = target.partition(":")

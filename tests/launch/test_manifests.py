@@ -11,7 +11,8 @@ import yaml
 from tfdrl import configuration
 from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
-from tfdrl.launch import manifests
+from tfdrl.launch import manifests, plain_yaml
+from tfdrl.launch.cluster import place
 from tfdrl.topology import Program, Role
 
 _KUBERNETES = "1.31"
@@ -41,7 +42,7 @@ def test_every_program_is_valid_and_its_addresses_are_pods(gin_file):
     loaded = configuration.load([gin_file], [], tensorflow=False)
     program = Experiment.from_gin().architecture.program()
     found = manifests.objects(program, loaded, manifests.Settings("run-1"))
-    documents = list(yaml.safe_load_all(manifests.text(found)))
+    documents = list(yaml.safe_load_all(plain_yaml.text(found)))
     gin.clear_config()
     for document in documents:
         kubernetes_validate.validate(document, _KUBERNETES, strict=True)
@@ -54,7 +55,7 @@ def test_every_program_is_valid_and_its_addresses_are_pods(gin_file):
     for _, spec in pods:
         (container,) = spec["containers"]
         flags = dict(flag[2:].split("=", 1) for flag in container["command"][3:] if "=" in flag)
-        for role in ("replay", "learner", "parameter_server", "coordinator", "cluster"):
+        for role in ("replay", "learner", "parameter_server", "coordinator"):
             for address in flags.get(role, "").split(","):
                 assert not address or address.rpartition(":")[0] in names
         for volume in spec["volumes"]:
@@ -84,10 +85,61 @@ def test_learners_that_cluster_know_each_other():
     loaded = configuration.load(["impala/cartpole.gin"], [], tensorflow=False)
     found = manifests.objects(Program("impala", (role,)), loaded, manifests.Settings("two"))
     jobs = [o for o in found if o["kind"] == "Job"]
-    hosts = "two-learner-0.two:9000,two-learner-1.two:9000"
     for task, job in enumerate(jobs):
-        command = job["spec"]["template"]["spec"]["containers"][0]["command"]
-        assert f"--cluster={hosts}" in command and f"--task={task}" in command
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        (variable,) = container["env"]
+        found = place(role, task, "", {variable["name"]: variable["value"]}, insecure_network=True)
+        assert f"--task={task}" in container["command"] and found.task == task
+        assert [str(address) for address in found.addresses] == [
+            "two-learner-0.two:9000",
+            "two-learner-1.two:9000",
+        ]
+
+
+def _containers(gin_file, **settings):
+    """(role, container, volumes) of each Job."""
+    loaded = configuration.load([gin_file], [], tensorflow=False)
+    program = Experiment.from_gin().architecture.program()
+    gin.clear_config()
+    found = manifests.objects(program, loaded, manifests.Settings("run", **settings))
+    for document in found:
+        kubernetes_validate.validate(document, _KUBERNETES, strict=True)
+        if document["kind"] == "Job":
+            pod = document["spec"]["template"]
+            role = program.role(pod["metadata"]["labels"]["tfdrl/role"])
+            yield role, pod["spec"]["containers"][0], pod["spec"]["volumes"]
+
+
+@pytest.mark.parametrize("gin_file", ["seed/cartpole_vtrace.gin", "a3c/cartpole.gin"])
+def test_tls_is_for_those_who_can_and_for_those_who_talk_to_them(gin_file):
+    for role, container, volumes in _containers(gin_file, tls_secret="ours"):
+        flags = dict(flag[2:].split("=", 1) for flag in container["command"][3:] if "=" in flag)
+        secrets = [v["secret"]["secretName"] for v in volumes if "secret" in v]
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        is_open = "--insecure_network" in container["command"]
+        if role.name == "parameter_server":
+            assert not secrets and "tls_ca" not in flags and is_open
+            continue
+        assert secrets == ["ours"] and "/etc/tfdrl-tls" in mounts and not is_open
+        for flag in ("tls_certificate", "tls_key", "tls_ca", "token_file"):
+            assert flags[flag].startswith("/etc/tfdrl-tls/")
+
+
+def test_probes_ask_what_a_role_can_answer():
+    def kinds(**settings):
+        return {
+            role.name: next(iter(container["livenessProbe"]))
+            for role, container, _ in _containers("a3c/cartpole.gin", **settings)
+            if role.serves
+        }
+
+    assert kinds() == {"coordinator": "grpc", "parameter_server": "tcpSocket"}
+    assert kinds(tls_secret="ours") == {"coordinator": "exec", "parameter_server": "tcpSocket"}
+
+
+def test_a_preempted_pod_does_not_complete_its_job():
+    for role, container, _ in _containers("apex/cartpole.gin"):
+        assert "--stopped_exit_code=143" in container["command"], role.name
 
 
 @pytest.mark.parametrize("name", ["", "Pong", "1st", "a_b", "-a", "a-", "a" * 33])

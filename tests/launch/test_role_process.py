@@ -50,6 +50,19 @@ def test_first_signal_lets_the_role_finish(start, tmp_path, number):
     assert (tmp_path / "ready-actor-0").read_text() == "replay=localhost:8000"
 
 
+def test_signal_before_the_end_of_the_run_has_the_exit_code_that_is_asked_for(start, tmp_path):
+    flags = ("--replay=localhost:8000", "--stopped_exit_code=143")
+    process = start("binaries.actor", "actor", *flags)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=5) == 143
+    assert (tmp_path / "stopped").read_text() == "actor-0\n"
+
+
+def test_role_that_ends_by_itself_exits_with_0_whatever_a_signal_would_give(start):
+    flags = ("--gin_bindings=tiny.replay = 'thread'", "--stopped_exit_code=143")
+    assert start("binaries.replay_server", "replay", *flags).wait(timeout=5) == 0
+
+
 def test_second_signal_ends_the_process_at_once(start):
     process = start(
         "binaries.actor", "actor", "--replay=localhost:8000", "--gin_bindings=tiny.actor = 'hang'"

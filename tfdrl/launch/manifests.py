@@ -3,26 +3,31 @@
 Each serving replica is a Job of its own, whose pod has a stable name under one headless service
 and a volume that outlives it; roles of which there may be many are one indexed Job. A Job fits
 how a role ends: exit code 0 completes it, 1 starts another pod, 2 and 3 (wrong configuration,
-diverged) fail it for good.
+diverged) fail it for good, and a role that its node no longer wants says 143, not 0.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import functools
 from typing import Any, NamedTuple
 
-import yaml
-
 from tfdrl.configuration import Configuration
-from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, ConfigurationError
+from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED
+from tfdrl.launch.role_commands import (
+    CLUSTER_PORT,
+    CONFIG_DIR,
+    PORT,
+    RUN_DIR,
+    TLS_DIR,
+    Containers,
+    check_name,
+    has_cluster,
+)
 from tfdrl.topology import Program, Role
 
-PORT, CLUSTER_PORT = 8000, 9000
-_CONFIG_DIR, _RUN_DIR = "/etc/tfdrl", "/run/tfdrl"
 _USER = 1000  # of the images
-_NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 _GRACE_SECS, _MAX_RESTARTS = 30, 20
+_PREEMPTED = 128 + 15  # as a shell would say of SIGTERM
 
 
 class Settings(NamedTuple):
@@ -34,6 +39,8 @@ class Settings(NamedTuple):
       light_image: of roles without.
       storage: of each volume, such as "10Gi".
       cpu, memory: that a pod requests.
+      tls_secret: name of a Secret with tls.crt, tls.key, ca.crt and token, for tfdrl's own
+        services (mutual TLS); empty: they are as open as the network policy lets them be.
     """
 
     name: str
@@ -42,6 +49,7 @@ class Settings(NamedTuple):
     storage: str = "10Gi"
     cpu: str = "1"
     memory: str = "2Gi"
+    tls_secret: str = ""
 
 
 def objects(
@@ -52,40 +60,19 @@ def objects(
     Raises:
       ConfigurationError: a name that Kubernetes would not take.
     """
-    if not _NAME.fullmatch(settings.name):
-        raise ConfigurationError(
-            f"--name={settings.name!r} must be lower-case letters, digits and hyphens, a letter "
-            "first, 32 characters at the most: it becomes part of host names"
-        )
+    check_name(settings.name)
     found = [_config_map(configuration, settings), _service(settings), _network_policy(settings)]
     found.append(_disruption_budget(program, settings))
+    gin_flags = [f"--gin_file={CONFIG_DIR}/config.gin"]
+    where = functools.partial(host, settings=settings)
+    containers = Containers(program, gin_flags, where, bool(settings.tls_secret))
     for role in program.roles:
         if role.serves:
             for task in range(role.replicas):
-                found += _volume_and_job(program, role, task, settings)
+                found += _volume_and_job(containers, role, task, settings)
         else:
-            found.append(_indexed_job(program, role, settings))
+            found.append(_indexed_job(containers, role, settings))
     return found
-
-
-def text(found: Sequence[dict[str, Any]]) -> str:
-    """The objects as YAML documents."""
-    return yaml.dump_all(found, Dumper=_Dumper, sort_keys=False, width=1000)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as they are, and nothing by reference."""
-
-    def ignore_aliases(self, data):
-        return True
-
-
-def _represent_text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in data else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
 
 
 def host(role: Role, task: int, settings: Settings) -> str:
@@ -132,25 +119,28 @@ def _disruption_budget(program: Program, settings: Settings) -> dict[str, Any]:
     return _object("policy/v1", "PodDisruptionBudget", settings.name, settings, spec=spec)
 
 
-def _volume_and_job(program: Program, role: Role, task: int, settings: Settings) -> list[dict]:
+def _volume_and_job(
+    containers: Containers, role: Role, task: int, settings: Settings
+) -> list[dict[str, Any]]:
     name = host(role, task, settings).partition(".")[0]
     claim = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": settings.storage}},
     }
     volume = {"name": "run", "persistentVolumeClaim": {"claimName": name}}
-    pod = _pod(program, role, str(task), volume, settings)
+    pod = _pod(containers, role, str(task), volume, settings)
     pod["spec"].update(hostname=name, subdomain=settings.name)
     spec = {"backoffLimit": _MAX_RESTARTS, "podFailurePolicy": _failures(), "template": pod}
     return [
         _object("v1", "PersistentVolumeClaim", name, settings, spec=claim),
-        _object("batch/v1", "Job", name, settings, spec=spec),
+        _job(role, name, settings, spec),
     ]
 
 
-def _indexed_job(program: Program, role: Role, settings: Settings) -> dict[str, Any]:
+def _indexed_job(containers: Containers, role: Role, settings: Settings) -> dict[str, Any]:
     name = f"{settings.name}-{role.name.replace('_', '-')}"
-    pod = _pod(program, role, "$(JOB_COMPLETION_INDEX)", {"name": "run", "emptyDir": {}}, settings)
+    volume = {"name": "run", "emptyDir": {}}
+    pod = _pod(containers, role, "$(JOB_COMPLETION_INDEX)", volume, settings)
     spec = {
         "completionMode": "Indexed",
         "completions": role.replicas,
@@ -159,7 +149,13 @@ def _indexed_job(program: Program, role: Role, settings: Settings) -> dict[str, 
         "podFailurePolicy": _failures(),
         "template": pod,
     }
-    return _object("batch/v1", "Job", name, settings, spec=spec)
+    return _job(role, name, settings, spec)
+
+
+def _job(role: Role, name: str, settings: Settings, spec: dict[str, Any]) -> dict[str, Any]:
+    job = _object("batch/v1", "Job", name, settings, spec=spec)
+    job["metadata"]["labels"]["tfdrl/role"] = role.name  # for kustomize's patches
+    return job
 
 
 def _failures() -> dict[str, Any]:
@@ -173,11 +169,13 @@ def _failures() -> dict[str, Any]:
     }
 
 
-def _pod(program: Program, role: Role, task: str, volume: dict, settings: Settings) -> dict:
+def _pod(
+    containers: Containers, role: Role, task: str, volume: dict, settings: Settings
+) -> dict[str, Any]:
     container = {
         "name": role.name.replace("_", "-"),
         "image": settings.image if role.needs_tensorflow else settings.light_image,
-        "command": _command(program, role, task, settings),
+        "command": [*containers.command(role, task), f"--stopped_exit_code={_PREEMPTED}"],
         "resources": {"requests": {"cpu": settings.cpu, "memory": settings.memory}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -185,17 +183,17 @@ def _pod(program: Program, role: Role, task: str, volume: dict, settings: Settin
             "readOnlyRootFilesystem": True,
         },
         "volumeMounts": [
-            {"name": "config", "mountPath": _CONFIG_DIR, "readOnly": True},
-            {"name": "run", "mountPath": _RUN_DIR},
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            {"name": "run", "mountPath": RUN_DIR},
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
     if role.serves:
-        probe = {"tcpSocket": {"port": PORT}, "periodSeconds": 10}
         container["ports"] = [{"containerPort": PORT}]
-        container["startupProbe"] = {**probe, "failureThreshold": 30}
-        container["readinessProbe"] = probe
-        container["livenessProbe"] = {**probe, "failureThreshold": 6}
+        container |= _probes(role, settings)
+    if has_cluster(role):
+        value = containers.tf_config(role, int(task))
+        container["env"] = [{"name": "TF_CONFIG", "value": value}]
     spec = {
         "restartPolicy": "Never",  # the Job starts another pod, unless the exit code forbids it
         "terminationGracePeriodSeconds": int(_GRACE_SECS + role.flush_secs),
@@ -209,6 +207,11 @@ def _pod(program: Program, role: Role, task: str, volume: dict, settings: Settin
             {"name": "tmp", "emptyDir": {}},
         ],
     }
+    if containers.encrypts(role):
+        mount = {"name": "tls", "mountPath": TLS_DIR, "readOnly": True}
+        container["volumeMounts"].append(mount)
+        secret = {"secretName": settings.tls_secret, "defaultMode": 0o440}
+        spec["volumes"].append({"name": "tls", "secret": secret})
     labels = {
         "tfdrl/run": settings.name,
         "tfdrl/role": role.name,
@@ -217,19 +220,16 @@ def _pod(program: Program, role: Role, task: str, volume: dict, settings: Settin
     return {"metadata": {"labels": labels}, "spec": spec}
 
 
-def _command(program: Program, role: Role, task: str, settings: Settings) -> list[str]:
-    command = ["python", "-m", "tfdrl.launch.role", f"--role={role.name}", f"--task={task}"]
-    command += [f"--gin_file={_CONFIG_DIR}/config.gin", f"--root_dir={_RUN_DIR}"]
-    if role.serves:
-        # The network policy is the lock.
-        command += [f"--listen=0.0.0.0:{PORT}", "--insecure_network"]
-    roles = {other.name: other for other in program.roles}
-    for name in role.talks_to:
-        command.append(f"--{name}={_hosts(roles[name], PORT, settings)}")
-    if role.clusters and role.replicas > 1:
-        command.append(f"--cluster={_hosts(role, CLUSTER_PORT, settings)}")
-    return command
-
-
-def _hosts(role: Role, port: int, settings: Settings) -> str:
-    return ",".join(f"{host(role, task, settings)}:{port}" for task in range(role.replicas))
+def _probes(role: Role, settings: Settings) -> dict[str, Any]:
+    if not role.encrypts:  # Reverb and TensorFlow have no health service
+        probe: dict[str, Any] = {"tcpSocket": {"port": PORT}}
+    elif not settings.tls_secret:
+        probe = {"grpc": {"port": PORT}}
+    else:  # Kubernetes' own gRPC probes speak no TLS
+        probe = {"exec": {"command": ["tfdrl-health"]}}
+    probe |= {"periodSeconds": 10, "timeoutSeconds": 5}
+    return {
+        "startupProbe": {**probe, "failureThreshold": 30},
+        "readinessProbe": probe,
+        "livenessProbe": {**probe, "failureThreshold": 6},
+    }

@@ -77,17 +77,17 @@ def is_orphan() -> bool:
     return False
 
 
-def leave_on_signals() -> None:
-    """SIGTERM or SIGINT ends this process, which has done nothing yet: as told, exit code 0.
+def leave_on_signals(exit_code: int = EXIT_OK) -> None:
+    """SIGTERM or SIGINT ends this process, which has done nothing yet: as told.
 
     Process 1 of a container would ignore them until `stop_on_signals` is called.
     """
     for number in _SIGNALS:
-        signal.signal(number, lambda *unused: leave(EXIT_OK))
+        signal.signal(number, lambda *unused: leave(exit_code))
 
 
-def stop_on_signals(stop: threading.Event) -> None:
-    """The first SIGTERM or SIGINT sets `stop`, the second ends the process at once.
+def stop_on_signals(stop: threading.Event, told: threading.Event | None = None) -> None:
+    """The first SIGTERM or SIGINT sets `told` and `stop`, the second ends the process at once.
 
     Works as PID 1, and while the main thread is inside native code that does not return: the
     signal is noticed by a thread of its own. Call from the main thread.
@@ -104,7 +104,9 @@ def stop_on_signals(stop: threading.Event) -> None:
         after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
         after_in_child=_restore_signals,
     )
-    watcher = threading.Thread(target=_watch, args=(read_end, stop), name="signals", daemon=True)
+    watcher = threading.Thread(
+        target=_watch, args=(read_end, stop, told), name="signals", daemon=True
+    )
     watcher.start()
 
 
@@ -115,7 +117,7 @@ def _restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _watch(read_end: int, stop: threading.Event) -> None:
+def _watch(read_end: int, stop: threading.Event, told: threading.Event | None) -> None:
     received = 0
     while True:
         # Only an orphan has a time limit: everybody else has somebody who can kill it.
@@ -127,6 +129,8 @@ def _watch(read_end: int, stop: threading.Event) -> None:
             print("the launcher died and this role did not stop in time", file=sys.stderr)
             leave(EXIT_FAILED)
         if received:
+            if told is not None:
+                told.set()  # before `stop`: whoever sees that one must see this one
             stop.set()
         if received > 1:
             leave(EXIT_FAILED)

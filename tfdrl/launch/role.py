@@ -21,6 +21,8 @@ from tfdrl.launch import command_line, process, role_flags
 from tfdrl.rpc import security
 from tfdrl.topology import Address, Context, Program, Role
 
+_LOG = logging.getLogger(__name__)
+
 #: One address, or one for each replica of a role that has several.
 Addresses = Union[Address, tuple[Address, ...]]
 
@@ -46,6 +48,7 @@ def run_role(
     addresses: Mapping[str, str] | None = None,
     insecure_network: bool = False,
     protection: security.Security = security.Security(),  # noqa: B008  (immutable)
+    stopped_exit_code: int = EXIT_OK,
     verbose: bool = False,
 ) -> int:
     """Configures this process as one role and runs it to its end.
@@ -62,12 +65,13 @@ def run_role(
       insecure_network: allows `listen` and `cluster` to be reachable from other machines,
         without TLS.
       protection: TLS and token of this process's own services and channels.
+      stopped_exit_code: in place of 0 where a signal ended the role, not the run.
       verbose: keeps TensorFlow's and other libraries' messages.
 
     Returns the exit code (tfdrl.errors). Failures are printed on stderr.
     """
     try:
-        process.leave_on_signals()
+        process.leave_on_signals(stopped_exit_code)
         process.die_with_launcher()
         if not verbose:
             process.silence()
@@ -84,8 +88,9 @@ def run_role(
         )
         context.security = protection
         _check_listen(role, context, insecure_network)
-        process.stop_on_signals(context.stop)
-        return call(role, experiment, context, resolved)
+        process.stop_on_signals(context.stop, context.told)
+        code = call(role, experiment, context, resolved)
+        return stopped_exit_code if code == EXIT_OK and context.told.is_set() else code
     except TfdrlError as error:
         print(f"tfdrl {role_name}: {error}", file=sys.stderr)
         return error.exit_code
@@ -170,10 +175,17 @@ def _check_listen(role: Role, context: Context, insecure_network: bool) -> None:
             f"--tls_certificate, --tls_ca: what {role.name} serves cannot be encrypted; leave them "
             "out, and let nobody but the other roles reach its port"
         )
-    if context.listen is None or context.listen.is_loopback or insecure_network:
+    if context.listen is None or context.listen.is_loopback:
         return
     is_encrypted = role.encrypts and security.of(context).can_serve_encrypted
-    if not is_encrypted:
+    if insecure_network and role.encrypts and not is_encrypted:
+        _LOG.warning(
+            "%s listens on %s without encryption or authentication (--insecure_network): who "
+            "reaches that port can read the parameters and report false results; let only this "
+            "run's hosts, or give it --tls_certificate, --tls_key, --tls_ca and --token_file",
+            *(role.name, context.listen),
+        )
+    if not is_encrypted and not insecure_network:
         cure = "give --tls_certificate and --tls_key, or, " if role.encrypts else ""
         raise ConfigurationError(
             f"--listen={context.listen} can be reached from other machines, without encryption or "
@@ -255,6 +267,7 @@ def main(argv: Sequence[str], role_name: str = "") -> int:
         protection=security.Security.from_files(
             values.tls_certificate, values.tls_key, values.tls_ca, values.token_file
         ),
+        stopped_exit_code=values.stopped_exit_code,
         verbose=values.verbose,
     )
 

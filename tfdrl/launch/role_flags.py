@@ -72,6 +72,15 @@ def define(role_name: str) -> flags.FlagValues:
         "the environment, or none).",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "stopped_exit_code",
+        0,
+        "Exit code where a signal ended the role before the run was over. A Kubernetes Job needs "
+        "one other than 0, or it would take a preempted pod for a finished one.",
+        lower_bound=0,
+        upper_bound=255,
+        flag_values=values,
+    )
     flags.DEFINE_bool(
         "verbose", False, "Show the messages of TensorFlow and other libraries.", flag_values=values
     )

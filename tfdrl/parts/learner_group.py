@@ -13,8 +13,9 @@ class LearnerGroup:
     """What the learners of one run agree on before each step.
 
     A learner that has no batch must not leave the others waiting inside the step's collectives,
-    so all say first whether they are ready and whether they want to stop: an all-reduce of two
-    numbers. They step when all are ready and stop, at the same step, when one wants to.
+    so all say first whether they are ready and whether they want to stop: an all-reduce of three
+    numbers. They step when all are ready and stop, at the same step, when one wants to. A signal
+    to one is a signal to all: the run is not over then, for none of them.
 
     Args:
       strategy: of the learners; with one learner nothing is ever exchanged.
@@ -26,7 +27,7 @@ class LearnerGroup:
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, context: Context, timeout_secs: float):
-        self._strategy, self._size = strategy, context.replicas
+        self._strategy, self._size, self._context = strategy, context.replicas, context
         self._sum = tf.function(self._sum_over_learners)
         self.together = Peers(context, timeout_secs).together
         self.is_chief = context.task == 0
@@ -39,7 +40,11 @@ class LearnerGroup:
         """
         if self._size == 1:
             return is_ready, stops
-        ready, stopping = self._exchange(tf.constant([is_ready, stops], tf.float32)).numpy()
+        mine = tf.constant([is_ready, stops, self._context.told.is_set()], tf.float32)
+        ready, stopping, told = self._exchange(mine).numpy()
+        if told > 0:
+            self._context.told.set()
+            self._context.stop.set()
         return round(float(ready)) == self._size, stopping > 0
 
     def adopt(self, agent) -> None:
