@@ -53,11 +53,11 @@ class Hosts:
             lines = [f"{self.address(i)} {' '.join(names)}" for i, names in enumerate(self._names)]
             for host in range(self._number):
                 if lines:  # "ip netns exec" shows it as /etc/hosts
-                    directory = pathlib.Path("/etc/netns") / self._name(host)
+                    directory = pathlib.Path("/etc/netns") / self.name(host)
                     directory.mkdir(parents=True)
                     undo.callback(shutil.rmtree, directory)
                     (directory / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
-                name, cable = self._name(host), self._cable(host)
+                name, cable = self.name(host), self._cable(host)
                 _ip("netns", "add", name)
                 undo.callback(_ip, "netns", "del", name)
                 _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
@@ -79,7 +79,11 @@ class Hosts:
 
     def on(self, host: int) -> tuple[str, ...]:
         """What to put before a command so that it runs there."""
-        return ("ip", "netns", "exec", self._name(host))
+        return ("ip", "netns", "exec", self.name(host))
+
+    def name(self, host: int) -> str:
+        """Of its network namespace."""
+        return f"tf{self._id}h{host}"
 
     def cut(self, host: int) -> None:
         """Pulls its cable: nothing goes to it or comes from it, and nobody is told."""
@@ -87,9 +91,6 @@ class Hosts:
 
     def heal(self, host: int) -> None:
         _ip("link", "set", self._cable(host), "up")
-
-    def _name(self, host: int) -> str:
-        return f"tf{self._id}h{host}"
 
     def _cable(self, host: int) -> str:
         return f"tf{self._id}v{host}"

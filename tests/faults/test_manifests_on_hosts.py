@@ -28,20 +28,27 @@ def _pods(documents):
 
 
 @pytest.mark.parametrize(
-    ("gin_file", "chief"),
+    ("gin_file", "chief", "flags"),
     [
-        ("apex_catch.gin", "apex-learner-0"),
-        ("seed_catch.gin", "seed-learner-0"),
-        ("a3c_catch.gin", "a3c-coordinator-0"),
+        ("apex_catch.gin", "apex-learner-0", []),
+        ("seed_catch.gin", "seed-learner-0", ["--tls_secret=seed-tls"]),
+        ("a3c_catch.gin", "a3c-coordinator-0", []),
     ],
 )
-def test_a_run_of_the_pods_is_solved(gin_file, chief, tmp_path):
-    command = [sys.executable, "-m", "binaries.manifests", f"--gin_file={_DATA / gin_file}"]
+def test_a_run_of_the_pods_is_solved(gin_file, chief, flags, tmp_path):
+    command = [sys.executable, "-m", "binaries.manifests", f"--gin_file={_DATA / gin_file}", *flags]
     written = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=True)
     documents = list(yaml.safe_load_all(written.stdout))
     (config,) = (d["data"]["config.gin"] for d in documents if d["kind"] == "ConfigMap")
     (tmp_path / "config.gin").write_text(config)
     pods = list(_pods(documents))
+    if flags:  # the secret
+        script = [
+            _REPOSITORY / "docker" / "make_certificates.sh",
+            tmp_path / "tls",
+            f"{chief}.seed",
+        ]
+        subprocess.run([script, tmp_path / "tls", f"{chief}.seed"], check=True)
     processes = {}
     environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY)}
     with Hosts(len(pods), [[f"{name}.{domain}"] for name, domain, *_ in pods]) as hosts:
@@ -50,7 +57,8 @@ def test_a_run_of_the_pods_is_solved(gin_file, chief, tmp_path):
                 volume = tmp_path / name
                 volume.mkdir()
                 # What kubelet does: mounts, and the fields of the command.
-                fields |= {"/etc/tfdrl": str(tmp_path), "/run/tfdrl": str(volume)}
+                fields |= {"/etc/tfdrl-tls": str(tmp_path / "tls")}
+                fields |= {"/etc/tfdrl/": f"{tmp_path}/", "/run/tfdrl": str(volume)}
                 parts = [sys.executable, *parts[1:]]
                 for text, value in fields.items():
                     parts = [part.replace(text, value) for part in parts]

@@ -1,13 +1,16 @@
 """Ports are probed before anything listens on them, and nothing listens where it should not."""
 
+import resource
 import socket
 import subprocess
 import sys
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tfdrl.errors import EXIT_CONFIGURATION, ConfigurationError
-from tfdrl.rpc import connection
+from tfdrl.rpc import connection, serving
 from tfdrl.rpc.training_server import TrainingServer
 from tfdrl.topology import Address
 
@@ -104,3 +107,47 @@ class TrainingServerAt:
 
     def __exit__(self, *_):
         self._server.close()
+
+
+def test_connections_beyond_the_bound_are_closed_and_come_in_when_there_is_room():
+    bound = serving.Server(
+        Address("127.0.0.1", 0),
+        {"tests.Nothing": {}},
+        max_concurrent_rpcs=10,
+        max_receive_bytes=1 << 20,
+        max_send_bytes=1 << 20,
+        max_connections=3,
+    )
+    options = connection.channel_options(1 << 20, 1 << 20)
+    channels = [grpc.insecure_channel(str(bound.address), options) for _ in range(4)]
+    try:
+        for channel in channels[:3]:
+            assert health_of(channel, 5.0) == "SERVING"
+        with pytest.raises(grpc.RpcError) as error:
+            health_of(channels[3], 2.0)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert health_of(channels[0], 5.0) == "SERVING"  # who was first is served
+        channels[1].close()
+        assert health_of(channels[3], 10.0, wait_for_ready=True) == "SERVING"
+    finally:
+        for channel in channels:
+            channel.close()
+        bound.close(0)
+
+
+def health_of(channel, timeout_secs, wait_for_ready=False):
+    """The answer to a health check, in gRPC's words."""
+    check = health_pb2_grpc.HealthStub(channel).Check
+    request = health_pb2.HealthCheckRequest()
+    reply = check(request, timeout=timeout_secs, wait_for_ready=wait_for_ready)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+
+
+def test_connections_leave_files_for_the_rest():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, hard))
+        assert connection.most_connections() == 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert connection.most_connections() <= connection.MOST_CONNECTIONS

@@ -1,6 +1,9 @@
 """TLS and token: who has them is served, everybody else hears why not."""
 
+import dataclasses
+import pathlib
 import socket
+import subprocess
 import threading
 
 import certificates
@@ -43,6 +46,22 @@ def serve():
     yield serve
     for server in servers:
         server.close()
+
+
+def test_files_of_the_script_protect_a_run(serve, tmp_path):
+    script = pathlib.Path(__file__).resolve().parents[2] / "docker" / "make_certificates.sh"
+    made = tmp_path / "made"
+    subprocess.run([script, made, "learner.somewhere", "10.1.2.3"], check=True)
+    assert sorted(path.name for path in made.iterdir()) == ["ca.crt", "tls.crt", "tls.key", "token"]
+    assert {path.stat().st_mode & 0o077 for path in made.iterdir()} == {0}
+    flags = [str(made / name) for name in ("tls.crt", "tls.key", "ca.crt", "token")]
+    protection = Security.from_files(*flags, environment={})
+    address = serve(protection)
+    ask(address, protection)
+    with pytest.raises(ConfigurationError, match="token"):
+        ask(address, dataclasses.replace(protection, token=""))
+    again = subprocess.run([script, made, "learner"], capture_output=True, text=True)
+    assert again.returncode == 2 and "is there already" in again.stderr
 
 
 def ask(address, protection):

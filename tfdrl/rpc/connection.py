@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 
 import grpc
@@ -23,6 +24,8 @@ MAX_RECONNECT_BACKOFF_SECS = 2.0
 DEFAULT_MAX_MESSAGE_BYTES = 512 << 20
 #: Protocol buffers end at 2 GiB.
 LARGEST_MESSAGE_BYTES = (2 << 30) - 1
+#: Connections of one server, if the process may have as many files.
+MOST_CONNECTIONS = 4096
 
 Options = list[tuple[str, int]]
 
@@ -42,9 +45,27 @@ def channel_options(max_receive_bytes: int, max_send_bytes: int) -> Options:
     ]
 
 
-def server_options(max_receive_bytes: int, max_send_bytes: int) -> Options:
-    """Options of a server; sizes bound one message."""
+def most_connections() -> int:
+    """How many a server takes: half of what this process may open, `MOST_CONNECTIONS` at most.
+
+    The other half is for checkpoints, logs and connections of its own: who has no file left can
+    neither accept nor save.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = files == resource.RLIM_INFINITY
+    return MOST_CONNECTIONS if unlimited else min(MOST_CONNECTIONS, files // 2)
+
+
+def server_options(
+    max_receive_bytes: int, max_send_bytes: int, max_connections: int | None = None
+) -> Options:
+    """Options of a server; sizes bound one message.
+
+    Connections beyond `max_connections` (None: `most_connections()`) are closed at once, and their
+    clients, who find the server unavailable, try again.
+    """
     return [
+        ("grpc.max_allowed_incoming_connections", max_connections or most_connections()),
         *_common_options(max_receive_bytes, max_send_bytes),
         # Without this a second server starts silently on the same port and takes half the calls.
         ("grpc.so_reuseport", 0),

@@ -51,6 +51,7 @@ class Server:
       max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED at once.
       max_receive_bytes: bound of one request.
       max_send_bytes: bound of one reply.
+      max_connections: more are closed at once; None: as many as files allow.
       security: TLS, and a token that all calls but health checks and reflection must carry.
 
     Raises ConfigurationError if the port is in use, the host is not this machine's, or a
@@ -65,6 +66,7 @@ class Server:
         max_concurrent_rpcs: int,
         max_receive_bytes: int,
         max_send_bytes: int,
+        max_connections: int | None = None,
         security: Security = Security(),  # noqa: B008  (immutable)
     ):
         """Starts to listen."""
@@ -79,7 +81,7 @@ class Server:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=service, daemon=True)
         self._thread.start()
-        options = connection.server_options(max_receive_bytes, max_send_bytes)
+        options = connection.server_options(max_receive_bytes, max_send_bytes, max_connections)
         try:
             port = self._run(self._start(address, services, options, max_concurrent_rpcs, security))
         except RuntimeError:
