@@ -269,11 +269,12 @@ class TestReport:
 
     def test_counters_survive_the_learner(self, server, connect):
         connect(task=0).report(frames=100)
-        successor = TrainingServer(LOOPBACK, "digest")
-        successor.restore(server.state())
+        successor = TrainingServer(LOOPBACK, "digest", state=server.state(), learner_step=7)
         client = TrainingClient(
             successor.address, experiment="digest", role="actor", task=0, run_id=1
         )
+        status = client.status()
+        assert (status.frames, status.learner_step) == (100, 7)
         assert client.report(frames=130).frames_total == 130
         client.close()
         successor.close()

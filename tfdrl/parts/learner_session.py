@@ -89,9 +89,10 @@ class LearnerSession:
             *(context.listen, context.experiment, specs),
             more=more,
             security=security.of(context),
+            state=counters["service"] if self.restored else None,
+            learner_step=self.step,
         )
         if self.restored:
-            self.service.restore(counters["service"])
             logging.info("continuing from learner step %d", self.step)
         self._metrics = MetricsWriter(self._root, context.role, context.task)
         self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)

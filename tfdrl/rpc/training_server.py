@@ -50,8 +50,10 @@ class TrainingServer:
       max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED; clients try again.
       more: services beside this one at the same address.
       security: of the server.
+      state: `state()` of its predecessor: a role that kept its run_id goes on counting.
+      learner_step: as of `set_status`, until that is called.
 
-    Raises ConfigurationError if the port is in use or a bound is out of range.
+    Raises ConfigurationError if the port is in use, a bound is out of range, or `state` is none.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class TrainingServer:
         max_concurrent_rpcs: int = 256,
         more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
         security: Security = Security(),  # noqa: B008
+        state: dict[str, Any] | None = None,
+        learner_step: int = 0,
     ):
         """Starts to listen."""
         self._max_message_bytes = max_message_bytes
@@ -71,9 +75,11 @@ class TrainingServer:
         self._specs = specs
         self._lock = threading.Lock()
         self._ledger = Ledger()
+        if state is not None:
+            self._ledger.restore(state)
         self._version = messages.NO_VERSION
         self._parameters = b""  # a serialised ParametersReply, the same for every caller
-        self._learner_step = 0
+        self._learner_step = learner_step
         self._metrics: dict[str, float] = {}
         self._stop_reason: str | None = None
         self._server = serving.Server(
@@ -148,14 +154,6 @@ class TrainingServer:
         """The counters, for the checkpoint: JSON can hold it."""
         with self._lock:
             return self._ledger.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Takes the counters of `state()`: a role that kept its run_id goes on counting.
-
-        Raises ConfigurationError if `state` is not such a state.
-        """
-        with self._lock:
-            self._ledger.restore(state)
 
     def close(self, grace_secs: float = 1.0) -> None:
         """Stops listening; calls in progress have `grace_secs` to end. May be called twice."""
