@@ -92,8 +92,27 @@ class Hosts:
     def heal(self, host: int) -> None:
         _ip("link", "set", self._cable(host), "up")
 
+    def lose(self, host: int, incoming: float = 0.0, outgoing: float = 0.0) -> None:
+        """From now on this share of its packets is lost, at random; without arguments: none.
+
+        Skips the test where the kernel cannot.
+        """
+        tables = [*self.on(host), "iptables", "-w"]
+        subprocess.run([*tables, "-F"], check=True, capture_output=True)
+        for chain, share in (("INPUT", incoming), ("OUTPUT", outgoing)):
+            if share:
+                chance = ["-m", "statistic", "--mode", "random", "--probability", str(share)]
+                command = [*tables, "-A", chain, *(chance if share < 1 else []), "-j", "DROP"]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    pytest.skip(f"packets cannot be lost here: {done.stderr.strip()}")
+
     def _cable(self, host: int) -> str:
         return f"tf{self._id}v{host}"
+
+
+#: (incoming, outgoing) for `Hosts.lose`: nothing gets in, nothing gets out, a fifth is lost.
+LOSSES = [(1.0, 0.0), (0.0, 1.0), (0.2, 0.2)]
 
 
 def _ip(*arguments: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import reverb
 import tensorflow as tf
-from running_roles import APEX, Roles, can_make_pid_namespaces, small_disk, wait
+from running_roles import APEX, Roles, actor_runs, can_make_pid_namespaces, small_disk, wait
 
 from tfdrl.parts.replay_server import complete_checkpoints
 from tfdrl.parts.replay_tables import TABLE
@@ -72,6 +72,28 @@ def system(tmp_path_factory):
             yield system
         finally:
             system.kill()
+
+
+@pytest.mark.slow
+def test_others_go_on_beside_a_stopped_actor(system):
+    def transitions(status, task):
+        roles = {(role.role, role.task): role for role in status.roles}
+        return roles["actor", task].metrics["actor/transitions"]
+
+    before = system.wait_for(lambda now: len(actor_runs(now)) == 2, 30, "two actors")
+    system.actors[1].signal(signal.SIGSTOP)
+    system.wait_for_progress(20)
+    system.wait_for(
+        lambda now: transitions(now, 0) > transitions(before, 0) + 200,
+        *(20, "transitions of the other actor"),
+    )
+    stopped = system.status()
+    system.actors[1].signal(signal.SIGCONT)
+    after = system.wait_for(
+        lambda now: transitions(now, 1) > transitions(stopped, 1) + 200,
+        *(20, "transitions of the actor that was stopped"),
+    )
+    assert actor_runs(after) == actor_runs(before)
 
 
 def test_learner_rests_while_all_actors_are_dead_and_goes_on_with_them(system):

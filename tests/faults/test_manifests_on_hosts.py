@@ -43,11 +43,7 @@ def test_a_run_of_the_pods_is_solved(gin_file, chief, flags, tmp_path):
     (tmp_path / "config.gin").write_text(config)
     pods = list(_pods(documents))
     if flags:  # the secret
-        script = [
-            _REPOSITORY / "docker" / "make_certificates.sh",
-            tmp_path / "tls",
-            f"{chief}.seed",
-        ]
+        script = _REPOSITORY / "docker" / "make_certificates.sh"
         subprocess.run([script, tmp_path / "tls", f"{chief}.seed"], check=True)
     processes = {}
     environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY)}

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from parameter_roles import ParameterRoles
-from running_roles import free_port, wait
+from running_roles import checkpoint_contents, free_port, wait
 
 _GIN = pathlib.Path(__file__).parent / "data" / "a3c_catch.gin"
 _START_SECS = 150.0  # of a role, on a machine that has much else to do
@@ -201,6 +201,56 @@ def test_gradients_that_are_not_finite_are_rejected_and_counted(system):
     assert rejected > _workers(status, 1e9)[1].metrics["worker/rejected_gradients"]
     _, tensors = system.client(after.experiment).parameters(-1)
     assert all(np.isfinite(tensor).all() for tensor in tensors)
+
+
+@pytest.mark.slow
+def test_all_rest_while_the_workers_are_dead_and_go_on_with_them(system):
+    for task in (0, 1):
+        system.running["worker", task].kill()
+    wait(
+        lambda: "no worker has reported for" in system.running["coordinator", 0].log,
+        *(30, "the coordinator's word that it waits"),
+    )
+    names = [("coordinator", 0), ("parameter_server", 0), ("parameter_server", 1)]
+    before = [system.running[name].cpu_secs() for name in names]
+    versions = [server["version"] for server in system.servers()]
+    time.sleep(5.0)
+    used = [system.running[name].cpu_secs() - secs for name, secs in zip(names, before)]
+    assert all(secs < 0.10 * 5.0 for secs in used), used
+    assert [server["version"] for server in system.servers()] == versions
+    for task in (0, 1):
+        system.start_worker(task)
+    system.wait_for(lambda now: len(_workers(now)) == 2, _START_SECS, "two workers")
+    system.wait_for_progress(30)
+
+
+@pytest.mark.slow
+def test_gradients_that_stay_not_finite_end_the_run_with_3(tmp_path):
+    (tmp_path / "run").mkdir()
+    more = ("parameter_server.rollback_nonfinite = 10", "parameter_server.max_rollbacks = 1")
+    system = System(tmp_path / "run", tmp_path, _GIN, *_flags(*_BINDINGS, *more))
+    try:
+        for task in (0, 1):
+            system.begin("parameter_server", task)
+            system.start_worker(task)
+        system.begin("coordinator")
+        system.wait_for(lambda now: len(_workers(now)) == 2, _START_SECS, "two workers")
+        system.wait_for_servers(lambda now: all(s["snapshots"] for s in now), 60, "snapshots")
+        for task in (0, 1):
+            system.faults_of(task).write_text("nan")
+        coordinator = system.running["coordinator", 0]
+        assert coordinator.exit_code(90) == 3, coordinator.log
+        assert "Traceback" not in coordinator.log
+        system.look_no_more()
+        for task in (0, 1):
+            assert system.running["parameter_server", task].terminate() == 0
+            directory = system.root_dir / f"parameters-{task}" / "checkpoints"
+            newest = directory / f"checkpoint-{_checkpoints(system, task)[-1]}"
+            arrays = checkpoint_contents(newest).values()
+            numbers = [array for array in arrays if getattr(array, "dtype", None) == np.float32]
+            assert numbers and all(np.isfinite(array).all() for array in numbers)
+    finally:
+        system.kill()
 
 
 def test_killed_coordinator_goes_on_counting_from_its_checkpoint(system):

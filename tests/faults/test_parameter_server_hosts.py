@@ -7,7 +7,7 @@ import pathlib
 import time
 
 import pytest
-from hosts import Hosts
+from hosts import LOSSES, Hosts
 from parameter_roles import ParameterRoles
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -98,6 +98,21 @@ def test_all_wait_for_a_server_that_is_cut_off_for_20_s_and_go_on(system):
     assert time.monotonic() - healed_secs < 20.0
     assert _runs(after) == _runs(before)
     assert _all_run(system), system.last_lines()
+
+
+@pytest.mark.parametrize(("incoming", "outgoing"), LOSSES)
+def test_a_host_whose_packets_are_lost(system, incoming, outgoing):
+    before = system.status()
+    system.hosts.lose(_WORKER, incoming, outgoing)
+    _wait_for_gradients(system, [0])
+    time.sleep(20.0)
+    assert _all_run(system), system.last_lines()
+    system.hosts.lose(_WORKER)
+    healed_secs = time.monotonic()
+    after = _wait_for_gradients(system, [0, 1])
+    print(f"\nback {time.monotonic() - healed_secs:.1f} s after the network")
+    assert time.monotonic() - healed_secs < 20.0
+    assert _runs(after) == _runs(before)
 
 
 def test_no_count_went_back_and_no_gradient_counted_twice(system):

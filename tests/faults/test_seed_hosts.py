@@ -7,7 +7,7 @@ import pathlib
 import time
 
 import pytest
-from hosts import Hosts
+from hosts import LOSSES, Hosts
 from running_roles import SeedRoles, actor_runs, wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -77,6 +77,22 @@ def test_actors_wait_for_a_learner_that_is_cut_off_for_20_s(system):
     last = system.wait_for_progress(20)
     assert last.frames > after.frames >= before.frames
     assert last.learner_step > before.learner_step
+
+
+@pytest.mark.parametrize(("incoming", "outgoing"), LOSSES)
+def test_a_host_whose_packets_are_lost(system, incoming, outgoing):
+    before = system.status()
+    system.hosts.lose(_SECOND, incoming, outgoing)
+    time.sleep(20.0)
+    system.wait_for_progress(20)  # of the other actor at least
+    assert _all_run(system), system.last_lines()
+    system.hosts.lose(_SECOND)
+    healed_secs = time.monotonic()
+    after = system.wait_for_actors(2, 30)
+    print(f"\nback {time.monotonic() - healed_secs:.1f} s after the network")
+    assert time.monotonic() - healed_secs < 15.0
+    assert actor_runs(after) == actor_runs(before)  # nobody's steps are counted anew
+    system.wait_for_progress(20)
 
 
 def test_sigterm_ends_every_role(system):

@@ -67,10 +67,15 @@ class ActorLoop:
         self._rate = Rate()
         self._max_frames_per_second = max_frames_per_second
         self._resume_secs = time.monotonic()
+        self._sources: tuple[WaitingClock, Callable[[], Mapping[str, float]]] | None = None
         self.frames = self.frames_since_pull = 0
 
     def steps(self) -> Iterator[tuple[TimeSteps, Nest, TimeSteps, Nest]]:
-        """Yields (time step, action, next time step, policy info) until told to stop."""
+        """Yields (time step, action, next time step, policy info) until told to stop.
+
+        At the end it tells the link the last frames, which close() of the link sends: what a
+        preempted actor did is counted.
+        """
         now = self._environment.reset()
         while not self._context.stop.is_set():
             action, info = self._step(now)
@@ -81,6 +86,7 @@ class ActorLoop:
             now = then
             if self._max_frames_per_second is not None:
                 self._pace()
+        self._report()
 
     def _pace(self) -> None:
         """Waits until the frames of this step have had their time; a delay is not caught up."""
@@ -112,9 +118,15 @@ class ActorLoop:
         Raises:
           UnavailableError, ConfigurationError: the link has failed for good.
         """
-        if not self._report_is_due():
+        self._sources = waiting, counters
+        if self._report_is_due():
+            self._link.check()
+            self._report()
+
+    def _report(self) -> None:
+        if self._sources is None:  # told to stop before the first step
             return
-        self._link.check()
+        waiting, counters = self._sources
         episodes = self._environment.take_episodes()
         metrics = {
             "actor/frames_per_second": self._rate.take(self.frames),

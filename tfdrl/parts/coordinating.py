@@ -7,7 +7,7 @@ that is evaluated and continued, and orders a rollback when training goes wrong.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -24,6 +24,7 @@ from tfdrl.topology import Addresses, Context
 
 _TICK_SECS = 0.05
 _WATCH_SECS = 1.0
+_SILENCE_SECS = 10.0
 
 
 class Learner(NamedTuple):
@@ -82,6 +83,7 @@ def run(
         parameters.refresh()
         _require_progress(session.step, parameters.version)
     metrics = ServerMetrics(watch, settings)
+    silence = Silence()
     pull_is_due = Every(config.publish_period_secs, at_once=True)
     watch_is_due = Every(_WATCH_SECS)
     updates = max(parameters.version, 0)
@@ -95,6 +97,7 @@ def run(
                 session.count(grown)
             if watch_is_due() and not context.stop.is_set():
                 metrics.look()
+                silence.look(session.service.role_metrics())
             session.tick(metrics.take)
             context.stop.wait(_TICK_SECS)
     parameters.close()
@@ -109,6 +112,23 @@ def _require_progress(step: int, version: int) -> None:
             "initial values: start them with the --root_dir that has their parameters-<task>, or "
             "begin another run"
         )
+
+
+class Silence:
+    """Says so, again and again, while nobody who acts or learns reports: the run waits for them."""
+
+    def __init__(self):
+        self._warning_is_due = Every(_SILENCE_SECS)
+
+    def look(self, reports: Mapping[tuple[str, int], tuple[float, Any]]) -> None:
+        """Takes the seconds since each role's last report, by role and task."""
+        ages: dict[str, float] = {}
+        for (role, _), (seconds, _) in reports.items():
+            if role != "evaluator":
+                ages[role] = min(seconds, ages.get(role, seconds))
+        for role, seconds in ages.items():
+            if seconds > _SILENCE_SECS and self._warning_is_due():
+                logging.warning("no %s has reported for %.0f s; waiting for them", role, seconds)
 
 
 class ServerMetrics:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfdrl.errors import TfdrlError, UnavailableError
 from tfdrl.parts.metrics import Every
+from tfdrl.rpc import foreign_connections
 from tfdrl.topology import Address
 
 #: Of one call: a role that is told to stop meanwhile still ends within 10 s.
@@ -61,6 +62,7 @@ class Session:
         self._calls, self._call_secs = calls, call_secs
         self._session = None
         self._run: dict[str, Any] = {}
+        foreign_connections.watch(address)
 
     @property
     def is_connected(self) -> bool:

@@ -12,6 +12,7 @@ import tree
 
 from tfdrl.errors import UnavailableError
 from tfdrl.parts.metrics import Every, WaitingClock
+from tfdrl.rpc import foreign_connections
 from tfdrl.topology import Address
 from tfdrl.types import Unrolls
 
@@ -38,6 +39,7 @@ class UnrollWriter:
         check_learner: Callable[[], None] = lambda: None,
     ):
         self._client = reverb.Client(str(address))
+        foreign_connections.watch(address)
         # Without validation, which would wait for the server without a limit.
         self._writer = self._client.trajectory_writer(num_keep_alive_refs=1, validate_items=False)
         self._check_learner = check_learner

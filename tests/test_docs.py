@@ -1,0 +1,58 @@
+"""What the docs name is there."""
+
+import pathlib
+import re
+
+import pytest
+
+_CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+_PAGES = [_CHECKOUT / "README.md", *sorted((_CHECKOUT / "docs").glob("*.md"))]
+
+
+def _named_tests(text):
+    """(file, test, whether said to be slow) of `file::test`, and of `::test` of the same file."""
+    file = None
+    for name, test, slow in re.findall(r"`([\w/.]*)::(\w+)`( \(slow\))?", text):
+        file = name or file
+        yield file, test, bool(slow)
+
+
+def _source(path):
+    """Module and body of each test, with what is above its def."""
+    text = (_CHECKOUT / path).read_text()
+    all_slow = re.search(r"^pytestmark = .*pytest\.mark\.slow", text, re.MULTILINE) is not None
+    blocks = re.findall(r"((?:^ *@.*\n(?:^ .*\n|^\)\n)*)*)^ *def (test_\w+)", text, re.MULTILINE)
+    return {name: all_slow or "@pytest.mark.slow" in above for above, name in blocks}
+
+
+def test_every_fault_names_tests_that_exist_and_says_which_are_slow():
+    named = list(_named_tests((_CHECKOUT / "docs" / "faults.md").read_text()))
+    assert len(named) > 60
+    for file, test, said_slow in named:
+        assert _source(file).get(test) is said_slow, f"{file}::{test}"
+
+
+def test_every_letter_of_the_table_of_faults_is_explained():
+    text = (_CHECKOUT / "docs" / "faults.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| [^|]+ \|(.*)\|$", text, re.MULTILINE)
+    assert [number for number, _ in rows] == [str(i) for i in range(1, 21)]
+    for number, cells in rows:
+        used = set(re.findall(r"\b([a-i])\b", cells))
+        legend = text.partition(f"\n**{number}** ")[2].partition("\n\n")[0]
+        explained = set(re.findall(r"(?:^|\n)([a-i]) `", legend))
+        assert used == explained, f"row {number}: {sorted(used ^ explained)}"
+        assert len(cells.split("|")) == 6
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    files = r"`((?:tests|tfdrl|docker|docs|gin|binaries)/[\w/.-]+\.\w+)`"
+    for name in re.findall(files, page.read_text()):
+        assert (_CHECKOUT / name).exists(), name
