@@ -19,10 +19,10 @@ def start(tmp_path):
     path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(_REPOSITORY)])
     started = []
 
-    def start_role(module, role, *arguments):
+    def start_role(module, role, *arguments, root_dir=tmp_path):
         command = [sys.executable, "-m", module, f"--gin_file={tmp_path}/tiny.gin", *arguments]
         process = subprocess.Popen(
-            [*command, f"--root_dir={tmp_path}"],
+            [*command, f"--root_dir={root_dir}"],
             env={**os.environ, "PYTHONPATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -30,7 +30,7 @@ def start(tmp_path):
         )
         started.append(process)
         deadline = time.monotonic() + 20
-        while not (tmp_path / f"ready-{role}-0").exists() and process.poll() is None:
+        while not (root_dir / f"ready-{role}-0").exists() and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         return process
@@ -39,6 +39,18 @@ def start(tmp_path):
     for process in started:
         process.kill()
         process.wait()
+
+
+def test_root_dir_is_made_and_one_that_cannot_be_is_a_mistake(start, tmp_path):
+    flags = ("--gin_bindings=tiny.replay = 'thread'",)
+    new = tmp_path / "a" / "b"
+    process = start("binaries.replay_server", "replay", *flags, root_dir=new)
+    assert process.wait(timeout=20) == 0 and new.is_dir()
+    process = start(
+        "binaries.replay_server", "replay", *flags, root_dir=tmp_path / "tiny.gin" / "c"
+    )
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 2 and "tiny.gin/c cannot be made: Not a directory" in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

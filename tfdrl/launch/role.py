@@ -88,6 +88,7 @@ def run_role(
         )
         context.security = protection
         _check_listen(role, context, insecure_network)
+        _make_directory(context.root_dir)
         process.stop_on_signals(context.stop, context.told)
         code = call(role, experiment, context, resolved)
         return stopped_exit_code if code == EXIT_OK and context.told.is_set() else code
@@ -191,6 +192,15 @@ def _check_listen(role: Role, context: Context, insecure_network: bool) -> None:
             f"--listen={context.listen} can be reached from other machines, without encryption or "
             f"authentication; {cure}if the network is trusted, add --insecure_network"
         )
+
+
+def _make_directory(root_dir: pathlib.Path) -> None:
+    try:
+        root_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--root_dir={root_dir} cannot be made: {error.strerror}; choose a directory that can"
+        ) from None
 
 
 def _listen(program: Program, role: Role, task: int, listen: str) -> Address | None:
