@@ -276,6 +276,11 @@ def _damage(path):
 
 @pytest.mark.slow
 def test_damaged_checkpoints_are_passed_over_and_never_forgotten(system):
+    wait(lambda: len(system.learner_checkpoints()) > 1, 60, "checkpoints of the learner")
+    wait(system.replay_checkpoints, 60, "a checkpoint of the replay")
+    for process in (*system.actors, system.learner, system.replay):
+        if process.returncode is None:
+            assert process.terminate() == 0
     newest, older = system.learner_checkpoints()[-1], system.learner_checkpoints()[-2]
     _damage(next(newest.parent.glob(f"{newest.name}.data*")))
     for path in system.replay_checkpoints()[-1].glob("*.tfrecord"):
