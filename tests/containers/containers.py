@@ -166,7 +166,7 @@ _SYSTEM_MOUNTS = [
         "destination": "/tmp",
         "type": "tmpfs",
         "source": "tmpfs",
-        "options": ["nosuid", "nodev", "mode=1777"],
+        "options": ["nosuid", "noexec", "nodev", "mode=1777"],
     },
 ]
 

@@ -40,6 +40,9 @@ def channel_options(max_receive_bytes: int, max_send_bytes: int) -> Options:
         ("grpc.min_reconnect_backoff_ms", 3000),
         # A connection of its own, also where a process has several clients of one server.
         ("grpc.use_local_subchannel_pool", 1),
+        # A pod that is started anew has another address: its name is asked for again at once, and
+        # not after gRPC's 30 s.
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
         # Roles talk to each other directly, also where http_proxy is set for the internet.
         ("grpc.enable_http_proxy", 0),
     ]
