@@ -19,7 +19,9 @@ _USAGE = """Writes a gin file's program to standard output, as Kubernetes object
 Every role is a Job; replay, learner, coordinator and parameter servers have a volume each. When the
 Job of the learner, or coordinator, is complete, remove the run by its label:
 
-  kubectl delete all,pvc,configmap,networkpolicy,pdb -l tfdrl/run=pong
+  kubectl delete job,svc,configmap,networkpolicy,pdb -l tfdrl/run=pong
+
+The volumes, with all results, stay until you delete them (pvc).
 
 With --format=compose the same roles are containers of one host, in a profile of the run's name:
 

@@ -22,7 +22,8 @@ COPY binaries binaries
 COPY gin gin
 RUN /opt/tfdrl/bin/pip install --no-deps --force-reinstall . \
  && /opt/tfdrl/bin/pip check \
- && /opt/tfdrl/bin/pip uninstall --yes pip setuptools
+ && /opt/tfdrl/bin/tensorboard --version \
+ && /opt/tfdrl/bin/pip uninstall --yes pip
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="tfdrl" \
