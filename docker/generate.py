@@ -16,7 +16,6 @@ from tfdrl.launch import compose, manifests, plain_yaml
 _HERE = pathlib.Path(__file__).resolve().parent
 _NOTE = "# Written by docker/generate.py (make manifests). For your gin file: tfdrl-manifests.\n"
 
-
 #: What each profile, and each base, runs.
 GIN_FILES = {
     "apex": "apex/cartpole.gin",
@@ -40,18 +39,19 @@ def files() -> dict[pathlib.Path, str]:
     """Texts by path, relative to docker/."""
     runs, found = [], {}
     for name, gin_file in GIN_FILES.items():
-        loaded, program = _load(gin_file)
+        loaded, program = load(gin_file)
         runs.append(compose.Run(name, program, [f"--gin_file={gin_file}"]))
         found.update(_base(name, loaded, program))
     for name, (gin_file, bindings) in _MORE_BASES.items():
-        found.update(_base(name, *_load(gin_file, bindings)))
+        found.update(_base(name, *load(gin_file, bindings)))
     settings = manifests.Settings("images")
     document = compose.document(runs, settings.image, settings.light_image)
     found[pathlib.Path("compose.yaml")] = _NOTE + plain_yaml.text([document], compact=True)
     return found
 
 
-def _load(gin_file: str, bindings=()):
+def load(gin_file: str, bindings=()):
+    """The checked configuration, and its program; leaves gin as it was: empty."""
     loaded = configuration.load([gin_file], list(bindings), tensorflow=False)
     try:
         return loaded, Experiment.from_gin().architecture.program()

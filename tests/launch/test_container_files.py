@@ -11,14 +11,16 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tfdrl import configuration
 from tfdrl.errors import ConfigurationError
-from tfdrl.experiment import Experiment
 from tfdrl.launch import command_line, compose, role, role_flags
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 _DOCKER = _CHECKOUT / "docker"
 _KUBERNETES = "1.31"
+
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl, which has kustomize, is not here"
+)
 
 
 def _generate():
@@ -110,7 +112,7 @@ def _check_services(services, program, profile):
 def test_compose_profiles(profile):
     document = yaml.safe_load((_DOCKER / "compose.yaml").read_text())
     generate = _generate()
-    _check_services(document["services"], generate._load(generate.GIN_FILES[profile])[1], profile)
+    _check_services(document["services"], generate.load(generate.GIN_FILES[profile])[1], profile)
     assert document["networks"][profile] == {"internal": True}
     assert profile in document["volumes"]
 
@@ -139,12 +141,8 @@ def test_gin_files_of_several_directories_are_refused(tmp_path):
 
 
 def test_learners_of_a_cluster_find_each_other_in_compose():
-    loaded = configuration.load(
-        ["impala/cartpole.gin"],
-        ["impala.learners = 2", "strategy.kind = 'multi_worker'"],
-        tensorflow=False,
-    )
-    program = Experiment.from_gin().architecture.program()
+    bindings = ["impala.learners = 2", "strategy.kind = 'multi_worker'"]
+    loaded, program = _generate().load("impala/cartpole.gin", bindings)
     assert loaded.digest
     services = compose.document([compose.Run("two", program, ["--gin_file=a$b"])], "a", "b")[
         "services"
@@ -162,9 +160,7 @@ _OVERLAYS = sorted(
 )
 
 
-@pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="kubectl, which has kustomize, is not here"
-)
+@needs_kubectl
 @pytest.mark.parametrize("directory", _OVERLAYS)
 def test_what_kustomize_makes_is_valid(directory):
     command = ["kubectl", "kustomize", str(_DOCKER / "kubernetes" / directory)]
@@ -181,9 +177,7 @@ def test_what_kustomize_makes_is_valid(directory):
         assert (accelerator in limits) == (is_learner and accelerator is not None)
 
 
-@pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="kubectl, which has kustomize, is not here"
-)
+@needs_kubectl
 def test_registry_and_namespace_are_the_overlays():
     directory = _DOCKER / "kubernetes/overlays/registry"
     done = subprocess.run(["kubectl", "kustomize", str(directory)], capture_output=True, text=True)

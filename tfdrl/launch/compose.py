@@ -6,13 +6,20 @@ leaves behind, which a TensorBoard of its own shows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tfdrl import configuration
 from tfdrl.errors import ConfigurationError
-from tfdrl.launch.role_commands import CONFIG_DIR, RUN_DIR, Containers, has_cluster
-from tfdrl.topology import Program, Role
+from tfdrl.launch.role_commands import (
+    CONFIG_DIR,
+    RUN_DIR,
+    Containers,
+    has_cluster,
+    replica_name,
+)
+from tfdrl.topology import Program
 
 _GRACE_SECS, _MAX_RESTARTS = 15, 5
 _TENSORBOARD_PORT = 6006
@@ -80,11 +87,9 @@ def document(runs: Sequence[Run], image: str, light_image: str) -> dict[str, Any
 
 
 def _services(run: Run, images: Mapping[bool, str]) -> dict[str, Any]:
-    def host(role: Role, task: int) -> str:
-        return f"{run.name}-{role.name.replace('_', '-')}-{task}"
-
     # Compose replaces variables: a dollar of ours is written twice.
     gin_flags = [flag.replace("$", "$$") for flag in run.gin_flags]
+    host = functools.partial(replica_name, run.name)
     containers = Containers(run.program, gin_flags, host)
     found = {}
     for role in run.program.roles:

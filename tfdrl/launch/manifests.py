@@ -22,6 +22,8 @@ from tfdrl.launch.role_commands import (
     Containers,
     check_name,
     has_cluster,
+    replica_name,
+    role_name,
 )
 from tfdrl.topology import Program, Role
 
@@ -77,7 +79,7 @@ def objects(
 
 def host(role: Role, task: int, settings: Settings) -> str:
     """The name by which other pods of the namespace reach a serving replica."""
-    return f"{settings.name}-{role.name.replace('_', '-')}-{task}.{settings.name}"
+    return f"{replica_name(settings.name, role, task)}.{settings.name}"
 
 
 def _object(version: str, kind: str, name: str, settings: Settings, **fields) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def _disruption_budget(program: Program, settings: Settings) -> dict[str, Any]:
 def _volume_and_job(
     containers: Containers, role: Role, task: int, settings: Settings
 ) -> list[dict[str, Any]]:
-    name = host(role, task, settings).partition(".")[0]
+    name = replica_name(settings.name, role, task)
     claim = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": settings.storage}},
@@ -138,7 +140,7 @@ def _volume_and_job(
 
 
 def _indexed_job(containers: Containers, role: Role, settings: Settings) -> dict[str, Any]:
-    name = f"{settings.name}-{role.name.replace('_', '-')}"
+    name = role_name(settings.name, role)
     volume = {"name": "run", "emptyDir": {}}
     pod = _pod(containers, role, "$(JOB_COMPLETION_INDEX)", volume, settings)
     spec = {

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterable
 
 from absl import logging as absl_logging
 
@@ -86,8 +87,8 @@ def leave_on_signals(exit_code: int = EXIT_OK) -> None:
         signal.signal(number, lambda *unused: leave(exit_code))
 
 
-def stop_on_signals(stop: threading.Event, told: threading.Event | None = None) -> None:
-    """The first SIGTERM or SIGINT sets `told` and `stop`, the second ends the process at once.
+def stop_on_signals(*events: threading.Event) -> None:
+    """The first SIGTERM or SIGINT sets the events, in this order; the second ends the process.
 
     Works as PID 1, and while the main thread is inside native code that does not return: the
     signal is noticed by a thread of its own. Call from the main thread.
@@ -104,9 +105,7 @@ def stop_on_signals(stop: threading.Event, told: threading.Event | None = None) 
         after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
         after_in_child=_restore_signals,
     )
-    watcher = threading.Thread(
-        target=_watch, args=(read_end, stop, told), name="signals", daemon=True
-    )
+    watcher = threading.Thread(target=_watch, args=(read_end, events), name="signals", daemon=True)
     watcher.start()
 
 
@@ -117,7 +116,7 @@ def _restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _watch(read_end: int, stop: threading.Event, told: threading.Event | None) -> None:
+def _watch(read_end: int, events: Iterable[threading.Event]) -> None:
     received = 0
     while True:
         # Only an orphan has a time limit: everybody else has somebody who can kill it.
@@ -129,9 +128,8 @@ def _watch(read_end: int, stop: threading.Event, told: threading.Event | None) -
             print("the launcher died and this role did not stop in time", file=sys.stderr)
             leave(EXIT_FAILED)
         if received:
-            if told is not None:
-                told.set()  # before `stop`: whoever sees that one must see this one
-            stop.set()
+            for event in events:
+                event.set()
         if received > 1:
             leave(EXIT_FAILED)
 

@@ -89,7 +89,7 @@ def run_role(
         context.security = protection
         _check_listen(role, context, insecure_network)
         _make_directory(context.root_dir)
-        process.stop_on_signals(context.stop, context.told)
+        process.stop_on_signals(context.told, context.stop)  # who sees the second sees the first
         code = call(role, experiment, context, resolved)
         return stopped_exit_code if code == EXIT_OK and context.told.is_set() else code
     except TfdrlError as error:
@@ -178,19 +178,20 @@ def _check_listen(role: Role, context: Context, insecure_network: bool) -> None:
         )
     if context.listen is None or context.listen.is_loopback:
         return
-    is_encrypted = role.encrypts and security.of(context).can_serve_encrypted
-    if insecure_network and role.encrypts and not is_encrypted:
+    if role.encrypts and security.of(context).can_serve_encrypted:
+        return
+    if not insecure_network:
+        cure = "give --tls_certificate and --tls_key, or, " if role.encrypts else ""
+        raise ConfigurationError(
+            f"--listen={context.listen} can be reached from other machines, without encryption or "
+            f"authentication; {cure}if the network is trusted, add --insecure_network"
+        )
+    if role.encrypts:  # the others, which cannot, warn by themselves
         _LOG.warning(
             "%s listens on %s without encryption or authentication (--insecure_network): who "
             "reaches that port can read the parameters and report false results; let only this "
             "run's hosts, or give it --tls_certificate, --tls_key, --tls_ca and --token_file",
             *(role.name, context.listen),
-        )
-    if not is_encrypted and not insecure_network:
-        cure = "give --tls_certificate and --tls_key, or, " if role.encrypts else ""
-        raise ConfigurationError(
-            f"--listen={context.listen} can be reached from other machines, without encryption or "
-            f"authentication; {cure}if the network is trusted, add --insecure_network"
         )
 
 

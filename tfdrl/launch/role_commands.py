@@ -33,6 +33,16 @@ def check_name(name: str) -> str:
     return name
 
 
+def replica_name(run: str, role: Role, task: int) -> str:
+    """The name of a replica's container or pod, which others reach it by."""
+    return f"{role_name(run, role)}-{task}"
+
+
+def role_name(run: str, role: Role) -> str:
+    """The part of its replicas' names that is the same."""
+    return f"{run}-{role.name.replace('_', '-')}"
+
+
 class Containers(NamedTuple):
     """What the containers of one run have in common.
 

@@ -8,13 +8,12 @@ import threading
 import time
 from collections.abc import Sequence
 
-import reverb
 import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
+from tfdrl.parts import replay_client
 from tfdrl.parts.metrics import Every, WaitingClock
 from tfdrl.parts.replay_tables import TABLE, check_signature
-from tfdrl.rpc import foreign_connections
 from tfdrl.topology import Address
 
 
@@ -102,8 +101,7 @@ class ReplayInfo:
     """
 
     def __init__(self, address: Address, timeout_secs: float, table: str = TABLE):
-        self._client = reverb.Client(str(address))
-        foreign_connections.watch(address)
+        self._client = replay_client.connect(address)
         self._address, self._timeout_secs = address, timeout_secs
         self._table = table
         self._answered_secs = time.monotonic()

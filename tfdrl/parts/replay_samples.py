@@ -15,6 +15,7 @@ from tf_agents.trajectories import time_step, trajectory
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.ops import priorities as priorities_ops
+from tfdrl.parts import replay_client
 from tfdrl.parts.replay_reading import ReplayInfo, Samples, own_threads
 from tfdrl.parts.replay_tables import (
     DISCOUNT,
@@ -128,7 +129,7 @@ class PriorityWriter:
 
     def __init__(self, address: Address, max_pending: int = 16, table: str = TABLE):
         self._table = table
-        self._client = reverb.Client(str(address))
+        self._client = replay_client.connect(address)
         self._queue = queue.Queue(maxsize=max_pending)
         self.bad = 0
         self.dropped = 0

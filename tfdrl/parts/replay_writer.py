@@ -11,10 +11,10 @@ import tree
 
 from tfdrl.errors import UnavailableError
 from tfdrl.ops import priorities as priorities_ops
+from tfdrl.parts import replay_client
 from tfdrl.parts.metrics import Every, WaitingClock
 from tfdrl.parts.replay_tables import TABLE
 from tfdrl.parts.transitions import Block
-from tfdrl.rpc import foreign_connections
 from tfdrl.topology import Address
 
 #: Items between two flushes, and how many may stay unconfirmed: two such groups are under way, so
@@ -45,8 +45,7 @@ class TransitionWriter:
         timeout_secs: float,
         stop: threading.Event,
     ):
-        client = reverb.Client(str(address))
-        foreign_connections.watch(address)
+        client = replay_client.connect(address)
         self._distance = n * num_envs
         self._writer = client.trajectory_writer(num_keep_alive_refs=self._distance + 1)
         self._address, self._num_envs = address, num_envs

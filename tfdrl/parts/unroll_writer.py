@@ -11,8 +11,8 @@ import reverb
 import tree
 
 from tfdrl.errors import UnavailableError
+from tfdrl.parts import replay_client
 from tfdrl.parts.metrics import Every, WaitingClock
-from tfdrl.rpc import foreign_connections
 from tfdrl.topology import Address
 from tfdrl.types import Unrolls
 
@@ -38,8 +38,7 @@ class UnrollWriter:
         stop: threading.Event,
         check_learner: Callable[[], None] = lambda: None,
     ):
-        self._client = reverb.Client(str(address))
-        foreign_connections.watch(address)
+        self._client = replay_client.connect(address)
         # Without validation, which would wait for the server without a limit.
         self._writer = self._client.trajectory_writer(num_keep_alive_refs=1, validate_items=False)
         self._check_learner = check_learner

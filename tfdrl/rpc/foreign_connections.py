@@ -24,13 +24,13 @@ _PERIOD_SECS = 1.0
 _FILES = "/proc/self/fd"
 
 
-def watch(*addresses: Address) -> None:
-    """From now on this process's connections to these ports end when their peer is gone.
+def watch(address: Address) -> None:
+    """From now on this process's connections to this port end when their peer is gone.
 
     Does nothing where the kernel is not Linux.
     """
     if sys.platform == "linux":
-        _WATCHER.add({address.port for address in addresses})
+        _WATCHER.add(address.port)
 
 
 class _Watcher:
@@ -43,10 +43,10 @@ class _Watcher:
         self._thread: threading.Thread | None = None
         os.register_at_fork(after_in_child=self._forget)
 
-    def add(self, ports: set[int]) -> None:
+    def add(self, port: int) -> None:
         with self._lock:
-            if not ports <= self._ports:
-                self._ports |= ports
+            if port not in self._ports:
+                self._ports.add(port)
                 self._seen.clear()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="connections", daemon=True)

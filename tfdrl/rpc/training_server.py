@@ -53,7 +53,7 @@ class TrainingServer:
       state: `state()` of its predecessor: a role that kept its run_id goes on counting.
       learner_step: as of `set_status`, until that is called.
 
-    Raises ConfigurationError if the port is in use, a bound is out of range, or `state` is none.
+    Raises ConfigurationError if the port is in use, a bound is out of range, or `state` is not one.
     """
 
     def __init__(
