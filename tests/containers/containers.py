@@ -1,6 +1,6 @@
 """Images and containers without a Docker engine: built by buildah, run by runc.
 
-Each container has a host of its own (faults/hosts.py), a read-only root, no capabilities, and
+Each container has a host of its own (hosts.py), a read-only root, no capabilities, and
 process ids of its own.
 """
 

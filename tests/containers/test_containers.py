@@ -3,14 +3,11 @@
 import os
 import pathlib
 import subprocess
-import sys
 import time
 
 import pytest
 import yaml
 from containers import Container, Image, require_tools
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "faults"))
 from hosts import Hosts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -214,6 +215,27 @@ class Roles:
     def kill(self) -> None:
         for process in self._started:
             process.kill()
+
+
+class WatchedRoles(Roles):
+    """Also keeps every status that the learner ever gave: `statuses`, oldest first."""
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.statuses = []
+        self._stop = threading.Event()
+        self._watching = threading.Thread(target=self._watch, daemon=True)
+        self._watching.start()
+
+    def kill(self) -> None:
+        self._stop.set()
+        self._watching.join()
+        super().kill()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.25):
+            if (status := self.status()) is not None:
+                self.statuses.append(status)
 
 
 class SeedRoles(Roles):

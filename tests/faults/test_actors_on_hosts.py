@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import tensorflow as tf
-from hosts import LOSSES, Hosts
+from hosts import LOSSES, Hosts, back_within
 from running_roles import APEX, IMPALA, Roles, actor_runs, wait
 
 from tfdrl.parts.replay_tables import TABLE
@@ -94,13 +94,11 @@ def test_others_go_on_without_a_host_that_is_cut_off_for_30_s(system):
     assert system.items_of(system.status(), 1) <= system.items_of(during, 1)
     assert system.all_run(), system.last_lines()
     system.hosts.heal(_ACTOR)
-    healed_secs = time.monotonic()
-    system.wait_for(
-        lambda now: system.items_of(now, 1) > system.items_of(during, 1) + system.kind.some,
-        *(30, "items of the actor that was cut off"),
-    )
-    print(f"\nback {time.monotonic() - healed_secs:.1f} s after the network")
-    assert time.monotonic() - healed_secs < 15.0
+    with back_within(15.0):
+        system.wait_for(
+            lambda now: system.items_of(now, 1) > system.items_of(during, 1) + system.kind.some,
+            *(30, "items of the actor that was cut off"),
+        )
     assert actor_runs(system.status()) == actor_runs(before)
     assert system.all_run(), system.last_lines()
 
@@ -113,10 +111,8 @@ def test_all_wait_for_a_replay_that_is_cut_off_for_20_s_and_go_on(system):
     waiting = system.status()  # who waits for another still answers
     assert waiting.learner_step - before.learner_step < 1000  # the batches that it had
     system.hosts.heal(_REPLAY)
-    healed_secs = time.monotonic()
-    after = system.wait_for_progress(30)
-    print(f"\nback {time.monotonic() - healed_secs:.1f} s after the network")
-    assert time.monotonic() - healed_secs < 15.0
+    with back_within(15.0):
+        after = system.wait_for_progress(30)
     assert actor_runs(after) == actor_runs(before)
     assert system.all_run(), system.last_lines()
 
@@ -131,13 +127,12 @@ def test_a_host_whose_packets_are_lost(system, incoming, outgoing):
     if incoming < 1.0 and outgoing < 1.0:  # slow, but alive
         assert system.items_of(system.status(), 1) > system.items_of(during, 1)
     system.hosts.lose(_ACTOR)
-    healed_secs, healed = time.monotonic(), system.status()
-    system.wait_for(
-        lambda now: system.items_of(now, 1) > system.items_of(healed, 1) + system.kind.some,
-        *(30, "items of the actor that lost packets"),
-    )
-    print(f"\nback {time.monotonic() - healed_secs:.1f} s after the network")
-    assert time.monotonic() - healed_secs < 15.0
+    with back_within(15.0):
+        healed = system.status()
+        system.wait_for(
+            lambda now: system.items_of(now, 1) > system.items_of(healed, 1) + system.kind.some,
+            *(30, "items of the actor that lost packets"),
+        )
     assert actor_runs(system.status()) == actor_runs(before)
     assert system.all_run(), system.last_lines()
 

@@ -6,13 +6,12 @@ The tests are one story, told in order: each takes the system as the one before 
 import collections
 import shutil
 import signal
-import threading
 import time
 
 import numpy as np
 import pytest
 import reverb
-from running_roles import IMPALA, Roles, can_make_pid_namespaces, checkpoint_contents, wait
+from running_roles import IMPALA, WatchedRoles, can_make_pid_namespaces, checkpoint_contents, wait
 from tf_agents.trajectories import StepType
 
 from tfdrl.parts.replay_server import complete_checkpoints
@@ -23,7 +22,7 @@ _START_SECS = 150.0  # of a role, on a machine that has much else to do
 _FULL = "is full: the learner has not taken the unrolls before"
 
 
-class System(Roles):
+class System(WatchedRoles):
     """The processes that should be running, and every status that the learner ever gave."""
 
     def __init__(self, root_dir, logs):
@@ -31,9 +30,6 @@ class System(Roles):
         self.can_be_pid_1 = can_make_pid_namespaces()
         self.replay = self.learner = self.evaluator = None
         self.actors = {}
-        self.history = []
-        self._stop = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
 
     def start_replay(self):
         again = self.replay is not None
@@ -49,16 +45,6 @@ class System(Roles):
     def signal_actors(self, number):
         for actor in self.actors.values():
             actor.signal(number)
-
-    def kill(self):
-        self._stop.set()
-        super().kill()
-
-    def _watch(self):
-        while not self._stop.wait(0.25):
-            status = self.status()
-            if status is not None:
-                self.history.append(status)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +220,7 @@ def _stop_learner(system):
 
 
 def test_killed_queue_comes_back_from_its_checkpoint_and_everybody_goes_on(system):
-    begin = len(system.history)
+    begin = len(system.statuses)
     _stop_learner(system)
     last = complete_checkpoints(system.root_dir / "replay")[-1].name
     wait(
@@ -258,7 +244,7 @@ def test_killed_queue_comes_back_from_its_checkpoint_and_everybody_goes_on(syste
         ),
         *(30, "steps of the learner and unrolls of both actors"),
     )
-    _require_growth(system.history[begin:], ["actor/unrolls", "actor/parameter_version"])
+    _require_growth(system.statuses[begin:], ["actor/unrolls", "actor/parameter_version"])
 
 
 def test_killed_learner_continues_exactly_from_its_checkpoint(system):
@@ -290,7 +276,7 @@ def test_killed_learner_continues_exactly_from_its_checkpoint(system):
         np.testing.assert_array_equal(again[name], value, err_msg=name)
 
     system.replay.signal(signal.SIGCONT)
-    middle = len(system.history)
+    middle = len(system.statuses)
     system.start_learner()
     system.wait_for(lambda now: now.learner_step > step, _START_SECS, "the learner's steps")
     after = _wait_for_unrolls(system, {0, 1}, 30)
@@ -298,7 +284,7 @@ def test_killed_learner_continues_exactly_from_its_checkpoint(system):
     for task, role in _actors(before).items():  # the same runs, which waited and counted on
         assert role.run_id == _actors(after)[task].run_id
         assert _unrolls(after)[task] > _unrolls(before)[task]
-    _require_growth(system.history[middle:], ["actor/unrolls"])
+    _require_growth(system.statuses[middle:], ["actor/unrolls"])
 
 
 def _is_of_the_network(name):

@@ -6,7 +6,7 @@ The tests are one story for each architecture, told in order.
 import pathlib
 
 import pytest
-from running_roles import wait
+from running_roles import actor_runs, wait
 from whole_programs import WholeProgram
 
 from tfdrl.parts.replay_server import complete_checkpoints
@@ -29,16 +29,14 @@ def system(request, tmp_path_factory):
         system.kill()
 
 
-def _runs(status):
-    """Of actor 0."""
-    return {role.run_id for role in status.roles if (role.role, role.task) == ("actor", 0)}
-
-
 def test_others_go_on_without_a_killed_actor(system):
     system.running["actor", 0].kill()
-    before = _runs(system.wait_for_progress(30))
+    before = actor_runs(system.wait_for_progress(30))[0]
     system.begin("actor", 0)
-    system.wait_for(lambda now: _runs(now) - before, _START_SECS, "another run of actor 0")
+    system.wait_for(
+        lambda now: actor_runs(now).get(0, before) != before,
+        *(_START_SECS, "another run of actor 0"),
+    )
     system.wait_for_progress(30)
 
 

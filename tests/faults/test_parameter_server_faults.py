@@ -42,6 +42,17 @@ class System(ParameterRoles):
         os.setpriority(os.PRIO_PROCESS, worker.pid, 5)
         return worker
 
+    def begin_all(self):
+        """Starts two of each, and a coordinator; waits for both workers' reports."""
+        for task in (0, 1):
+            self.begin("parameter_server", task)
+            self.start_worker(task)
+        self.begin("coordinator")
+        self.wait_for_workers()
+
+    def wait_for_workers(self):
+        self.wait_for(lambda now: len(_workers(now)) == 2, _START_SECS, "two workers")
+
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
@@ -49,11 +60,7 @@ def system(tmp_path_factory):
     (directory / "run").mkdir()
     system = System(directory / "run", directory, _GIN, *_flags(*_BINDINGS))
     try:
-        for task in (0, 1):
-            system.begin("parameter_server", task)
-            system.start_worker(task)
-        system.begin("coordinator")
-        system.wait_for(lambda now: len(_workers(now)) == 2, _START_SECS, "two workers")
+        system.begin_all()
         system.wait_for_progress(60)
         yield system
     finally:
@@ -220,7 +227,7 @@ def test_all_rest_while_the_workers_are_dead_and_go_on_with_them(system):
     assert [server["version"] for server in system.servers()] == versions
     for task in (0, 1):
         system.start_worker(task)
-    system.wait_for(lambda now: len(_workers(now)) == 2, _START_SECS, "two workers")
+    system.wait_for_workers()
     system.wait_for_progress(30)
 
 
@@ -230,11 +237,7 @@ def test_gradients_that_stay_not_finite_end_the_run_with_3(tmp_path):
     more = ("parameter_server.rollback_nonfinite = 10", "parameter_server.max_rollbacks = 1")
     system = System(tmp_path / "run", tmp_path, _GIN, *_flags(*_BINDINGS, *more))
     try:
-        for task in (0, 1):
-            system.begin("parameter_server", task)
-            system.start_worker(task)
-        system.begin("coordinator")
-        system.wait_for(lambda now: len(_workers(now)) == 2, _START_SECS, "two workers")
+        system.begin_all()
         system.wait_for_servers(lambda now: all(s["snapshots"] for s in now), 60, "snapshots")
         for task in (0, 1):
             system.faults_of(task).write_text("nan")

@@ -16,14 +16,12 @@ from tfdrl.rpc import inference_pb2
 
 
 class System(SeedRoles):
-    """The processes that should be running, and every status that the learner ever gave."""
+    """The processes that should be running."""
 
     def __init__(self, root_dir, logs, gin_file):
         super().__init__(root_dir, logs, gin_file, "--gin_bindings=experiment.solved_return = None")
         self.can_be_pid_1 = can_make_pid_namespaces()
-        self.learner, self.actors, self.history = None, {}, []
-        self._stop = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.learner, self.actors = None, {}
 
     def start_learner(self):
         self.learner = self.start("learner", replay=None)
@@ -31,16 +29,6 @@ class System(SeedRoles):
     def start_actor(self, task):
         pid_1 = self.can_be_pid_1 and task in self.actors
         self.actors[task] = self.start("actor", f"--task={task}", as_pid_1=pid_1, replay=None)
-
-    def kill(self):
-        self._stop.set()
-        super().kill()
-
-    def _watch(self):
-        while not self._stop.wait(0.25):
-            status = self.status()
-            if status is not None:
-                self.history.append(status)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 
 import gin
-from running_roles import Roles, free_port
+from running_roles import WatchedRoles, free_port
 
 from tfdrl import configuration
 from tfdrl.experiment import Experiment
@@ -17,8 +16,8 @@ EXIT_CODE = 143
 _BINDINGS = ["experiment.solved_return = None", "experiment.max_minutes = None"]
 
 
-class WholeProgram(Roles):
-    """All roles of a program, and every status that its chief ever gave."""
+class WholeProgram(WatchedRoles):
+    """All roles of a program, started; `statuses` are its chief's."""
 
     def __init__(self, directory, gin_file, *bindings):
         bindings = [*_BINDINGS, *bindings]
@@ -36,13 +35,10 @@ class WholeProgram(Roles):
         }
         self.addresses["learner"] = self.listeners[self.program.chief][0]  # whom `status` asks
         self.addresses["replay"] = self.listeners.get("replay", [None])[0]
-        self.running, self.statuses = {}, []
-        self._stop = threading.Event()
-        self._watching = threading.Thread(target=self._watch, daemon=True)
+        self.running = {}
         for role in self.program.roles:
             for task in range(role.replicas):
                 self.begin(role.name, task)
-        self._watching.start()
 
     def begin(self, name, task=0):
         role = self.program.role(name)
@@ -72,13 +68,3 @@ class WholeProgram(Roles):
         assert process.terminate(10.0) == EXIT_CODE, process.log
         assert "Traceback" not in process.log
         self.begin(name, task)
-
-    def kill(self):
-        self._stop.set()
-        self._watching.join()
-        super().kill()
-
-    def _watch(self):
-        while not self._stop.wait(0.2):
-            if (status := self.status()) is not None:
-                self.statuses.append(status)

@@ -29,6 +29,14 @@ def _written(*flags):
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
+def _loaded(gin_file):
+    """The configuration and its program."""
+    loaded = configuration.load([gin_file], [], tensorflow=False)
+    program = Experiment.from_gin().architecture.program()
+    gin.clear_config()
+    return loaded, program
+
+
 def _pods(documents):
     """(names that its own host has, pod spec) of each pod."""
     for job in (d for d in documents if d["kind"] == "Job"):
@@ -39,11 +47,9 @@ def _pods(documents):
 
 @pytest.mark.parametrize("gin_file", _PROGRAMS)
 def test_every_program_is_valid_and_its_addresses_are_pods(gin_file):
-    loaded = configuration.load([gin_file], [], tensorflow=False)
-    program = Experiment.from_gin().architecture.program()
+    loaded, program = _loaded(gin_file)
     found = manifests.objects(program, loaded, manifests.Settings("run-1"))
     documents = list(yaml.safe_load_all(plain_yaml.text(found)))
-    gin.clear_config()
     for document in documents:
         kubernetes_validate.validate(document, _KUBERNETES, strict=True)
         assert document["metadata"]["labels"]["tfdrl/run"] == "run-1"
@@ -98,9 +104,7 @@ def test_learners_that_cluster_know_each_other():
 
 def _containers(gin_file, **settings):
     """(role, container, volumes) of each Job."""
-    loaded = configuration.load([gin_file], [], tensorflow=False)
-    program = Experiment.from_gin().architecture.program()
-    gin.clear_config()
+    loaded, program = _loaded(gin_file)
     found = manifests.objects(program, loaded, manifests.Settings("run", **settings))
     for document in found:
         kubernetes_validate.validate(document, _KUBERNETES, strict=True)

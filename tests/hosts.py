@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -113,6 +114,15 @@ class Hosts:
 
 #: (incoming, outgoing) for `Hosts.lose`: nothing gets in, nothing gets out, a fifth is lost.
 LOSSES = [(1.0, 0.0), (0.0, 1.0), (0.2, 0.2)]
+
+
+@contextlib.contextmanager
+def back_within(limit_secs: float):
+    """What is inside waits for those who come back after the network; it must take less."""
+    healed_secs = time.monotonic()
+    yield
+    print(f"\nback {time.monotonic() - healed_secs:.1f} s after the network")
+    assert time.monotonic() - healed_secs < limit_secs
 
 
 def _ip(*arguments: str) -> None:
