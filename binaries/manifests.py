@@ -16,12 +16,13 @@ _USAGE = """Writes a gin file's program to standard output, as Kubernetes object
   tfdrl-manifests --gin_file=apex/atari_pong.gin --name=pong --image=registry/tfdrl:1 \\
       --gin_bindings='apex.actors = 64' | kubectl apply -f -
 
-Every role is a Job; replay, learner, coordinator and parameter servers have a volume each. When the
-Job of the learner, or coordinator, is complete, remove the run by its label:
+Every role is a Job; replay, learner, coordinator, parameter servers and evaluator have a volume
+each. When the Job of the learner, or coordinator, is complete, remove the run by its label:
 
   kubectl delete job,svc,configmap,networkpolicy,pdb -l tfdrl/run=pong
 
-The volumes, with all results, stay until you delete them (pvc).
+The volumes, with all results, stay until you delete them (pvc). To go on with other settings:
+--allow_config_change.
 
 With --format=compose the same roles are containers of one host, in a profile of the run's name:
 
@@ -38,12 +39,18 @@ def _flags() -> flags.FlagValues:
         ("name", "", "Of the run, a part of host names (default: the architecture's)."),
         ("image", "tfdrl:latest", "Image of the roles with TensorFlow."),
         ("light_image", "tfdrl-seed-actor:latest", "Image of roles without, SEED's actors."),
-        ("storage", "10Gi", "Size of each volume."),
-        ("cpu", "1", "Cores that a pod requests."),
-        ("memory", "2Gi", "Memory that a pod requests."),
+        ("storage", "10Gi", "Size of each volume; for some roles another: 10Gi,replay=100Gi."),
+        ("cpu", "1", "Cores that a pod requests; the same: 1,learner=8."),
+        ("memory", "2Gi", "Memory that a pod requests; the same: 2Gi,replay=64Gi."),
         ("tls_secret", "", "Secret with tls.crt, tls.key, ca.crt and token: mutual TLS."),
     ):
         flags.DEFINE_string(name, default, about, flag_values=values)
+    flags.DEFINE_bool(
+        "allow_config_change",
+        False,
+        "Continue volumes of an earlier run of that name with settings that differ from theirs.",
+        flag_values=values,
+    )
     return values
 
 
@@ -59,13 +66,15 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigurationError("--gin_file is missing; tfdrl-train --list shows what there is")
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     program = Experiment.from_gin().architecture.program()
-    settings = manifests.Settings(
-        values.name or program.name,
-        *(values[name].value for name in manifests.Settings._fields[1:]),
-    )
+    given = {name: values[name].value for name in manifests.Settings._fields}
+    given["name"] = values.name or program.name
+    for flag in ("storage", "cpu", "memory"):
+        given[flag] = manifests.amounts(flag, given[flag], program)
+    settings = manifests.Settings(**given)
     if values.format == "compose":
-        gin_flags, directory = compose.gin_flags(values.gin_file, values.gin_bindings)
-        run = compose.Run(check_name(settings.name), program, gin_flags, directory)
+        run_flags, directory = compose.gin_flags(values.gin_file, values.gin_bindings)
+        run_flags += ["--allow_config_change"] * settings.allow_config_change
+        run = compose.Run(check_name(settings.name), program, run_flags, directory)
         documents = [compose.document([run], settings.image, settings.light_image)]
     else:
         documents = manifests.objects(program, loaded, settings)

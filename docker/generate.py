@@ -30,9 +30,10 @@ _MORE_BASES = {
         "impala/cartpole.gin",
         ("impala.learners = 2", "strategy.kind = 'multi_worker'"),
     ),
+    "seed-tpu": ("seed/cartpole_vtrace.gin", ("strategy.kind = 'tpu'",)),
 }
 #: Secrets with certificates and a token, by base.
-_TLS_SECRETS = {"seed": "seed-tls"}
+_TLS_SECRETS = {"seed": "seed-tls", "seed-tpu": "seed-tpu-tls"}
 
 
 def files() -> dict[pathlib.Path, str]:

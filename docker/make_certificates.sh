@@ -15,24 +15,29 @@ shift
 [ ! -e "$directory" ] || { echo "$directory is there already; choose another directory" >&2; exit 2; }
 
 umask 077
-mkdir -p "$directory"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+new=$work/new  # becomes the directory when all is there
+mkdir "$new"
+say() { "$@" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }; }
 
 names="DNS:localhost,IP:127.0.0.1"
 for host in "$@"; do
   case $host in
+    *:*) names="$names,IP:$host" ;;
     *[!0-9.]*) names="$names,DNS:$host" ;;
     *) names="$names,IP:$host" ;;
   esac
 done
 
-openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj "/CN=tfdrl run" \
-  -keyout "$work/ca.key" -out "$directory/ca.crt" 2>/dev/null
-openssl req -newkey rsa:3072 -nodes -subj "/CN=tfdrl" \
-  -keyout "$directory/tls.key" -out "$work/tls.csr" 2>/dev/null
+say openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj "/CN=tfdrl run" \
+  -keyout "$work/ca.key" -out "$new/ca.crt"
+say openssl req -newkey rsa:3072 -nodes -subj "/CN=tfdrl" \
+  -keyout "$new/tls.key" -out "$work/tls.csr"
 printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth\n' "$names" > "$work/extensions"
-openssl x509 -req -in "$work/tls.csr" -CA "$directory/ca.crt" -CAkey "$work/ca.key" \
-  -CAcreateserial -CAserial "$work/serial" -days 365 -extfile "$work/extensions" -out "$directory/tls.crt" 2>/dev/null
-openssl rand -hex 32 > "$directory/token"
+say openssl x509 -req -in "$work/tls.csr" -CA "$new/ca.crt" -CAkey "$work/ca.key" \
+  -CAcreateserial -CAserial "$work/serial" -days 365 -extfile "$work/extensions" -out "$new/tls.crt"
+openssl rand -hex 32 > "$new/token"
+mkdir -p "$(dirname "$directory")"
+mv "$new" "$directory"
 echo "$directory: ca.crt tls.crt tls.key token, for $names"

@@ -32,8 +32,9 @@ COPY --from=build /opt/tfdrl /opt/tfdrl
 # The root may be read-only: /run/tfdrl is the run's, /tmp is for all else.
 RUN groupadd --gid 1000 tfdrl && useradd --uid 1000 --gid 1000 --no-create-home tfdrl \
  && mkdir -p /run/tfdrl && chown tfdrl:tfdrl /run/tfdrl
+# LD_LIBRARY_PATH: where Google's Kubernetes mounts the NVIDIA driver; elsewhere nothing is there.
 ENV PATH=/opt/tfdrl/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib
+    HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib LD_LIBRARY_PATH=/usr/local/nvidia/lib64
 USER 1000:1000
 WORKDIR /run/tfdrl
 EXPOSE 8000 9000

@@ -65,8 +65,9 @@ class Role:
         back-off.
       restarts: whether it is restarted like them although it is essential: it keeps what it
         holds on disk, and the others wait for it.
-      flush_secs: it may take so much longer than others to end: a large replay writes what it
-        holds to disk.
+      flush_secs: it may take so much longer than others to end, and to begin: a large replay writes
+        what it holds to disk, and reads it.
+      exports: whether it writes the policy to its root_dir, which must outlive it.
       clusters: whether its replicas, if there are several, talk to each other by TensorFlow's
         collectives, each at a second address (`context.cluster`).
       needs_tensorflow: whether its process loads TensorFlow.
@@ -83,6 +84,7 @@ class Role:
     essential: bool = False
     restarts: bool = False
     flush_secs: float = 0.0
+    exports: bool = False
     clusters: bool = False
     needs_tensorflow: bool = True
     threads: int = 1

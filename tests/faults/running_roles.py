@@ -179,6 +179,21 @@ class Roles:
 
         return wait(holds, limit_secs, lambda: f"{what}; {self.status()}\n{self.last_lines()}")
 
+    def wait_for_report(self, role: str, task: int, limit_secs: float):
+        """Waits for the role's next report and returns the status with it."""
+        begin_secs = time.monotonic()
+
+        def is_new(found):
+            age_secs = found.seconds_since_report
+            return (found.role, found.task) == (role, task) and age_secs < (
+                time.monotonic() - begin_secs
+            )
+
+        return self.wait_for(
+            lambda status: any(is_new(found) for found in status.roles),
+            *(limit_secs, f"a report of {role} {task}"),
+        )
+
     def wait_for_progress(self, limit_secs: float, steps: int = 50, frames: int = 100):
         """Waits for so many more learner steps and frames; returns the status then."""
         start = self.wait_for(lambda status: True, limit_secs, "an answer of the learner")

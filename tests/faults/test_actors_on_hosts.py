@@ -65,6 +65,14 @@ class System(Roles):
             if (role.role, role.task) == ("actor", task)
         )
 
+    def wait_for_items(self, task: int) -> None:
+        """Waits until the replay took more of an actor's items than can be under way."""
+        begin = self.items_of(self.wait_for_report("actor", task, 30), task)
+        self.wait_for(
+            lambda now: self.items_of(now, task) > begin + self.kind.some,
+            *(30, f"items of actor {task}"),
+        )
+
     def all_run(self) -> bool:
         return all(process.returncode is None for process in self.processes)
 
@@ -94,11 +102,8 @@ def test_others_go_on_without_a_host_that_is_cut_off_for_30_s(system):
     assert system.items_of(system.status(), 1) <= system.items_of(during, 1)
     assert system.all_run(), system.last_lines()
     system.hosts.heal(_ACTOR)
-    with back_within(15.0):
-        system.wait_for(
-            lambda now: system.items_of(now, 1) > system.items_of(during, 1) + system.kind.some,
-            *(30, "items of the actor that was cut off"),
-        )
+    with back_within(12.0):
+        system.wait_for_items(1)
     assert actor_runs(system.status()) == actor_runs(before)
     assert system.all_run(), system.last_lines()
 
@@ -111,7 +116,9 @@ def test_all_wait_for_a_replay_that_is_cut_off_for_20_s_and_go_on(system):
     waiting = system.status()  # who waits for another still answers
     assert waiting.learner_step - before.learner_step < 1000  # the batches that it had
     system.hosts.heal(_REPLAY)
-    with back_within(15.0):
+    with back_within(12.0):
+        for task in (0, 1):
+            system.wait_for_items(task)
         after = system.wait_for_progress(30)
     assert actor_runs(after) == actor_runs(before)
     assert system.all_run(), system.last_lines()
@@ -127,12 +134,8 @@ def test_a_host_whose_packets_are_lost(system, incoming, outgoing):
     if incoming < 1.0 and outgoing < 1.0:  # slow, but alive
         assert system.items_of(system.status(), 1) > system.items_of(during, 1)
     system.hosts.lose(_ACTOR)
-    with back_within(15.0):
-        healed = system.status()
-        system.wait_for(
-            lambda now: system.items_of(now, 1) > system.items_of(healed, 1) + system.kind.some,
-            *(30, "items of the actor that lost packets"),
-        )
+    with back_within(12.0):
+        system.wait_for_items(1)
     assert actor_runs(system.status()) == actor_runs(before)
     assert system.all_run(), system.last_lines()
 

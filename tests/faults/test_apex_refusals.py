@@ -125,7 +125,7 @@ def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(sys
     wait(lambda: system.learner.returncode is not None, 20, lambda: system.last_lines())
     assert system.learner.exit_code(1) == 3
     assert "training diverged: the loss was not finite for 10 learner steps" in system.learner.log
-    assert system.actor.returncode is None
+    assert system.actor.exit_code(10) == 0  # it was told that the run is over
     checkpoints = list((system.root_dir / "checkpoints").glob("checkpoint-*.index"))
     assert checkpoints
     for path in checkpoints:
@@ -136,6 +136,11 @@ def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(sys
 
 
 def test_actor_ends_in_time_although_everybody_else_is_gone(system):
+    system.faults.unlink()
+    system.learner = system.start("learner")
+    system.actor = system.start("actor")
+    system.wait_for_progress(60)
+    system.learner.kill()
     system.replay.kill()
     wait(lambda: "learner does not answer" in system.actor.log, 10, "the actor's warning")
     system.actor.signal(signal.SIGTERM)

@@ -161,7 +161,7 @@ def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(sys
     system.faults.write_text("nan")
     assert system.learner.exit_code(20) == 3
     assert "training diverged: the loss was not finite for 1 learner steps" in system.learner.log
-    assert system.actor.returncode is None
+    assert system.actor.exit_code(10) == 0  # it was told that the run is over
     for path in system.learner_checkpoints():
         for name, value in checkpoint_contents(path).items():
             if np.issubdtype(np.asarray(value).dtype, np.floating):
@@ -170,6 +170,11 @@ def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(sys
 
 @pytest.mark.slow
 def test_actor_that_is_blocked_gives_up_when_its_learner_does_not_come_back(system):
+    system.faults.unlink()
+    system.learner = system.start("learner")
+    system.actor = system.start("actor")
+    system.wait_for_progress(_START_SECS)
+    system.learner.kill()
     wait(lambda: "is full" in system.actor.log, 20, lambda: system.actor.log)
     assert system.actor.exit_code(30) == 1
     assert "no answer from the learner" in system.actor.log.splitlines()[-1]

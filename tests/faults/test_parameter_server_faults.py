@@ -246,6 +246,7 @@ def test_gradients_that_stay_not_finite_end_the_run_with_3(tmp_path):
         assert "Traceback" not in coordinator.log
         system.look_no_more()
         for task in (0, 1):
+            assert system.running["worker", task].exit_code(10) == 0  # the run is over
             assert system.running["parameter_server", task].terminate() == 0
             directory = system.root_dir / f"parameters-{task}" / "checkpoints"
             newest = directory / f"checkpoint-{_checkpoints(system, task)[-1]}"

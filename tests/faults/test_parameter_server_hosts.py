@@ -63,7 +63,9 @@ def _all_run(system):
 
 
 def _wait_for_gradients(system, tasks, number=20, limit_secs=40):
-    start = _gradients(system.wait_for(lambda now: True, 20, "the coordinator"))
+    for task in tasks:
+        reported = system.wait_for_report("worker", task, limit_secs)
+    start = _gradients(reported)
     return system.wait_for(
         lambda now: all(_gradients(now)[task] >= start[task] + number for task in tasks),
         *(limit_secs, f"gradients of workers {tasks}"),

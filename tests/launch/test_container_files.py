@@ -106,6 +106,8 @@ def _check_services(services, program, profile):
             mine[name]["read_only"] and mine[name]["volumes"][0] == f"{profile}:{values.root_dir}"
         )
         assert float(mine[name]["stop_grace_period"][:-1]) > 10 + this.flush_secs
+        # Told to stop for another's sake, it is no role that has finished: "on-failure".
+        assert values.stopped_exit_code == 143
 
 
 @pytest.mark.parametrize("profile", ["apex", "impala", "seed", "gorila", "a3c"])
@@ -169,12 +171,17 @@ def test_what_kustomize_makes_is_valid(directory):
     documents = list(yaml.safe_load_all(done.stdout))
     for document in documents:
         kubernetes_validate.validate(document, _KUBERNETES, strict=True)
-    accelerator = {"gpu": "nvidia.com/gpu", "tpu": "google.com/tpu"}.get(directory.split("-")[-1])
+    resources = {"gpu": "nvidia.com/gpu", "tpu": "google.com/tpu"}
+    is_overlay = directory.startswith("overlays")
+    accelerator = resources.get(directory.split("-")[-1]) if is_overlay else None
     for job in (d for d in documents if d["kind"] == "Job"):
         (container,) = job["spec"]["template"]["spec"]["containers"]
         is_learner = job["metadata"]["labels"]["tfdrl/role"] == "learner"
         limits = container["resources"].get("limits", {})
         assert (accelerator in limits) == (is_learner and accelerator is not None)
+    if accelerator == "google.com/tpu":
+        (config,) = (d["data"]["config.gin"] for d in documents if d["kind"] == "ConfigMap")
+        assert "strategy.kind = 'tpu'" in config
 
 
 @needs_kubectl

@@ -1,5 +1,6 @@
 """Kubernetes manifests: valid by Kubernetes' own schemas, and at one with the program."""
 
+import re
 import subprocess
 import sys
 
@@ -67,11 +68,14 @@ def test_every_program_is_valid_and_its_addresses_are_pods(gin_file):
         for volume in spec["volumes"]:
             claim = volume.get("persistentVolumeClaim")
             assert claim is None or claim["claimName"] in claims
-    assert len(claims) == sum("listen" in str(spec["containers"]) for _, spec in pods)
+    keeps = [role for role in program.roles if role.serves or role.exports]
+    assert len(claims) == sum(role.replicas for role in keeps)
+    assert any(role.exports for role in keeps)
 
 
 def test_numbers_images_and_requests_are_those_asked_for():
-    flags = ["--image=here/tfdrl:2", "--light_image=here/light:2", "--storage=3Gi", "--cpu=250m"]
+    flags = ["--image=here/tfdrl:2", "--light_image=here/light:2", "--cpu=250m"]
+    flags += ["--storage=3Gi", "--memory=1Gi, learner=9Gi"]
     bindings = ["--gin_bindings=seed.actors = 7"]
     done = _written("--gin_file=seed/cartpole_vtrace.gin", *flags, *bindings)
     documents = {(d["kind"], d["metadata"]["name"]): d for d in yaml.safe_load_all(done.stdout)}
@@ -80,10 +84,82 @@ def test_numbers_images_and_requests_are_those_asked_for():
     assert actors["template"]["spec"]["containers"][0]["image"] == "here/light:2"
     learner = documents["Job", "seed-learner-0"]["spec"]["template"]["spec"]["containers"][0]
     assert learner["image"] == "here/tfdrl:2"
-    assert learner["resources"]["requests"]["cpu"] == "250m"
+    assert learner["resources"]["requests"] == {"cpu": "250m", "memory": "9Gi"}
+    evaluator = documents["Job", "seed-evaluator-0"]["spec"]["template"]["spec"]["containers"][0]
+    assert evaluator["resources"]["requests"] == {"cpu": "250m", "memory": "1Gi"}
     claim = documents["PersistentVolumeClaim", "seed-learner-0"]["spec"]["resources"]
     assert claim["requests"]["storage"] == "3Gi"
-    assert "seed.actors = 7" in documents["ConfigMap", "seed"]["data"]["config.gin"]
+    (config,) = (d for (kind, _), d in documents.items() if kind == "ConfigMap")
+    assert "seed.actors = 7" in config["data"]["config.gin"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2Gi,lerner=4Gi", "--memory: seed has no role 'lerner'; its roles are: learner"),
+        ("learner=4Gi", "begin with the amount for all other roles"),
+        ("2Gi,3Gi", "write an amount for every role, and then"),
+        ("2Gi,=3Gi", "write an amount for every role, and then"),
+        ("", "write an amount for every role, and then"),
+    ],
+)
+def test_amounts_that_are_none_are_refused(text, words):
+    _, program = _loaded("seed/cartpole_vtrace.gin")
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        manifests.amounts("memory", text, program)
+
+
+def test_settings_are_part_of_their_names_and_cannot_be_changed():
+    names = set()
+    for actors in (1, 2, 1):
+        loaded = configuration.load(
+            ["a3c/cartpole.gin"], [f"a3c.workers = {actors}"], tensorflow=False
+        )
+        program = Experiment.from_gin().architecture.program()
+        found = manifests.objects(program, loaded, manifests.Settings("run"))
+        (config,) = (o for o in found if o["kind"] == "ConfigMap")
+        name, used = config["metadata"]["name"], set()
+        for job in (o for o in found if o["kind"] == "Job"):
+            volumes = job["spec"]["template"]["spec"]["volumes"]
+            used |= {v["configMap"]["name"] for v in volumes if "configMap" in v}
+        assert used == {name} and config["immutable"] is True
+        names.add(name)
+    assert len(names) == 2
+
+
+def test_how_a_role_ends_decides_what_its_job_does():
+    """As Kubernetes reads podFailurePolicy: the first rule that matches."""
+
+    def action(job, code):
+        for rule in job["spec"]["podFailurePolicy"]["rules"]:
+            if code in rule.get("onExitCodes", {}).get("values", []):
+                return rule["action"]
+        return "Count"
+
+    loaded, program = _loaded("apex/cartpole.gin")
+    found = manifests.objects(program, loaded, manifests.Settings("run"))
+    for job in (o for o in found if o["kind"] == "Job"):
+        assert [action(job, code) for code in (1, 2, 3, 143)] == [
+            "Count",
+            "FailJob",
+            "FailJob",
+            "Ignore",
+        ]
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert "--stopped_exit_code=143" in container["command"]
+        # Each task has restarts of its own: one that fails again and again slows down no other.
+        is_indexed = job["spec"].get("completionMode") == "Indexed"
+        assert ("backoffLimitPerIndex" in job["spec"]) == is_indexed
+        assert ("backoffLimit" in job["spec"]) != is_indexed
+
+
+def test_a_replay_has_as_much_time_to_read_what_it_holds_as_to_write_it():
+    for role, container, _ in _containers("apex/cartpole.gin"):
+        if role.serves:
+            probe = container["startupProbe"]
+            start_secs = probe["periodSeconds"] * probe["failureThreshold"]
+            assert start_secs >= 300 + role.flush_secs
+    assert max(role.flush_secs for role, *_ in _containers("apex/cartpole.gin")) > 0
 
 
 def test_learners_that_cluster_know_each_other():

@@ -119,3 +119,29 @@ def test_exit_code_and_words_of_a_failure(start, behaviour, exit_code, words):
     assert process.returncode == exit_code
     assert words in output
     assert ("Traceback" in output) == (exit_code == 1)
+
+
+def test_chief_that_was_started_alone_keeps_and_compares_its_settings(start, tmp_path):
+    """As the launcher does; others leave nothing that is read by them."""
+
+    def run(root_dir, *more):
+        flags = ("--replay=localhost:8000", "--gin_bindings=tiny.learner = 'thread'", *more)
+        process = start("binaries.learner", "learner", *flags, root_dir=root_dir)
+        return process.communicate(timeout=20)[0], process.returncode
+
+    new = tmp_path / "new"
+    assert run(new)[1] == 0
+    kept = (new / "config.gin").read_text()
+    assert "tiny.learner = 'thread'" in kept
+    (new / "ready-learner-0").unlink()
+    changed = "--gin_bindings=tiny.actors = 5"
+    output, code = run(new, changed)
+    assert code == 2 and "tiny.actors: (not set) -> 5" in output
+    assert not (new / "ready-learner-0").exists() and (new / "config.gin").read_text() == kept
+    assert run(new, changed, "--allow_config_change")[1] == 0
+    assert "tiny.actors = 5" in (new / "config.gin").read_text()
+    assert (new / "config.gin.1").read_text() == kept
+    flags = ("--gin_bindings=tiny.replay = 'thread'",)
+    assert start("binaries.replay_server", "replay", *flags).wait(timeout=20) == 0
+    assert not (tmp_path / "config.gin").exists()
+    assert not list(new.glob("*.partial"))

@@ -125,6 +125,7 @@ class A3c:
             "evaluator",
             here + "evaluator",
             talks_to=("coordinator",),
+            exports=True,
             niceness=self.evaluator_niceness,
         )
         coordinator = Role(

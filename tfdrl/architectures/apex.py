@@ -139,6 +139,7 @@ class Apex:
                     "evaluator",
                     here + "evaluator",
                     talks_to=("learner",),
+                    exports=True,
                     niceness=self.actor_niceness,
                 ),
             ),

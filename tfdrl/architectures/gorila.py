@@ -181,6 +181,7 @@ class Gorila:
             "evaluator",
             here + "evaluator",
             talks_to=("coordinator",),
+            exports=True,
             niceness=self.actor_niceness,
         )
         if self.bundled:

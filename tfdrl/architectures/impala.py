@@ -164,6 +164,7 @@ class Impala:
                     "evaluator",
                     here + "evaluator",
                     talks_to=("learner",),
+                    exports=True,
                     niceness=self.actor_niceness,
                 ),
             ),

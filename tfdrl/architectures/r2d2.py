@@ -114,7 +114,11 @@ class R2d2:
             niceness=self.actor_niceness,
         )
         evaluator = Role(
-            "evaluator", here + "evaluator", talks_to=("learner",), niceness=self.actor_niceness
+            "evaluator",
+            here + "evaluator",
+            talks_to=("learner",),
+            exports=True,
+            niceness=self.actor_niceness,
         )
         replay = Role("replay", here + "replay", flush_secs=REPLAY_FLUSH_SECS, **served)
         return Program("r2d2", (replay, learner, actor, evaluator))

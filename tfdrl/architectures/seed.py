@@ -30,7 +30,7 @@ from collections.abc import Callable
 
 import gin
 
-from tfdrl.errors import ConfigurationError, require_at_least_one
+from tfdrl.errors import ConfigurationError, TfdrlError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Context, Program, Role
 
@@ -210,6 +210,7 @@ class Seed:
                     "evaluator",
                     here + "evaluator",
                     talks_to=("learner",),
+                    exports=True,
                     niceness=self.actor_niceness,
                 ),
             ),
@@ -300,14 +301,19 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     trainer = training.Trainer(agent, strategy, config.max_bad_steps, config.jit_compile)
     with session:
         player.open(session.service.record, lambda: session.step)
-        if replay is None:
-            _train_on_the_queue(config, agent, session, trainer, queue, player)
-        else:
-            sequences = SequenceReplay(replay, signature, agent, config, specs, context.stop)
-            if sequences.wait():
-                _train_from_the_replay(config, agent, session, trainer, queue, player, sequences)
-        player.close(session.reason)
-        queue.close()
+        try:
+            if replay is None:
+                _train_on_the_queue(config, agent, session, trainer, queue, player)
+            else:
+                samples = SequenceReplay(replay, signature, agent, config, specs, context.stop)
+                if samples.wait():
+                    _train_from_the_replay(config, agent, session, trainer, queue, player, samples)
+        except TfdrlError as error:
+            session.fail(error)
+            raise
+        finally:
+            player.close(session.reason)
+            queue.close()
 
 
 def _overlap(agent) -> int:

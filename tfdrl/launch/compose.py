@@ -38,13 +38,13 @@ class Run(NamedTuple):
     Attributes:
       name: of its profile; part of host names.
       program: its roles.
-      gin_flags: that say what to run.
+      run_flags: that say what to run.
       gin_directory: on the host, where the gin files are; empty: they are tfdrl's own.
     """
 
     name: str
     program: Program
-    gin_flags: Sequence[str]
+    run_flags: Sequence[str]
     gin_directory: str = ""
 
 
@@ -88,9 +88,9 @@ def document(runs: Sequence[Run], image: str, light_image: str) -> dict[str, Any
 
 def _services(run: Run, images: Mapping[bool, str]) -> dict[str, Any]:
     # Compose replaces variables: a dollar of ours is written twice.
-    gin_flags = [flag.replace("$", "$$") for flag in run.gin_flags]
+    run_flags = [flag.replace("$", "$$") for flag in run.run_flags]
     host = functools.partial(replica_name, run.name)
-    containers = Containers(run.program, gin_flags, host)
+    containers = Containers(run.program, run_flags, host)
     found = {}
     for role in run.program.roles:
         for task in range(role.replicas):

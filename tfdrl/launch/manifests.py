@@ -1,23 +1,27 @@
 """A program as Kubernetes objects: the same roles, commands and addresses as on one machine.
 
-Each serving replica is a Job of its own, whose pod has a stable name under one headless service
-and a volume that outlives it; roles of which there may be many are one indexed Job. A Job fits
-how a role ends: exit code 0 completes it, 1 starts another pod, 2 and 3 (wrong configuration,
-diverged) fail it for good, and a role that its node no longer wants says 143, not 0.
+Each replica that serves, or leaves results, is a Job of its own, whose pod has a stable name under
+one headless service and a volume that outlives it; roles of which there may be many are one indexed
+Job. A Job fits how a role ends: exit code 0 completes it, 1 starts another pod, 2 and 3 (wrong
+configuration, diverged) fail it for good, and a role that was told to stop says 143, which starts
+another and counts as no failure.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tfdrl.configuration import Configuration
-from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED
+from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, ConfigurationError
 from tfdrl.launch.role_commands import (
     CLUSTER_PORT,
     CONFIG_DIR,
     PORT,
     RUN_DIR,
+    STOPPED_EXIT_CODE,
     TLS_DIR,
     Containers,
     check_name,
@@ -28,8 +32,8 @@ from tfdrl.launch.role_commands import (
 from tfdrl.topology import Program, Role
 
 _USER = 1000  # of the images
-_GRACE_SECS, _MAX_RESTARTS = 30, 20
-_PREEMPTED = 128 + 15  # as a shell would say of SIGTERM
+_GRACE_SECS, _START_SECS, _MAX_RESTARTS = 30, 300, 20
+_PROBE_SECS = 10
 
 
 class Settings(NamedTuple):
@@ -39,19 +43,49 @@ class Settings(NamedTuple):
       name: of the run: a lower-case DNS label of at most 32 characters.
       image: of roles with TensorFlow.
       light_image: of roles without.
-      storage: of each volume, such as "10Gi".
-      cpu, memory: that a pod requests.
+      storage: of a volume, such as "10Gi", by role; "" for the others (as `amounts` reads them).
+      cpu, memory: that a pod requests; the same.
       tls_secret: name of a Secret with tls.crt, tls.key, ca.crt and token, for tfdrl's own
         services (mutual TLS); empty: they are as open as the network policy lets them be.
+      allow_config_change: volumes may be of an earlier run with other settings.
     """
 
     name: str
     image: str = "tfdrl:latest"
     light_image: str = "tfdrl-seed-actor:latest"
-    storage: str = "10Gi"
-    cpu: str = "1"
-    memory: str = "2Gi"
+    storage: Mapping[str, str] = {"": "10Gi"}
+    cpu: Mapping[str, str] = {"": "1"}
+    memory: Mapping[str, str] = {"": "2Gi"}
     tls_secret: str = ""
+    allow_config_change: bool = False
+
+
+def amounts(flag: str, text: str, program: Program) -> dict[str, str]:
+    """Reads "2Gi" or "2Gi,replay=64Gi": for every role, and for some of them.
+
+    Raises ConfigurationError, which names `flag`, for another form or for an unknown role.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, amount = part.strip().rpartition("=")
+        if not amount or (equals and not name) or name in found:
+            raise ConfigurationError(
+                f"--{flag}={text!r}: write an amount for every role, and then, where others are "
+                "wanted, role=amount, such as 2Gi,replay=64Gi"
+            )
+        if name:
+            _require_role(program, name, flag)
+        found[name] = amount
+    if "" not in found:
+        raise ConfigurationError(f"--{flag}={text!r}: begin with the amount for all other roles")
+    return found
+
+
+def _require_role(program: Program, name: str, flag: str) -> None:
+    try:
+        program.role(name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--{flag}: {error}") from None
 
 
 def objects(
@@ -65,15 +99,17 @@ def objects(
     check_name(settings.name)
     found = [_config_map(configuration, settings), _service(settings), _network_policy(settings)]
     found.append(_disruption_budget(program, settings))
-    gin_flags = [f"--gin_file={CONFIG_DIR}/config.gin"]
+    run_flags = [f"--gin_file={CONFIG_DIR}/config.gin"]
+    run_flags += ["--allow_config_change"] * settings.allow_config_change
     where = functools.partial(host, settings=settings)
-    containers = Containers(program, gin_flags, where, bool(settings.tls_secret))
+    containers = Containers(program, run_flags, where, bool(settings.tls_secret))
+    config = found[0]["metadata"]["name"]
     for role in program.roles:
-        if role.serves:
+        if role.serves or role.exports:
             for task in range(role.replicas):
-                found += _volume_and_job(containers, role, task, settings)
+                found += _volume_and_job(containers, role, task, settings, config)
         else:
-            found.append(_indexed_job(containers, role, settings))
+            found.append(_indexed_job(containers, role, settings, config))
     return found
 
 
@@ -88,8 +124,11 @@ def _object(version: str, kind: str, name: str, settings: Settings, **fields) ->
 
 
 def _config_map(configuration: Configuration, settings: Settings) -> dict[str, Any]:
+    """Of these settings and no others: a pod that starts later finds what the first one found."""
     data = {"config.gin": configuration.text}
-    return _object("v1", "ConfigMap", settings.name, settings, data=data)
+    digest = hashlib.sha256(configuration.text.encode()).hexdigest()[:8]
+    name = f"{settings.name}-{digest}"
+    return _object("v1", "ConfigMap", name, settings, data=data, immutable=True)
 
 
 def _service(settings: Settings) -> dict[str, Any]:
@@ -114,23 +153,27 @@ def _network_policy(settings: Settings) -> dict[str, Any]:
 
 
 def _disruption_budget(program: Program, settings: Settings) -> dict[str, Any]:
-    """Nobody drains a node under a serving role of its own accord; actors may be moved freely."""
+    """Roles that serve are moved one at a time, each with a checkpoint; actors freely."""
     serving = sum(role.replicas for role in program.roles if role.serves)
     labels = {"tfdrl/run": settings.name, "tfdrl/serves": "yes"}
-    spec = {"minAvailable": serving, "selector": {"matchLabels": labels}}
+    spec = {
+        "minAvailable": serving - 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": labels},
+    }
     return _object("policy/v1", "PodDisruptionBudget", settings.name, settings, spec=spec)
 
 
 def _volume_and_job(
-    containers: Containers, role: Role, task: int, settings: Settings
+    containers: Containers, role: Role, task: int, settings: Settings, config: str
 ) -> list[dict[str, Any]]:
     name = replica_name(settings.name, role, task)
     claim = {
         "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": settings.storage}},
+        "resources": {"requests": {"storage": _amount(settings.storage, role)}},
     }
     volume = {"name": "run", "persistentVolumeClaim": {"claimName": name}}
-    pod = _pod(containers, role, str(task), volume, settings)
+    pod = _pod(containers, role, str(task), [_config_volume(config), volume], settings)
     pod["spec"].update(hostname=name, subdomain=settings.name)
     spec = {"backoffLimit": _MAX_RESTARTS, "podFailurePolicy": _failures(), "template": pod}
     return [
@@ -139,15 +182,17 @@ def _volume_and_job(
     ]
 
 
-def _indexed_job(containers: Containers, role: Role, settings: Settings) -> dict[str, Any]:
+def _indexed_job(
+    containers: Containers, role: Role, settings: Settings, config: str
+) -> dict[str, Any]:
     name = role_name(settings.name, role)
-    volume = {"name": "run", "emptyDir": {}}
-    pod = _pod(containers, role, "$(JOB_COMPLETION_INDEX)", volume, settings)
+    volumes = [_config_volume(config), {"name": "run", "emptyDir": {}}]
+    pod = _pod(containers, role, "$(JOB_COMPLETION_INDEX)", volumes, settings)
     spec = {
         "completionMode": "Indexed",
         "completions": role.replicas,
         "parallelism": role.replicas,
-        "backoffLimit": _MAX_RESTARTS * role.replicas,
+        "backoffLimitPerIndex": _MAX_RESTARTS,  # a task's failures slow down itself alone
         "podFailurePolicy": _failures(),
         "template": pod,
     }
@@ -162,23 +207,27 @@ def _job(role: Role, name: str, settings: Settings, spec: dict[str, Any]) -> dic
 
 def _failures() -> dict[str, Any]:
     final = {"operator": "In", "values": [EXIT_CONFIGURATION, EXIT_DIVERGED]}
+    stopped = {"operator": "In", "values": [STOPPED_EXIT_CODE]}
     preempted = {"type": "DisruptionTarget", "status": "True"}
     return {
         "rules": [
             {"action": "FailJob", "onExitCodes": final},
+            {"action": "Ignore", "onExitCodes": stopped},
             {"action": "Ignore", "onPodConditions": [preempted]},
         ]
     }
 
 
 def _pod(
-    containers: Containers, role: Role, task: str, volume: dict, settings: Settings
+    containers: Containers, role: Role, task: str, volumes: list[dict], settings: Settings
 ) -> dict[str, Any]:
+    requests = {"cpu": _amount(settings.cpu, role), "memory": _amount(settings.memory, role)}
     container = {
         "name": role.name.replace("_", "-"),
         "image": settings.image if role.needs_tensorflow else settings.light_image,
-        "command": [*containers.command(role, task), f"--stopped_exit_code={_PREEMPTED}"],
-        "resources": {"requests": {"cpu": settings.cpu, "memory": settings.memory}},
+        "imagePullPolicy": "IfNotPresent",  # also of :latest, which one node alone may have
+        "command": containers.command(role, task),
+        "resources": {"requests": requests},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -201,13 +250,15 @@ def _pod(
         "terminationGracePeriodSeconds": int(_GRACE_SECS + role.flush_secs),
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": _USER, "fsGroup": _USER},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [container],
-        "volumes": [
-            {"name": "config", "configMap": {"name": settings.name}},
-            volume,
-            {"name": "tmp", "emptyDir": {}},
-        ],
+        "volumes": [*volumes, {"name": "tmp", "emptyDir": {}}],
     }
     if containers.encrypts(role):
         mount = {"name": "tls", "mountPath": TLS_DIR, "readOnly": True}
@@ -222,6 +273,14 @@ def _pod(
     return {"metadata": {"labels": labels}, "spec": spec}
 
 
+def _config_volume(config: str) -> dict[str, Any]:
+    return {"name": "config", "configMap": {"name": config}}
+
+
+def _amount(by_role: Mapping[str, str], role: Role) -> str:
+    return by_role.get(role.name, by_role[""])
+
+
 def _probes(role: Role, settings: Settings) -> dict[str, Any]:
     if not role.encrypts:  # Reverb and TensorFlow have no health service
         probe: dict[str, Any] = {"tcpSocket": {"port": PORT}}
@@ -229,9 +288,10 @@ def _probes(role: Role, settings: Settings) -> dict[str, Any]:
         probe = {"grpc": {"port": PORT}}
     else:  # Kubernetes' own gRPC probes speak no TLS
         probe = {"exec": {"command": ["tfdrl-health"]}}
-    probe |= {"periodSeconds": 10, "timeoutSeconds": 5}
+    probe |= {"periodSeconds": _PROBE_SECS, "timeoutSeconds": 5}
+    start_secs = _START_SECS + role.flush_secs
     return {
-        "startupProbe": {**probe, "failureThreshold": 30},
+        "startupProbe": {**probe, "failureThreshold": int(start_secs / _PROBE_SECS)},
         "readinessProbe": probe,
         "livenessProbe": {**probe, "failureThreshold": 6},
     }

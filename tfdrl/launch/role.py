@@ -13,11 +13,11 @@ import pathlib
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Union
+from typing import NamedTuple, Union
 
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
 from tfdrl.launch import cluster as clusters
-from tfdrl.launch import command_line, process, role_flags
+from tfdrl.launch import command_line, process, role_flags, run_directory
 from tfdrl.rpc import security
 from tfdrl.topology import Address, Context, Program, Role
 
@@ -49,6 +49,7 @@ def run_role(
     insecure_network: bool = False,
     protection: security.Security = security.Security(),  # noqa: B008  (immutable)
     stopped_exit_code: int = EXIT_OK,
+    allow_config_change: bool = False,
     verbose: bool = False,
 ) -> int:
     """Configures this process as one role and runs it to its end.
@@ -66,6 +67,7 @@ def run_role(
         without TLS.
       protection: TLS and token of this process's own services and channels.
       stopped_exit_code: in place of 0 where a signal ended the role, not the run.
+      allow_config_change: continues a root_dir with settings that differ from its config.gin.
       verbose: keeps TensorFlow's and other libraries' messages.
 
     Returns the exit code (tfdrl.errors). Failures are printed on stderr.
@@ -83,12 +85,14 @@ def run_role(
             environment=os.environ,
             insecure_network=insecure_network,
         )
-        role, experiment, context, resolved = _configure(
+        role, experiment, context, resolved, text = _configure(
             role_name, gin_files, gin_bindings, root_dir, place, listen, dict(addresses or {})
         )
         context.security = protection
         _check_listen(role, context, insecure_network)
         _make_directory(context.root_dir)
+        if text:
+            run_directory.keep_configuration(context.root_dir, text, allow_config_change)
         process.stop_on_signals(context.told, context.stop)  # who sees the second sees the first
         code = call(role, experiment, context, resolved)
         return stopped_exit_code if code == EXIT_OK and context.told.is_set() else code
@@ -113,6 +117,14 @@ def call(
     return EXIT_OK if code is None else int(code)
 
 
+class _Configured(NamedTuple):
+    role: Role
+    experiment: object
+    context: Context
+    addresses: dict[str, Addresses]
+    text: str  # of the configuration, where the role's root_dir has what tfdrl-evaluate reads
+
+
 def _configure(
     role_name: str,
     gin_files: Sequence[str],
@@ -121,7 +133,7 @@ def _configure(
     place: Callable[[Role], clusters.Place],
     listen: str,
     addresses: dict[str, str],
-) -> tuple[Role, object, Context, dict[str, Addresses]]:
+) -> _Configured:
     from tfdrl import configuration
     from tfdrl.experiment import Experiment
 
@@ -138,7 +150,8 @@ def _configure(
     os.nice(role.niceness)
     if role.needs_tensorflow:
         configuration.load(gin_files, gin_bindings, tensorflow=True)
-    return role, Experiment.from_gin(), context, resolved
+    text = loaded.text if role.exports or role.name == program.chief else ""
+    return _Configured(role, Experiment.from_gin(), context, resolved, text)
 
 
 def _context(
@@ -279,6 +292,7 @@ def main(argv: Sequence[str], role_name: str = "") -> int:
             values.tls_certificate, values.tls_key, values.tls_ca, values.token_file
         ),
         stopped_exit_code=values.stopped_exit_code,
+        allow_config_change=values.allow_config_change,
         verbose=values.verbose,
     )
 

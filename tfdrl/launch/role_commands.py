@@ -12,6 +12,8 @@ from tfdrl.topology import Program, Role
 
 #: Where a serving role listens, and where the replicas of one that clusters find each other.
 PORT, CLUSTER_PORT = 8000, 9000
+#: Of a role that a signal ended, as a shell would say of SIGTERM: 0 would end the run.
+STOPPED_EXIT_CODE = 128 + 15
 CONFIG_DIR, TLS_DIR, RUN_DIR = "/etc/tfdrl", "/etc/tfdrl-tls", "/run/tfdrl"
 #: What a role does for TLS, by file of `TLS_DIR`; names as in a Secret of type kubernetes.io/tls.
 TLS_FILES = {
@@ -48,20 +50,21 @@ class Containers(NamedTuple):
 
     Attributes:
       program: whose roles they run.
-      gin_flags: that say what to run.
+      run_flags: that say what to run.
       host: `host(role, task)` -> the name by which the others reach a serving replica.
       has_tls: whether `TLS_DIR` has the files of `TLS_FILES`.
     """
 
     program: Program
-    gin_flags: Sequence[str]
+    run_flags: Sequence[str]
     host: Callable[[Role, int], str]
     has_tls: bool = False
 
     def command(self, role: Role, task: int | str) -> list[str]:
         """The command of a replica; `task` may be what the platform replaces by a number."""
         command = ["python", "-m", "tfdrl.launch.role", f"--role={role.name}", f"--task={task}"]
-        command += [*self.gin_flags, f"--root_dir={RUN_DIR}"]
+        command += [*self.run_flags, f"--root_dir={RUN_DIR}"]
+        command.append(f"--stopped_exit_code={STOPPED_EXIT_CODE}")
         if self.encrypts(role):
             command += [f"--{flag}={TLS_DIR}/{name}" for flag, name in TLS_FILES.items()]
         if role.serves:

@@ -82,6 +82,13 @@ def define(role_name: str) -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_bool(
+        "allow_config_change",
+        False,
+        "Continue --root_dir with settings that differ from its config.gin: for the learner, or "
+        "coordinator, and the evaluator.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
         "verbose", False, "Show the messages of TensorFlow and other libraries.", flag_values=values
     )
     return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import secrets
 import time
 
 from tfdrl import configuration
@@ -81,8 +82,9 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
             while (kept := path.with_name(f"{CONFIG}.{number}")).exists():
                 number += 1
             kept.write_text(old)
-        # Renamed into place: a kill between the two leaves no half-written file.
-        partial = path.with_suffix(".partial")
+        # Renamed into place: a kill between the two leaves no half-written file. Roles that were
+        # started alone may do this at once.
+        partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")
         partial.write_text(text)
         partial.rename(path)
     except OSError as error:

@@ -43,7 +43,6 @@ def evaluate_until_stopped(
     link.start()
     metrics = MetricsWriter(context.root_dir, context.role, context.task)
     export = PolicyExport(policy, pathlib.Path(context.root_dir) / "policy")
-    best = None
     while not context.stop.is_set():
         start_secs, version, frames = time.monotonic(), link.version, link.frames_total
         returns = play(
@@ -56,9 +55,7 @@ def evaluate_until_stopped(
         if len(returns) < experiment.evaluation_episodes:
             break
         evaluation = summarise(returns, version, frames, start_secs)
-        if best is None or evaluation.mean > best:
-            best = evaluation.mean
-            export.save()
+        export.offer(evaluation)
         metrics.write(version, {"evaluation/return": evaluation.mean})
         _report(link, evaluation, context)
         link.report(0, {"evaluation/seconds": evaluation.seconds}, no_episodes())

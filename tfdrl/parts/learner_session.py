@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
+import tensorflow as tf
 
-from tfdrl.errors import ConfigurationError
+from tfdrl.errors import EXIT_FAILED, ConfigurationError, TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.parts.checkpoints import Checkpoints
 from tfdrl.parts.locks import lock
@@ -92,6 +93,8 @@ class LearnerSession:
             state=counters["service"] if self.restored else None,
             learner_step=self.step,
         )
+        devices = (device.name.split("device:")[-1] for device in tf.config.list_logical_devices())
+        logging.info("TensorFlow's devices: %s", ", ".join(devices))
         if self.restored:
             logging.info("continuing from learner step %d", self.step)
         self._metrics = MetricsWriter(self._root, context.role, context.task)
@@ -123,6 +126,11 @@ class LearnerSession:
         """Ends the run for a reason from outside, unless there is one already."""
         if self._reason is None:
             self._reason = reason
+
+    def fail(self, error: BaseException | None) -> None:
+        """Ends the run if another start would fail in the same way: diverged, or configured so."""
+        if isinstance(error, TfdrlError) and error.exit_code != EXIT_FAILED:
+            self.end(f"failed: {error}")
 
     def count(self, updates: int) -> None:
         """Tells that so many learner steps were done; publishes when that is due."""
@@ -192,18 +200,19 @@ class LearnerSession:
         """Restores once more what the checkpoint held, undoing what was done since."""
         self._checkpoints.restore()
 
-    def close(self, failed: bool = False) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         """Ends the run: tells the roles, then writes the last checkpoint and result.json.
 
         Args:
-          failed: whether an error ends it; then the last good checkpoint is left as it is.
+          error: that ends it, as `fail` takes it; the last good checkpoint is left as it is then.
         """
-        reason = self._reason or ("failed" if failed else "told to stop")
+        self.fail(error)
+        reason = self._reason or ("told to stop" if error is None else "failed")
         if self._reason is not None and not self._context.stop.is_set():
             self.service.finish(reason)
             # Long enough for every role to report its last frames and be told to stop.
             self._context.stop.wait(2.5)
-        if not failed:
+        if error is None:
             self.checkpoint()
         if self.step and not self._wrote_operative_config:
             self._write_operative_config()
@@ -215,8 +224,8 @@ class LearnerSession:
     def __enter__(self) -> LearnerSession:
         return self
 
-    def __exit__(self, kind, *unused) -> None:
-        self.close(failed=kind is not None)
+    def __exit__(self, kind, error, *unused) -> None:
+        self.close(error)
 
     def _reason_to_end(self) -> str | None:
         limits, evaluation = self._experiment, self.evaluation

@@ -72,7 +72,7 @@ class OneProcess:
         self._pace = UpdatePace(config.min_replay_steps, config.update_period_steps)
         self._greedy = act_function(self._agent.policy)
         self._export = PolicyExport(self._agent.policy, pathlib.Path(context.root_dir) / "policy")
-        self._best = self._epsilon = None
+        self._epsilon = None
         self._environment = self._now = None
         self._episodes, self._loss = [], None
         self._report_secs = 0.0
@@ -124,8 +124,8 @@ class OneProcess:
     def __enter__(self) -> OneProcess:
         return self
 
-    def __exit__(self, kind, *unused) -> None:
-        self.session.close(failed=kind is not None)
+    def __exit__(self, kind, error, *unused) -> None:
+        self.session.close(error)
         self._client.close()
         self._environment.close()
 
@@ -159,9 +159,7 @@ class OneProcess:
         evaluation = summarise(
             returns, self.session.step, self.session.service.frames(), start_secs
         )
-        if self._best is None or evaluation.mean > self._best:
-            self._best = evaluation.mean
-            self._export.save()
+        self._export.offer(evaluation)
         self.session.add_evaluation(evaluation)
 
     def _start_episodes(self) -> None:
@@ -194,7 +192,6 @@ class OneProcess:
             "steps": self.steps,
             "updates": self._pace.updates,
             "replay": self.replay.state(),
-            "best_exported": self._best,
         }
 
     def _restore(self) -> None:
@@ -202,7 +199,7 @@ class OneProcess:
         if not state or not state["steps"]:
             return
         self.steps, self._pace.updates = state["steps"], state["updates"]
-        self._reported_steps, self._best = self.steps, state["best_exported"]
+        self._reported_steps = self.steps
         with self._config.environment(
             num_envs=self._config.environments, training=True, seed=0
         ) as environment:

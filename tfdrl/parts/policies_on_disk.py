@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import pathlib
 import shutil
 
 import tensorflow as tf
 from tf_agents.policies import policy_saver, tf_policy
+
+from tfdrl.rpc.training_messages import Evaluation
+
+#: Of what is exported, beside the SavedModel's own files.
+_EVALUATION = "evaluation.json"
 
 
 class ActionsOnly(tf_policy.TFPolicy):
@@ -41,18 +48,30 @@ class ActionsOnly(tf_policy.TFPolicy):
 
 
 class PolicyExport:
-    """Exports a policy each time it is better than before.
+    """Exports a policy each time it is better than what is there, also of an earlier start.
 
     Args:
       policy: a TFPolicy.
-      directory: of the SavedModel.
+      directory: of the SavedModel; its evaluation.json says how good it was.
+
+    Attributes:
+      best: mean return of the policy that is there; None if there is none that is known.
     """
 
     def __init__(self, policy, directory: pathlib.Path):
         self._policy, self._directory = policy, pathlib.Path(directory)
         self._saver = None  # tracing it takes seconds: only when there is something to save
+        try:
+            self.best = float(json.loads((directory / _EVALUATION).read_text())["mean"])
+        except (OSError, ValueError, TypeError, KeyError):
+            self.best = None
 
-    def save(self) -> bool:
+    def offer(self, evaluation: Evaluation) -> bool:
+        """Exports the policy if this evaluation of it is the best; returns whether it did."""
+        is_better = self.best is None or evaluation.mean > self.best
+        return is_better and math.isfinite(evaluation.mean) and self._save(evaluation)
+
+    def _save(self, evaluation: Evaluation) -> bool:
         """Writes the policy beside the old one, then swaps them; False with a warning if not."""
         temporary = self._directory.with_name(self._directory.name + ".new")
         try:
@@ -60,10 +79,12 @@ class PolicyExport:
                 self._saver = policy_saver.PolicySaver(ActionsOnly(self._policy), batch_size=None)
             shutil.rmtree(temporary, ignore_errors=True)
             self._saver.save(str(temporary))
+            (temporary / _EVALUATION).write_text(json.dumps(evaluation._asdict(), indent=2))
             shutil.rmtree(self._directory, ignore_errors=True)
             temporary.rename(self._directory)
         except (OSError, tf.errors.OpError) as error:
             logging.warning("the policy could not be exported to %s: %s", self._directory, error)
             shutil.rmtree(temporary, ignore_errors=True)
             return False
+        self.best = evaluation.mean
         return True

@@ -15,11 +15,12 @@ import stat
 import sys
 import threading
 
-from tfdrl.rpc.connection import KEEPALIVE_SECS, KEEPALIVE_TIMEOUT_SECS
+from tfdrl.rpc.connection import KEEPALIVE_SECS
 from tfdrl.topology import Address
 
-#: A peer that acknowledges nothing for so long is gone.
-SILENCE_SECS = KEEPALIVE_SECS + KEEPALIVE_TIMEOUT_SECS
+#: A peer that acknowledges nothing for so long is gone. Not sooner: those libraries try again
+#: after 1, 1.6, 2.6, ... s, which cannot be set either, and each failed attempt delays the next.
+SILENCE_SECS = 15.0
 _PERIOD_SECS = 1.0
 _FILES = "/proc/self/fd"
 
@@ -92,7 +93,7 @@ class _Watcher:
 
 def set_limits(connection: socket.socket) -> None:
     """Lets the kernel close a connection whose peer acknowledges nothing for `SILENCE_SECS`."""
-    probes = int(KEEPALIVE_TIMEOUT_SECS)
+    probes = int(SILENCE_SECS - KEEPALIVE_SECS)
     for level, option, value in (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(KEEPALIVE_SECS)),
