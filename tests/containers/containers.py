@@ -66,7 +66,7 @@ class Container:
       directory: for what runc wants to know, and the log.
       network: name of a network namespace.
       arguments: its process; None: as the image says.
-      volumes: directories of this machine by path in the container.
+      volumes: directories of this machine by path in the container; ":ro" after it: read-only.
       environment: more of it than the image has.
     """
 
@@ -174,6 +174,11 @@ _SYSTEM_MOUNTS = [
 def _binds(network: str, volumes: Mapping[str, pathlib.Path]) -> list[dict[str, Any]]:
     sources = {"/etc/hosts": pathlib.Path("/etc/netns") / network / "hosts", **volumes}
     return [
-        {"destination": path, "type": "bind", "source": str(source), "options": ["rbind"]}
+        {
+            "destination": path.partition(":")[0],
+            "type": "bind",
+            "source": str(source),
+            "options": ["rbind", path.partition(":")[2] or "rw"],
+        }
         for path, source in sources.items()
     ]

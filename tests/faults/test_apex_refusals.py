@@ -120,7 +120,19 @@ def test_one_bad_reward_costs_steps_and_no_parameter(system):
     assert all(np.isfinite(tensor).all() for tensor in tensors)
 
 
+def test_actor_ends_in_time_although_everybody_else_is_gone(system):
+    system.learner.kill()
+    system.replay.kill()
+    wait(lambda: "learner does not answer" in system.actor.log, 10, "the actor's warning")
+    system.actor.signal(signal.SIGTERM)
+    assert system.actor.exit_code(10) == 0
+
+
 def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(system):
+    system.replay = system.start("replay")
+    system.learner = system.start("learner")
+    system.actor = system.start("actor")
+    system.wait_for_progress(60)
     system.faults.write_text("nan")
     wait(lambda: system.learner.returncode is not None, 20, lambda: system.last_lines())
     assert system.learner.exit_code(1) == 3
@@ -133,15 +145,3 @@ def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(sys
         for name, dtype in reader.get_variable_to_dtype_map().items():
             if dtype.is_floating:
                 assert np.isfinite(reader.get_tensor(name)).all(), name
-
-
-def test_actor_ends_in_time_although_everybody_else_is_gone(system):
-    system.faults.unlink()
-    system.learner = system.start("learner")
-    system.actor = system.start("actor")
-    system.wait_for_progress(60)
-    system.learner.kill()
-    system.replay.kill()
-    wait(lambda: "learner does not answer" in system.actor.log, 10, "the actor's warning")
-    system.actor.signal(signal.SIGTERM)
-    assert system.actor.exit_code(10) == 0

@@ -125,7 +125,7 @@ def _wrong_roles(system):
             ["experiment mismatch: yours is", "the learner's is", "same gin file"],
         ),
         "second learner": (
-            *("learner", ["VTraceAgent.gamma = 0.9"], {"listen": free[3]}),
+            *("learner", [], {"listen": free[3]}),
             [f"in use by another learner: process {system.learner.pid} on"],
         ),
         "replay whose clips are the wrong way round": (
@@ -156,8 +156,19 @@ def test_processes_that_do_not_belong_to_the_run_are_refused_with_the_reason(sys
 
 
 @pytest.mark.slow
-def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(system):
+def test_actor_that_is_blocked_gives_up_when_its_learner_does_not_come_back(system):
     wait(system.learner_checkpoints, 20, "a checkpoint")
+    system.learner.kill()
+    wait(lambda: "is full" in system.actor.log, 20, lambda: system.actor.log)
+    assert system.actor.exit_code(30) == 1
+    assert "no answer from the learner" in system.actor.log.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(system):
+    system.learner = system.start("learner")
+    system.actor = system.start("actor")
+    system.wait_for_progress(_START_SECS)
     system.faults.write_text("nan")
     assert system.learner.exit_code(20) == 3
     assert "training diverged: the loss was not finite for 1 learner steps" in system.learner.log
@@ -166,18 +177,6 @@ def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(sys
         for name, value in checkpoint_contents(path).items():
             if np.issubdtype(np.asarray(value).dtype, np.floating):
                 assert np.isfinite(value).all(), name
-
-
-@pytest.mark.slow
-def test_actor_that_is_blocked_gives_up_when_its_learner_does_not_come_back(system):
-    system.faults.unlink()
-    system.learner = system.start("learner")
-    system.actor = system.start("actor")
-    system.wait_for_progress(_START_SECS)
-    system.learner.kill()
-    wait(lambda: "is full" in system.actor.log, 20, lambda: system.actor.log)
-    assert system.actor.exit_code(30) == 1
-    assert "no answer from the learner" in system.actor.log.splitlines()[-1]
 
 
 @pytest.mark.slow

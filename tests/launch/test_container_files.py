@@ -197,3 +197,25 @@ def test_registry_and_namespace_are_the_overlays():
     }
     prefix = "registry.example.com/rl/"
     assert images == {f"{prefix}tfdrl:1", f"{prefix}tfdrl-seed-actor:1"}
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not here")
+def test_certificates_are_all_made_or_none(tmp_path):
+    def made(name, *hosts):
+        command = [_DOCKER / "make_certificates.sh", tmp_path / name, *hosts]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    done = made("a/tls", "seed-learner-0.seed", "10.0.0.7", "fd00::7")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "a" / "tls").iterdir()}
+    assert names == {"ca.crt", "tls.crt", "tls.key", "token"}
+    assert (tmp_path / "a/tls/tls.key").stat().st_mode & 0o077 == 0
+    command = ["openssl", "x509", "-noout", "-text", "-in", tmp_path / "a/tls/tls.crt"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name in ("DNS:seed-learner-0.seed", "IP Address:10.0.0.7", "IP Address:FD00:0:0:0:0:0:0:7"):
+        assert name in text
+    again = made("a/tls", "other")
+    assert again.returncode == 2 and "is there already" in again.stderr
+    failed = made("b", "not,a=host")
+    assert failed.returncode and "subjectAltName" in failed.stderr
+    assert not (tmp_path / "b").exists()

@@ -12,7 +12,7 @@ import tensorflow as tf
 from faults.running_roles import free_port
 
 from tfdrl.errors import ConfigurationError, TfdrlError
-from tfdrl.parts import parameter_protocol, remote_variables
+from tfdrl.parts import parameter_protocol, parameter_serving, remote_variables
 from tfdrl.parts.global_parameters import GlobalParameters
 from tfdrl.parts.loss_gradient import Gradient
 from tfdrl.parts.parameter_protocol import (
@@ -580,3 +580,18 @@ def test_a_push_that_began_and_never_ended_does_not_shut_the_server(tmp_path):
     assert worker.send(times=2) == [ACCEPTED] * 2
     assert shard.snapshot().version == 2 and shard.rollback(1).version == 0
     assert CLOSED not in worker.send() and shard.checkpoint()
+
+
+def test_a_call_that_was_broken_off_is_tried_again_for_some_seconds(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(parameter_serving, "_RETRY_SECS", 1.5)
+    servers = Servers(tmp_path, sgd())
+    (served,) = servers.served
+    mailbox = served._mailbox
+    mailbox._session.close()  # TensorFlow's, behind the back of ours
+    threading.Timer(0.5, mailbox.connect).start()
+    parameter_serving.retried(served.tick, 0)
+    assert "parameter server 0 tries again: RuntimeError: " in caplog.text
+    mailbox.close()
+    with pytest.raises(TfdrlError, match="parameter server 0 could not reach its own shard for"):
+        parameter_serving.retried(served.tick, 0)
+    servers.close()

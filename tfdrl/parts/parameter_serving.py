@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
+import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfdrl.errors import TfdrlError
 from tfdrl.parts import parameter_layout, parameter_session
 from tfdrl.parts.metrics import Every, MetricsWriter, Rate
 from tfdrl.parts.parameter_mailbox import NO_ROLLBACK, Mailbox
@@ -20,6 +23,7 @@ from tfdrl.topology import Context
 _TICK_SECS = 0.1
 _STATUS_SECS = 0.25
 _EVENTS_SECS = 5.0
+_RETRY_SECS = 8.0
 
 
 class ServedShard:
@@ -136,12 +140,31 @@ def serve(
     served = ServedShard(make_variables(), settings, context, barrier)
     metrics = ShardMetrics(context)
     while not context.stop.wait(_TICK_SECS):
-        status = served.tick()
+        status = retried(served.tick, context.task)
         if status is not None:
             metrics.write_if_due(status)
-    served.checkpoint()
+    retried(served.checkpoint, context.task)
     served.close()
     metrics.close()
+
+
+def retried(call: Callable[[], Any], task: int) -> Any:
+    """What `call` returns; where TensorFlow breaks it off, which it does once in a while, again.
+
+    Raises TfdrlError when it was broken off for some seconds.
+    """
+    deadline_secs = time.monotonic() + _RETRY_SECS
+    while True:
+        try:
+            return call()
+        except parameter_session.LostError as error:
+            if time.monotonic() > deadline_secs:
+                raise TfdrlError(
+                    f"parameter server {task} could not reach its own shard for {_RETRY_SECS:g} s: "
+                    f"{error}"
+                ) from None
+            logging.warning("parameter server %d tries again: %s", task, error)
+            time.sleep(_TICK_SECS)
 
 
 class ShardMetrics:

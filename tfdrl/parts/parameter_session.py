@@ -156,5 +156,5 @@ def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
     lines = lines[nodes[0] + 1 :] if nodes else lines
-    lines = [line for line in lines if not line.startswith("From /job")]
+    lines = [line for line in lines if not line.startswith(("From /job", "Graph execution error"))]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
