@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from local_runs import Run
 from tf_agents.trajectories import time_step
@@ -22,6 +23,7 @@ _BINDINGS = (
 )
 
 
+@pytest.mark.slow  # most of a minute; what it shares with Ape-X DQN is tested there
 def test_learns_from_a_full_replay_that_evicts_by_priority(tmp_path):
     run = Run("apex_dpg/pendulum.gin", tmp_path, *(f"--gin_bindings={text}" for text in _BINDINGS))
     statuses, _ = run.to_its_end()
