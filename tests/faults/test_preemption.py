@@ -5,10 +5,11 @@ says that the run is not over; who comes back goes on from what it had, and no c
 """
 
 import pathlib
+import signal
 
 import pytest
-from running_roles import wait
-from whole_programs import WholeProgram
+from running_roles import actor_runs, wait
+from whole_programs import EXIT_CODE, WholeProgram
 
 from tfdrl.parts.parameter_watch import ParameterWatch
 from tfdrl.parts.unroll_tables import QUEUE
@@ -83,3 +84,27 @@ def test_no_count_ever_went_back(system):
     for name in ("learner_step", "frames"):
         counts = [getattr(status, name) for status in system.statuses]
         assert counts == sorted(counts), name
+
+
+@pytest.mark.parametrize("preempted", [0, 1])
+def test_learners_that_train_together_stop_and_come_back_together(tmp_path, preempted):
+    """No Job, and no unit, may take the one that was not preempted for a finished one."""
+    more = ("impala.learners = 2", "strategy.kind = 'multi_worker'", "impala.batch_size = 4")
+    system = WholeProgram(tmp_path, _DATA / "impala_catch.gin", *more)
+    learners = [("learner", task) for task in (0, 1)]
+    try:
+        before = system.wait_for_progress(2 * _START_SECS)
+        system.running["learner", preempted].signal(signal.SIGTERM)
+        for learner in learners:
+            process = system.running[learner]
+            assert process.exit_code(12.0) == EXIT_CODE, process.log
+            assert "Traceback" not in process.log, process.log
+        for learner in learners:
+            system.begin(*learner)
+        after = system.wait_for(lambda status: True, _START_SECS, "the chief's return")
+        assert after.learner_step >= before.learner_step > 0
+        assert after.frames >= before.frames > 0
+        last = system.wait_for_progress(2 * _START_SECS)
+        assert actor_runs(last) == actor_runs(before)  # they waited
+    finally:
+        system.kill()

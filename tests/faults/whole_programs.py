@@ -33,6 +33,11 @@ class WholeProgram(WatchedRoles):
             for role in self.program.roles
             if role.serves
         }
+        self.clusters = {
+            role.name: [f"127.0.0.1:{free_port()}" for _ in range(role.replicas)]
+            for role in self.program.roles
+            if role.clusters and role.replicas > 1
+        }
         self.addresses["learner"] = self.listeners[self.program.chief][0]  # whom `status` asks
         self.addresses["replay"] = self.listeners.get("replay", [None])[0]
         self.running = {}
@@ -47,6 +52,8 @@ class WholeProgram(WatchedRoles):
         if role.serves:
             addresses["listen"] = self.listeners[name][task]
         flags = [f"--task={task}", f"--stopped_exit_code={EXIT_CODE}"]
+        if name in self.clusters:
+            flags.append(f"--cluster={','.join(self.clusters[name])}")
         self.running[name, task] = self.start(name, *flags, **addresses)
 
     def has(self, name):
