@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from tfdrl.parts import locks
+
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -138,6 +140,10 @@ def test_chief_that_was_started_alone_keeps_and_compares_its_settings(start, tmp
     output, code = run(new, changed)
     assert code == 2 and "tiny.actors: (not set) -> 5" in output
     assert not (new / "ready-learner-0").exists() and (new / "config.gin").read_text() == kept
+    with locks.lock(new, "learner"):  # of a learner that is at work
+        output, code = run(new, changed, "--allow_config_change")
+        assert code == 2 and f"in use by another learner: process {os.getpid()} on" in output
+        assert (new / "config.gin").read_text() == kept
     assert run(new, changed, "--allow_config_change")[1] == 0
     assert "tiny.actors = 5" in (new / "config.gin").read_text()
     assert (new / "config.gin.1").read_text() == kept

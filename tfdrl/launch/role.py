@@ -6,6 +6,7 @@ module with the role's name fixed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -18,6 +19,7 @@ from typing import NamedTuple, Union
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
 from tfdrl.launch import cluster as clusters
 from tfdrl.launch import command_line, process, role_flags, run_directory
+from tfdrl.parts import locks
 from tfdrl.rpc import security
 from tfdrl.topology import Address, Context, Program, Role
 
@@ -85,16 +87,16 @@ def run_role(
             environment=os.environ,
             insecure_network=insecure_network,
         )
-        role, experiment, context, resolved, text = _configure(
+        configured = _configure(
             role_name, gin_files, gin_bindings, root_dir, place, listen, dict(addresses or {})
         )
+        role, context = configured.role, configured.context
         context.security = protection
         _check_listen(role, context, insecure_network)
         _make_directory(context.root_dir)
-        if text:
-            run_directory.keep_configuration(context.root_dir, text, allow_config_change)
+        _keep_configuration(configured, allow_config_change)
         process.stop_on_signals(context.told, context.stop)  # who sees the second sees the first
-        code = call(role, experiment, context, resolved)
+        code = call(role, configured.experiment, context, configured.addresses)
         return stopped_exit_code if code == EXIT_OK and context.told.is_set() else code
     except TfdrlError as error:
         print(f"tfdrl {role_name}: {error}", file=sys.stderr)
@@ -118,11 +120,12 @@ def call(
 
 
 class _Configured(NamedTuple):
+    program: Program
     role: Role
     experiment: object
     context: Context
     addresses: dict[str, Addresses]
-    text: str  # of the configuration, where the role's root_dir has what tfdrl-evaluate reads
+    text: str  # of the configuration
 
 
 def _configure(
@@ -150,8 +153,7 @@ def _configure(
     os.nice(role.niceness)
     if role.needs_tensorflow:
         configuration.load(gin_files, gin_bindings, tensorflow=True)
-    text = loaded.text if role.exports or role.name == program.chief else ""
-    return _Configured(role, Experiment.from_gin(), context, resolved, text)
+    return _Configured(program, role, Experiment.from_gin(), context, resolved, loaded.text)
 
 
 def _context(
@@ -206,6 +208,17 @@ def _check_listen(role: Role, context: Context, insecure_network: bool) -> None:
             "run's hosts, or give it --tls_certificate, --tls_key, --tls_ca and --token_file",
             *(role.name, context.listen),
         )
+
+
+def _keep_configuration(configured: _Configured, allow_change: bool) -> None:
+    """Where the role's root_dir has what tfdrl-evaluate reads; never that of a run under way."""
+    role, context = configured.role, configured.context
+    is_chief = role.name == configured.program.chief
+    with contextlib.ExitStack() as held:
+        if is_chief and context.task == 0:
+            held.enter_context(locks.lock(context.root_dir, "learner"))
+        if is_chief or role.exports:
+            run_directory.keep_configuration(context.root_dir, configured.text, allow_change)
 
 
 def _make_directory(root_dir: pathlib.Path) -> None:
