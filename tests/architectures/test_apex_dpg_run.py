@@ -44,6 +44,7 @@ def test_learns_from_a_full_replay_that_evicts_by_priority(tmp_path):
     assert tf.reduce_max(tf.abs(action)) <= 2.0
 
 
+@pytest.mark.slow  # its parts: test_training.py, test_sampled_batches.py
 def test_an_agent_without_td_errors_is_refused_before_it_trains(tmp_path):
     bindings = "--gin_bindings=replay_table.sampler = 'prioritized'"
     run = Run("apex/sac_pendulum.gin", tmp_path, bindings)
