@@ -30,9 +30,9 @@ def _written(*flags):
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-def _loaded(gin_file):
+def _loaded(gin_file, *bindings):
     """The configuration and its program."""
-    loaded = configuration.load([gin_file], [], tensorflow=False)
+    loaded = configuration.load([gin_file], list(bindings), tensorflow=False)
     program = Experiment.from_gin().architecture.program()
     gin.clear_config()
     return loaded, program
@@ -112,10 +112,7 @@ def test_amounts_that_are_none_are_refused(text, words):
 def test_settings_are_part_of_their_names_and_cannot_be_changed():
     names = set()
     for actors in (1, 2, 1):
-        loaded = configuration.load(
-            ["a3c/cartpole.gin"], [f"a3c.workers = {actors}"], tensorflow=False
-        )
-        program = Experiment.from_gin().architecture.program()
+        loaded, program = _loaded("a3c/cartpole.gin", f"a3c.workers = {actors}")
         found = manifests.objects(program, loaded, manifests.Settings("run"))
         (config,) = (o for o in found if o["kind"] == "ConfigMap")
         name, used = config["metadata"]["name"], set()

@@ -10,7 +10,6 @@ another and counts as no failure.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -103,19 +102,27 @@ def objects(
     run_flags += ["--allow_config_change"] * settings.allow_config_change
     where = functools.partial(host, settings=settings)
     containers = Containers(program, run_flags, where, bool(settings.tls_secret))
-    config = found[0]["metadata"]["name"]
+    run = _Run(settings, containers, _config_name(configuration, settings))
     for role in program.roles:
         if role.serves or role.exports:
             for task in range(role.replicas):
-                found += _volume_and_job(containers, role, task, settings, config)
+                found += _volume_and_job(run, role, task)
         else:
-            found.append(_indexed_job(containers, role, settings, config))
+            found.append(_indexed_job(run, role))
     return found
 
 
 def host(role: Role, task: int, settings: Settings) -> str:
     """The name by which other pods of the namespace reach a serving replica."""
     return f"{replica_name(settings.name, role, task)}.{settings.name}"
+
+
+class _Run(NamedTuple):
+    """What the pods of one run have in common; `config` is the name of its ConfigMap."""
+
+    settings: Settings
+    containers: Containers
+    config: str
 
 
 def _object(version: str, kind: str, name: str, settings: Settings, **fields) -> dict[str, Any]:
@@ -125,10 +132,12 @@ def _object(version: str, kind: str, name: str, settings: Settings, **fields) ->
 
 def _config_map(configuration: Configuration, settings: Settings) -> dict[str, Any]:
     """Of these settings and no others: a pod that starts later finds what the first one found."""
-    data = {"config.gin": configuration.text}
-    digest = hashlib.sha256(configuration.text.encode()).hexdigest()[:8]
-    name = f"{settings.name}-{digest}"
+    data, name = {"config.gin": configuration.text}, _config_name(configuration, settings)
     return _object("v1", "ConfigMap", name, settings, data=data, immutable=True)
+
+
+def _config_name(configuration: Configuration, settings: Settings) -> str:
+    return f"{settings.name}-{configuration.digest[:8]}"
 
 
 def _service(settings: Settings) -> dict[str, Any]:
@@ -164,16 +173,15 @@ def _disruption_budget(program: Program, settings: Settings) -> dict[str, Any]:
     return _object("policy/v1", "PodDisruptionBudget", settings.name, settings, spec=spec)
 
 
-def _volume_and_job(
-    containers: Containers, role: Role, task: int, settings: Settings, config: str
-) -> list[dict[str, Any]]:
+def _volume_and_job(run: _Run, role: Role, task: int) -> list[dict[str, Any]]:
+    settings = run.settings
     name = replica_name(settings.name, role, task)
     claim = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": _amount(settings.storage, role)}},
     }
     volume = {"name": "run", "persistentVolumeClaim": {"claimName": name}}
-    pod = _pod(containers, role, str(task), [_config_volume(config), volume], settings)
+    pod = _pod(run, role, str(task), volume)
     pod["spec"].update(hostname=name, subdomain=settings.name)
     spec = {"backoffLimit": _MAX_RESTARTS, "podFailurePolicy": _failures(), "template": pod}
     return [
@@ -182,12 +190,9 @@ def _volume_and_job(
     ]
 
 
-def _indexed_job(
-    containers: Containers, role: Role, settings: Settings, config: str
-) -> dict[str, Any]:
-    name = role_name(settings.name, role)
-    volumes = [_config_volume(config), {"name": "run", "emptyDir": {}}]
-    pod = _pod(containers, role, "$(JOB_COMPLETION_INDEX)", volumes, settings)
+def _indexed_job(run: _Run, role: Role) -> dict[str, Any]:
+    volume = {"name": "run", "emptyDir": {}}
+    pod = _pod(run, role, "$(JOB_COMPLETION_INDEX)", volume)
     spec = {
         "completionMode": "Indexed",
         "completions": role.replicas,
@@ -196,7 +201,7 @@ def _indexed_job(
         "podFailurePolicy": _failures(),
         "template": pod,
     }
-    return _job(role, name, settings, spec)
+    return _job(role, role_name(run.settings.name, role), run.settings, spec)
 
 
 def _job(role: Role, name: str, settings: Settings, spec: dict[str, Any]) -> dict[str, Any]:
@@ -218,9 +223,8 @@ def _failures() -> dict[str, Any]:
     }
 
 
-def _pod(
-    containers: Containers, role: Role, task: str, volumes: list[dict], settings: Settings
-) -> dict[str, Any]:
+def _pod(run: _Run, role: Role, task: str, volume: dict[str, Any]) -> dict[str, Any]:
+    settings, containers = run.settings, run.containers
     requests = {"cpu": _amount(settings.cpu, role), "memory": _amount(settings.memory, role)}
     container = {
         "name": role.name.replace("_", "-"),
@@ -258,7 +262,11 @@ def _pod(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
-        "volumes": [*volumes, {"name": "tmp", "emptyDir": {}}],
+        "volumes": [
+            {"name": "config", "configMap": {"name": run.config}},
+            volume,
+            {"name": "tmp", "emptyDir": {}},
+        ],
     }
     if containers.encrypts(role):
         mount = {"name": "tls", "mountPath": TLS_DIR, "readOnly": True}
@@ -271,10 +279,6 @@ def _pod(
         "tfdrl/serves": "yes" if role.serves else "no",
     }
     return {"metadata": {"labels": labels}, "spec": spec}
-
-
-def _config_volume(config: str) -> dict[str, Any]:
-    return {"name": "config", "configMap": {"name": config}}
 
 
 def _amount(by_role: Mapping[str, str], role: Role) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
-import tensorflow as tf
 
 from tfdrl.errors import EXIT_FAILED, ConfigurationError, TfdrlError
 from tfdrl.experiment import Experiment
+from tfdrl.parts import strategies
 from tfdrl.parts.checkpoints import Checkpoints
 from tfdrl.parts.locks import lock
 from tfdrl.parts.metrics import Every, MetricsWriter, Rate
@@ -93,8 +93,7 @@ class LearnerSession:
             state=counters["service"] if self.restored else None,
             learner_step=self.step,
         )
-        devices = (device.name.split("device:")[-1] for device in tf.config.list_logical_devices())
-        logging.info("TensorFlow's devices: %s", ", ".join(devices))
+        logging.info("TensorFlow's devices: %s", ", ".join(strategies.device_names()))
         if self.restored:
             logging.info("continuing from learner step %d", self.step)
         self._metrics = MetricsWriter(self._root, context.role, context.task)

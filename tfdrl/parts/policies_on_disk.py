@@ -62,7 +62,7 @@ class PolicyExport:
         self._policy, self._directory = policy, pathlib.Path(directory)
         self._saver = None  # tracing it takes seconds: only when there is something to save
         try:
-            self.best = float(json.loads((directory / _EVALUATION).read_text())["mean"])
+            self.best = float(json.loads((self._directory / _EVALUATION).read_text())["mean"])
         except (OSError, ValueError, TypeError, KeyError):
             self.best = None
 

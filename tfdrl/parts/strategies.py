@@ -143,9 +143,14 @@ def make_logical_cpus(devices: Sequence[str]) -> None:
         )
 
 
+def device_names() -> list[str]:
+    """What this process has, as `check_devices` takes them: CPU:0, GPU:0, ..."""
+    return [device.name.split("device:")[-1] for device in tf.config.list_logical_devices()]
+
+
 def check_devices(setting: str, devices: Sequence[str]) -> None:
     """Raises ConfigurationError that names the setting if a device is not there; "" is any."""
-    there_are = [device.name.split("device:")[-1] for device in tf.config.list_logical_devices()]
+    there_are = device_names()
     missing = [device for device in devices if device and device not in there_are]
     if missing:
         raise ConfigurationError(
