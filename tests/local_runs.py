@@ -9,6 +9,7 @@ import sys
 import time
 
 from tfdrl.errors import TfdrlError
+from tfdrl.launch.process import arguments_of
 from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.topology import Address
 
@@ -37,7 +38,7 @@ class Run:
         wanted = {f"--root_dir={self.root_dir}", *arguments}
         for path in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if wanted <= set((path / "cmdline").read_bytes().decode().split("\0")):
+                if wanted <= set(arguments_of(int(path.name))):
                     found.append(int(path.name))
         return found
 
@@ -66,7 +67,7 @@ class Run:
     def _client(self):
         chiefs = [*self.processes("--role=coordinator"), *self.processes("--role=learner")]
         for pid in chiefs:
-            arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            arguments = arguments_of(pid)
             listen = next(a.partition("=")[2] for a in arguments if a.startswith("--listen="))
             address = Address.parse(listen)
             return TrainingClient(address, experiment="", role="test", task=0, run_id=1)
