@@ -67,6 +67,7 @@ setuptools.setup(
         "dm-tree>=0.1.8",
         "matplotlib>=3.7",  # the learning curve of a run
         "PyYAML>=6,<7",  # Kubernetes manifests
+        "setproctitle>=1.3,<2",  # forked roles
     ],
     extras_require={
         "atari": ATARI,
