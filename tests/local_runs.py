@@ -4,9 +4,10 @@ import contextlib
 import os
 import pathlib
 import signal
-import subprocess
-import sys
+import tempfile
 import time
+
+import preloaded
 
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import arguments_of
@@ -23,14 +24,16 @@ class Run:
 
     def __init__(self, gin_file, root_dir, *flags):
         self.root_dir = root_dir
-        command = [sys.executable, "-m", "binaries.train", f"--gin_file={gin_file}"]
-        self.popen = subprocess.Popen(
-            [*command, f"--root_dir={root_dir}", *flags],
-            cwd=_REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        arguments = [f"--gin_file={gin_file}", f"--root_dir={root_dir}", *flags]
+        self._log = pathlib.Path(tempfile.mkdtemp()) / "launcher.log"
+        self.popen = preloaded.Process(
+            "binaries.train", arguments, self._log, {**os.environ}, _REPOSITORY
         )
+
+    @property
+    def output(self):
+        """What it has printed."""
+        return self._log.read_text()
 
     def processes(self, *arguments):
         """Process ids whose command lines have `arguments` and the root_dir."""
@@ -57,7 +60,7 @@ class Run:
         """Waits for exit code 0 and for every process; returns all statuses and the output."""
         try:
             statuses = list(self.statuses())
-            output = self.popen.stdout.read()
+            output = self.output
             assert self.popen.returncode == 0, output
             assert not self.processes()
         finally:
@@ -87,7 +90,6 @@ def finish(gin_file, root_dir):
         return
     run = Run(gin_file, root_dir)
     try:
-        output, _ = run.popen.communicate(timeout=240)
-        assert run.popen.returncode == 0, output
+        assert run.popen.wait(timeout=240) == 0, run.output
     finally:
         run.kill()

@@ -12,8 +12,9 @@ import time
 import pytest
 
 from tfdrl.launch import starting
+from tfdrl.launch.preloading import preloaded
 from tfdrl.launch.process import arguments_of
-from tfdrl.launch.starting import ForkServers, preloaded
+from tfdrl.launch.starting import ForkServers
 from tfdrl.launch.supervisor import Limits, Replica, Supervisor, role_environment
 from tfdrl.topology import Program, Role
 

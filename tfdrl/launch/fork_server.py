@@ -26,7 +26,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import setproctitle
@@ -62,10 +62,40 @@ def main(argv: Sequence[str]) -> None:
         # The thread cannot be ended: begin again without it.
         again = [*argv[1:], f"--without={culprit}"]
         os.execv(sys.executable, [sys.executable, "-m", "tfdrl.launch.fork_server", *again])
-    gc.collect()
-    gc.freeze()  # the collector would write to, and so copy, what is shared
-    _say(channel, ready=True)
     _serve(channel)
+
+
+def serve_from_here(channel: socket.socket, log: int) -> None:
+    """Makes this process, just forked from a launcher that has imported all, a fork server."""
+    try:
+        os.setsid()
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.closerange(3, channel.fileno())
+        os.closerange(channel.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.environ[process.LAUNCHER_VARIABLE] = str(os.getppid())
+        process.die_with_launcher()
+        _serve(channel)
+        os._exit(EXIT_OK)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(EXIT_FAILED)
+
+
+def has_imported(modules: Sequence[str]) -> bool:
+    """Whether this process could be forked in place of one that imports them and no others.
+
+    It has one thread, and not TensorFlow unless they have it.
+    """
+    if threads() > 1 or ("tensorflow" in sys.modules) != ("tensorflow" in modules):
+        return False
+    return all(module in sys.modules for module in modules)
 
 
 def _options(argv: Sequence[str]) -> dict[str, list[str]]:
@@ -82,17 +112,18 @@ def _preload(modules: Sequence[str], channel: socket.socket) -> str:
         title = _TITLES.get(module, "")
         if title:
             _say(channel, importing=title)
-        before = _threads()
+        before = threads()
         try:
             importlib.import_module(module)
         except Exception as error:  # the role that needs it says so, with all that belongs to it
             print(f"{module} could not be imported here: {error}", file=sys.stderr, flush=True)
-        if module not in _FORK_SAFE and _threads() > before:
+        if module not in _FORK_SAFE and threads() > before:
             return module
     return ""
 
 
-def _threads() -> int:
+def threads() -> int:
+    """How many threads this process has."""
     return len(os.listdir("/proc/self/task"))
 
 
@@ -101,6 +132,9 @@ def _say(channel: socket.socket, **words: Any) -> None:
 
 
 def _serve(channel: socket.socket) -> None:
+    gc.collect()
+    gc.freeze()  # the collector would write to, and so copy, what is shared
+    _say(channel, ready=True)
     while True:
         header, files, _, _ = socket.recv_fds(channel, 8, 2)
         if len(header) < 8 or len(files) < 2:
@@ -161,15 +195,28 @@ def _become(request: dict[str, Any], log: int, go: int, channel: socket.socket) 
     os.dup2(log, 2)
     os.closerange(3, max(log, go) + 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    os.chdir(request["directory"])
+    _move(request["environment"], request["directory"])
     module, arguments = request["module"], request["arguments"]
     sys.argv = [module, *arguments]
     _set_title(request["title"], module, arguments)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # otherwise every role would draw the same
-    importlib.import_module(module).console()  # never returns
+    try:
+        importlib.import_module(module).console()
+    except SystemExit as error:
+        process.leave(error.code if isinstance(error.code, int) else error.code is not None)
+
+
+def _move(environment: Mapping[str, str], directory: str) -> None:
+    """As if Python had been started there, with these variables."""
+    before, here = os.environ.get("PYTHONPATH", ""), os.getcwd()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    added = [directory] if directory != here else []
+    if (path := environment.get("PYTHONPATH", "")) != before:
+        added += [entry for entry in path.split(os.pathsep) if entry]
+    sys.path[:0] = added
 
 
 def _set_title(name: str, module: str, arguments: Sequence[str]) -> None:

@@ -105,16 +105,16 @@ def run_local(
         arguments = _common_arguments(root_dir, gin_files, gin_bindings, settings)
         replicas = _replicas(program, places, root_dir, arguments)
         print(_announcement(program, places, root_dir), flush=True)
-        target = experiment.solved_return
-        watch = Watch(places.listeners.get(program.chief, ()), configuration.digest)
-        run = _Run(program, watch, interrupts, settings, experiment)
         with contextlib.ExitStack() as held:
-            display = held.enter_context(
-                contextlib.closing(progress.display(f"tfdrl: {program.name}"))
-            )
+            title = f"tfdrl: {program.name}"
+            display = held.enter_context(contextlib.closing(progress.display(title)))
+            # Before there is any thread: it may fork this process.
             starter = _starter(program, configuration, root_dir, settings, display.say)
             held.callback(starter.close)
+            watch = Watch(places.listeners.get(program.chief, ()), configuration.digest)
+            run = _Run(program, watch, interrupts, settings, experiment)
             ending = run.to_its_end(replicas, starter, display)
+        target = experiment.solved_return
         curves.draw(root_dir, target)
         page = summary.text(
             root_dir,
