@@ -37,8 +37,9 @@ test-slow: $(STAMP)  ## learning runs, fault stories on several hosts, benchmark
 lint: $(STAMP)  ## style and layout
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-format: $(STAMP)  ## lay the code out
+format: $(STAMP)  ## lay the code out, and keep the names that gin files may use
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+	@$(BIN)/python -m tfdrl.configuration.keep
 
 benchmark: $(STAMP)  ## the speed of the parts and of the whole
 	@$(BIN)/python -m binaries.benchmark --gin_file=$(GIN_FILE)

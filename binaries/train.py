@@ -69,10 +69,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(values: flags.FlagValues, program_name: str) -> int:
+    loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
+    # Not before: gRPC, NumPy and rich would double what a typo costs.
     from tfdrl.experiment import Experiment
     from tfdrl.launch import local
 
-    loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     experiment = Experiment.from_gin()
     program = experiment.architecture.program()
     _check_environment(experiment.architecture, loaded)
