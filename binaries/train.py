@@ -11,7 +11,7 @@ from absl import flags
 
 from tfdrl import configuration
 from tfdrl.errors import EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line, process, run_directory
+from tfdrl.launch import command_line, printed_commands, process, run_directory
 
 _USAGE = """Trains on this machine, until the gin file's target or a limit is reached.
 
@@ -83,12 +83,6 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
         verbose=values.verbose,
         allow_config_change=values.allow_config_change,
     )
-    command = [pathlib.Path(program_name).name]
-    if program_name.endswith(".py"):
-        command = [sys.executable, "-m", "binaries.train"]
-    command += [f"--gin_file={name}" for name in values.gin_file]
-    command += [f"--gin_bindings={binding}" for binding in values.gin_bindings]
-    command += [f"--root_dir={root_dir}"]
     return local.run_local(
         experiment,
         program,
@@ -97,8 +91,19 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
         values.gin_file,
         values.gin_bindings,
         settings,
-        command,
+        _command(values, program_name, root_dir),
     )
+
+
+def _command(values: flags.FlagValues, program_name: str, root_dir: pathlib.Path) -> list[str]:
+    """What continues this run."""
+    command = [printed_commands.program(pathlib.Path(program_name).name)]
+    if program_name.endswith(".py"):
+        module = ["-m", __spec__.name] if __spec__ else [program_name]
+        command = [printed_commands.python(), *module]
+    command += [f"--gin_file={name}" for name in values.gin_file]
+    command += [f"--gin_bindings={binding}" for binding in values.gin_bindings]
+    return [*command, f"--root_dir={root_dir}"]
 
 
 def _programs() -> list[str]:
