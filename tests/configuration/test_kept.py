@@ -79,12 +79,17 @@ def test_without_a_kept_file_the_sources_are_read(monkeypatch, tmp_path):
         "from gin.config import (\n  register)",
         "def f():\n  x = 1; import gin",
         "from \\\r\n gin import register",
+        "if True: from gin import register",
+        "try:\n\timport gin\nexcept ImportError: pass",
     ],
 )
 def test_every_import_of_gin_makes_a_file_worth_parsing(text):
     assert may_register(text.encode())
 
 
-@pytest.mark.parametrize("text", ["import engine", "import begin.x", "import os\n# gin", "gin = 1"])
+@pytest.mark.parametrize(
+    "text",
+    ["import engine", "from begin import x", "import os\n# gin", "gin = 1", "# from the gin file"],
+)
 def test_a_file_without_one_is_not_parsed(text):
     assert not may_register(text.encode())

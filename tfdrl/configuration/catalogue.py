@@ -20,7 +20,10 @@ from tfdrl.configuration.registrations import Configurable, Registrations
 _SMALL_PACKAGE_MODULES = 60
 
 #: An import statement is one line, but for names in parentheses and a backslash at a line's end.
-_IMPORTS_GIN = re.compile(rb"\b(?:import|from)\b(?:[^\n\\]|\\\r?\n)*?\bgin\b")
+_IMPORTS_GIN = re.compile(
+    rb"(?:^|[;:])[ \t\f]*(?:from[ \t\\\r\n]+gin\b|import\b(?:[^\n\\]|\\\r?\n)*?\bgin\b)",
+    re.MULTILINE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
