@@ -54,8 +54,8 @@ def test_nothing_is_fetched_ahead(writer_to):
         batches = batches_of(address, 4)
         next(batches)
         time.sleep(1.0)
-        # A quarter of a batch is in flight from Reverb.
-        assert table_info(address).current_size == 60 - 4 - 1
+        # Half a batch is in flight from Reverb.
+        assert table_info(address).current_size == 60 - 4 - 2
         assert next(batches).version.numpy().tolist() == [4, 5, 6, 7]
 
 
