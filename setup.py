@@ -48,7 +48,11 @@ setuptools.setup(
         "tfdrl.gin_files",
     ],
     package_dir={"tfdrl.binaries": "binaries", "tfdrl.gin_files": "gin"},
-    package_data={"": ["*.proto"], "tfdrl.gin_files": ["**/*.gin"]},
+    package_data={
+        "": ["*.proto"],
+        "tfdrl.configuration": ["names/*.json"],
+        "tfdrl.gin_files": ["**/*.gin"],
+    },
     install_requires=[
         "tensorflow>=2.15.0,<2.16",  # dm-reverb 0.14 does not load on 2.16
         "tf-agents>=0.19.0,<0.20",

@@ -127,7 +127,7 @@ def _learner_reader(job: Job, signature: Unrolls) -> Callable:
         job.replay, signature, config.batch_size, config.replay_share
     )
     info = replay_reading.ReplayInfo(job.replay, _TIMEOUT_SECS, QUEUE)
-    samples = replay_reading.Samples(dataset, 1, info, threading.Event())
+    samples = replay_reading.Samples(dataset, 1, info, threading.Event(), made_ahead=0)
 
     def read():
         if samples.next(_TIMEOUT_SECS) is None:

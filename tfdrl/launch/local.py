@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import time
@@ -306,5 +307,5 @@ def _announcement(program: Program, places: addresses.Addresses, root_dir: pathl
     for role in program.roles:
         at = f" at {', '.join(map(str, places.listeners[role.name]))}" if role.serves else ""
         lines.append(f"  {role.replicas} {role.name}{at}")
-    lines.append(f"watch it: {' '.join(summary.tensorboard(root_dir))}")
+    lines.append(f"watch it: {shlex.join(summary.tensorboard(root_dir))}")
     return "\n".join(lines)

@@ -38,39 +38,53 @@ class Samples:
       prefetch: how many to hold ready.
       replay: asked for its state while waiting.
       stop: ends the waiting.
+      made_ahead: how many to take from the dataset beyond these, before there is room for them;
+        0: one is asked for only when another was taken.
     """
 
-    def __init__(self, dataset, prefetch: int, replay: ReplayInfo, stop: threading.Event):
-        self._queue = queue.Queue(maxsize=prefetch)
+    def __init__(
+        self,
+        dataset,
+        prefetch: int,
+        replay: ReplayInfo,
+        stop: threading.Event,
+        made_ahead: int = 1,
+    ):
+        self._queue = queue.Queue()
+        self._room = threading.Semaphore(prefetch + made_ahead)  # counts what is in the making
         self._replay, self._stop = replay, stop
         self._is_time_to_warn = Every(5.0)
         self.waiting = WaitingClock()
         threading.Thread(target=self._read, args=(dataset,), name="samples", daemon=True).start()
 
     def _read(self, dataset):
+        self._wait_for_room()
         while not self._stop.is_set():
             try:
                 for batch in dataset:
-                    self._put(batch)
+                    self._queue.put(batch)
+                    self._wait_for_room()
                     if self._stop.is_set():
                         return
             except Exception as error:
                 logging.warning("sampling was interrupted, trying again: %s", error)
                 self._stop.wait(1.0)
 
-    def _put(self, batch):
-        while not self._stop.is_set():
-            try:
-                return self._queue.put(batch, timeout=0.5)
-            except queue.Full:
-                continue
+    def _wait_for_room(self):
+        while not self._stop.is_set() and not self._room.acquire(timeout=0.5):
+            pass
 
     def ready(self):
         """A batch that is there already, or None."""
         try:
-            return self._queue.get_nowait()
+            return self._take(timeout_secs=0.0)
         except queue.Empty:
             return None
+
+    def _take(self, timeout_secs):
+        batch = self._queue.get(timeout_secs > 0, timeout_secs)
+        self._room.release()
+        return batch
 
     def next(self, timeout_secs: float = 0.5):
         """The next batch; None if there was none within the time limit.
@@ -83,7 +97,7 @@ class Samples:
             return batch
         with self.waiting:
             try:
-                batch = self._queue.get(timeout=timeout_secs)
+                batch = self._take(timeout_secs)
             except queue.Empty:
                 if self._is_time_to_warn():
                     logging.warning("the learner waits for samples: %s", self._replay.check())
