@@ -27,6 +27,22 @@ def test_counts_are_1_or_more(name):
         settings(**{name: 0})
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"replay_ratio": -1.0}, r"r2d2\.replay_ratio = -1\.0 must be positive and finite"),
+        ({"replay_ratio": float("nan")}, r"r2d2\.replay_ratio = nan must be positive"),
+        (
+            {"replay_ratio": 1.0, "replay_ratio_tolerance_items": 0},
+            r"r2d2\.replay_ratio_tolerance_items = 0 must be >= 1",
+        ),
+    ],
+)
+def test_ratios_that_nothing_can_hold(kwargs, message):
+    with pytest.raises(ConfigurationError, match=message):
+        settings(**kwargs)
+
+
 def test_program_is_the_papers_figure():
     program = settings(actors=3).program()
     roles = {role.name: role for role in program.roles}

@@ -283,3 +283,31 @@ def test_a_fresh_run_counts_from_its_first_item(service):
     link.close()  # reports
     ratio_limiters.of_session(config, "apex", 10, _table(300), session, threading.Event())
     assert service.items() == ItemCounts(300, 0)
+
+
+def test_two_learners_take_turns_by_what_they_are_told(service):
+    """Each takes the other to have trained as much as itself, until it was told otherwise."""
+    table = _table(1000)
+    config = SimpleNamespace(replay_ratio=2.0, replay_ratio_tolerance_items=50, batch_size=10)
+    actor = RunLink(service.address, Context("actor", 0, 1, ".", experiment="digest"), "", 5.0)
+    actor.count_items(ItemCounts(100, 0))
+    actor.close()  # reports
+    learners = []
+    for task in range(2):
+        context = Context("learner", task, 2, pathlib.Path("."), experiment="digest")
+        link = RunLink(service.address, context, "", 20.0)
+        link.start()
+        limiter = ratio_limiters.of_link(config, "gorila", [table], link, context)
+        learners.append((limiter, link, context))
+    deadline = time.monotonic() + 20
+    while service.items().sampled < 100:  # 2 * 100 - 10 * steps >= 2 * (100 - 50)
+        assert time.monotonic() < deadline, service.items()
+        for limiter, *_ in learners:
+            if limiter.allows_training():
+                limiter.counts.add(10)
+    for _ in range(10):
+        assert not any(limiter.allows_training() for limiter, *_ in learners)
+    assert service.items() == ItemCounts(100, 100)
+    for _, link, context in learners:
+        context.stop.set()
+        link.close()

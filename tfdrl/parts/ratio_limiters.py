@@ -8,6 +8,7 @@ for the ratio is the faster one, and is meant to wait.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 
@@ -23,6 +24,8 @@ _WARNING_SECS = 10.0
 _POLL_SECS = 0.01
 _TRY_SECS = 0.1
 _ASK_SECS = 1.0
+#: What is reported without waiting for the next second: such a part of the tolerance.
+_SOON = 4
 
 
 def report_period_secs(replicas: int) -> float:
@@ -63,7 +66,7 @@ class ActorLimiter:
         if self._ratio is None:
             return
         unreported = self._replicas * (items - self._link.items.reported.inserted)
-        if 4 * unreported >= self._ratio.tolerance_items and self._report_is_due():
+        if _SOON * unreported >= self._ratio.tolerance_items and self._report_is_due():
             self._link.request_report()
         warning_is_due = Every(_WARNING_SECS)
         while not (self._stop.is_set() or self._may_insert(items)):
@@ -115,6 +118,9 @@ class LearnerLimiter:
       min_size: items before the first is sampled.
       stop: ends every wait.
       ask: called again and again while waiting, so that the counts become newer.
+
+    Attributes:
+      counts: as given.
     """
 
     def __init__(
@@ -125,14 +131,14 @@ class LearnerLimiter:
         stop: threading.Event,
         ask: Callable[[], None] = lambda: None,
     ):
-        self._ratio, self._counts, self._ask = ratio, counts, ask
+        self._ratio, self.counts, self._ask = ratio, counts, ask
         self._min_size, self._stop = min_size, stop
         self._warning_is_due = Every(_WARNING_SECS)
         self._waiting = WaitingClock()
 
     def allows_training(self) -> bool:
         """Whether another call may be trained; waits for it a tenth of a second at most."""
-        if self._ratio is None or self._ratio.allows_training(self._counts()):
+        if self._ratio is None or self._ratio.allows_training(self.counts()):
             self._warning_is_due = Every(_WARNING_SECS)
             return True
         with self._waiting:
@@ -140,7 +146,7 @@ class LearnerLimiter:
                 self._ask()
                 if self._stop.wait(_POLL_SECS):
                     return False
-                if self._ratio.allows_training(self._counts()):
+                if self._ratio.allows_training(self.counts()):
                     return True
         if self._warning_is_due():
             self._say_why()
@@ -148,7 +154,7 @@ class LearnerLimiter:
 
     def metrics(self) -> dict[str, float]:
         """The ratio that is held (see `held_ratio`), the one that is set, and the waiting."""
-        counts = self._counts()
+        counts = self.counts()
         if self._ratio is None:
             held = held_ratio(counts, self._min_size)
             return {} if held is None else {"learner/replay_ratio": held}
@@ -160,7 +166,7 @@ class LearnerLimiter:
         return values if held is None else {**values, "learner/replay_ratio": held}
 
     def _say_why(self) -> None:
-        behind = -self._ratio.ahead_items(self._counts())
+        behind = -self._ratio.ahead_items(self.counts())
         logging.warning(
             "the learner waits for actors, which are %.0f items behind the replay ratio %g, %d are "
             "allowed: are they there, and fast enough?",
@@ -196,3 +202,57 @@ def of_session(
         if service.count_for_ratio(config.replay_ratio, inserted) and session.restored:
             logging.info("the checkpoint has no counts for this replay ratio; counting anew")
     return LearnerLimiter(ratio, service.items, min_size, stop)
+
+
+class ReportedCounts:
+    """The counts of the run for one of several learners, which reports its own samples.
+
+    Args:
+      link: to whoever counts for the run.
+      replicas: learners.
+      soon: samples of all learners that are reported without waiting for the next second, so that
+        actors do not wait for what was done already.
+    """
+
+    def __init__(self, link: RunLink, replicas: int, soon: float):
+        self._link, self._replicas, self._soon, self._own = link, replicas, soon, 0
+        self._report_is_due = Every(report_period_secs(replicas))
+
+    def __call__(self) -> ItemCounts:
+        """Items inserted as of the last report, and sampled, as far as one can know."""
+        totals, reported, before = self._link.items
+        counted = reported.sampled, before.sampled
+        return totals._replace(
+            sampled=estimated(totals.sampled, self._own, *counted, self._replicas)
+        )
+
+    def add(self, samples: int) -> None:
+        """This learner has trained on so many more."""
+        self._own += samples
+        self._link.count_items(ItemCounts(0, self._own))
+        if self._replicas * (self._own - self._link.items.reported.sampled) >= self._soon:
+            self.ask()
+
+    def ask(self) -> None:
+        """Reports soon, and so learns of newer counts."""
+        if self._report_is_due():
+            self._link.request_report()
+
+
+def of_link(config, scope: str, tables, link: RunLink, context: Context) -> LearnerLimiter:
+    """The limiter of one of several learners, whose `counts` are `ReportedCounts`.
+
+    Args:
+      config, scope, tables: as `replay_ratio.of_tables` takes them; a call trains on
+        `config.batch_size` items.
+      link: to the coordinator.
+      context: of the learner.
+
+    Raises:
+      ConfigurationError: the tables can never be sampled at this ratio.
+    """
+    ratio = of_tables(config, scope, config.batch_size, tables)
+    min_size = sum(t.rate_limiter_info.min_size_to_sample for t in tables if t is not None)
+    soon = math.inf if ratio is None else ratio.ratio * ratio.tolerance_items / _SOON
+    counts = ReportedCounts(link, context.replicas, soon)
+    return LearnerLimiter(ratio, counts, min_size, context.stop, counts.ask)
