@@ -20,6 +20,7 @@ def settings(**kwargs):
     [
         *("sequence_steps", "actors", "environments_per_actor", "parameter_pull_period_frames"),
         *("batch_size", "publish_period_steps", "max_bad_steps", "evaluation_environments"),
+        "prefetch_batches",
     ],
 )
 def test_counts_are_1_or_more(name):

@@ -58,7 +58,8 @@ class Apex:
       batch_size: transitions of one learner step.
       updates_per_call: learner steps in one call of TensorFlow; priorities and publication
         wait for all of them.
-      prefetch_batches: batches that are ready before the learner wants them.
+      prefetch_batches: calls for which the learner samples ahead of training (16 in the paper):
+        exact, with the one that is on its way.
       importance_exponent: beta of the importance weights, constant.
       publish_period_steps: learner steps between two publications of the parameters.
       learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
@@ -208,11 +209,10 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         config.batch_size,
         config.updates_per_call,
         config.importance_exponent,
-        config.prefetch_batches,
         config.sampler_workers,
     )
     replay_samples.require_priorities(table_info, trainer, dataset.element_spec, agent)
-    samples = replay_reading.Samples(dataset, config.prefetch_batches, server, context.stop)
+    samples = replay_reading.Samples(dataset, config.prefetch_batches - 1, server, context.stop)
     priorities = replay_samples.PriorityWriter(replay)
     learning = replay_samples.LearningMetrics(server, samples, priorities, trainer)
     with session:

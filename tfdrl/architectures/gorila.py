@@ -68,7 +68,8 @@ class Gorila:
       actor_max_frames_per_second: slows an actor down; None for full speed.
       actor_niceness: of actors and evaluator, 0 to 19, where they share cores with learners.
       parameter_pull_period_frames: frames of an actor between two pulls.
-      prefetch_batches: that a learner has ready.
+      prefetch_batches: that a learner samples ahead of training, of each replay; exact, with what
+        is on its way.
       publish_period_secs: between two pulls of the coordinator, for the evaluator.
       coordinator_checkpoint_period_secs: between checkpoints of the policy and the counters.
       replay_checkpoint_period_secs: of replay servers; 0: only at the end.

@@ -53,6 +53,8 @@ class R2d2:
       actor_max_frames_per_second: slows an actor down; None for full speed.
       parameter_pull_period_frames: frames of an actor between two pulls.
       batch_size: sequences of one learner step.
+      prefetch_batches: that the learner samples ahead of training; exact, with the one that is on
+        its way.
       importance_exponent: beta of the importance weights, constant.
       publish_period_steps: learner steps between two publications of the parameters.
       learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
@@ -78,6 +80,7 @@ class R2d2:
     actor_max_frames_per_second: float | None = None
     parameter_pull_period_frames: int = 400
     batch_size: int = 64
+    prefetch_batches: int = 2
     importance_exponent: float = 0.6
     publish_period_steps: int = 10
     learner_checkpoint_period_secs: float = 300.0
@@ -95,7 +98,7 @@ class R2d2:
 
         least_one = (
             "sequence_steps actors environments_per_actor parameter_pull_period_frames batch_size "
-            "publish_period_steps max_bad_steps evaluation_environments"
+            "prefetch_batches publish_period_steps max_bad_steps evaluation_environments"
         )
         require_at_least_one(self, "r2d2", least_one)
         check_settings(self, "r2d2")
@@ -179,7 +182,9 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
     )
     trainer = training.Trainer(agent, strategy, config.max_bad_steps)
-    sequences = SequenceSamples(replay, signature, config, frame_stack, context.stop)
+    sequences = SequenceSamples(
+        replay, signature, config, frame_stack, context.stop, config.prefetch_batches
+    )
     with session:
         table = sequences.wait()
         if table is None:
