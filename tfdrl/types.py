@@ -82,6 +82,13 @@ class Episodes(NamedTuple):
     length_frames: np.ndarray
 
 
+class ItemCounts(NamedTuple):
+    """How many items went into replays, and how many were trained on, each time counted."""
+
+    inserted: int
+    sampled: int
+
+
 class Transitions(NamedTuple):
     """A batch of k n-step transitions (Ape-X, section 3, "n-step transition").
 

@@ -68,7 +68,7 @@ def test_frames_are_the_sum_over_the_actors_runs(root_dir):
     runs = [run for run in _ledger(root_dir)["service"]["runs"] if run[0] == "actor"]
     result = json.loads((root_dir / "result.json").read_text())
     assert len(runs) == 3
-    assert result["frames"] == sum(frames for _, _, _, frames, _ in runs)
+    assert result["frames"] == sum(frames for _, _, _, frames, *_ in runs)
 
 
 def test_leaves_summary_checkpoint_policy_and_events(root_dir):

@@ -47,6 +47,12 @@ def test_a_slowdown_is_a_number():
             "slowed_workers = 3 must be between 0 and the 2 that compute gradients",
         ),
         ({"slowed_workers": -1}, "slowed_workers = -1 must be between 0"),
+        ({"replay_ratio": 2.0}, r"gorila\.replay_ratio = 2\.0 is for a global replay"),
+        ({"bundled": False, "replay_ratio": 0.0}, r"gorila\.replay_ratio = 0\.0 must be positive"),
+        (
+            {"bundled": False, "replay_ratio_tolerance_items": 5},
+            r"replay_ratio_tolerance_items = 5 without gorila\.replay_ratio",
+        ),
         (
             {"environments_per_worker": 8, "n_step": 5, "min_replay_steps": 47},
             r"min_replay_steps = 47 must be between 48 \(one window of each environment\)",

@@ -20,11 +20,28 @@ def settings(**kwargs):
     [
         *("sequence_steps", "actors", "environments_per_actor", "parameter_pull_period_frames"),
         *("batch_size", "publish_period_steps", "max_bad_steps", "evaluation_environments"),
+        "prefetch_batches",
     ],
 )
 def test_counts_are_1_or_more(name):
     with pytest.raises(ConfigurationError, match=rf"r2d2\.{name} = 0 must be 1 or more"):
         settings(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"replay_ratio": -1.0}, r"r2d2\.replay_ratio = -1\.0 must be positive and finite"),
+        ({"replay_ratio": float("nan")}, r"r2d2\.replay_ratio = nan must be positive"),
+        (
+            {"replay_ratio": 1.0, "replay_ratio_tolerance_items": 0},
+            r"r2d2\.replay_ratio_tolerance_items = 0 must be >= 1",
+        ),
+    ],
+)
+def test_ratios_that_nothing_can_hold(kwargs, message):
+    with pytest.raises(ConfigurationError, match=message):
+        settings(**kwargs)
 
 
 def test_program_is_the_papers_figure():

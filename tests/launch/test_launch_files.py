@@ -209,6 +209,35 @@ def test_machine_with_more_to_do_than_cores_is_said():
     assert now.threads >= 0 and now.cores >= 1
 
 
+# Each: the learner's metrics, the actors' share of time, the row.
+REPLAY_RATIOS = {
+    "nobody counts": ({}, None, None),
+    "not set": ({"learner/replay_ratio": 6.31}, None, "6.3 (not set)"),
+    "held": (
+        {
+            "learner/replay_ratio": 7.912,
+            "learner/replay_ratio_set": 8.0,
+            "learner/ratio_waiting_share": 0.02,
+        },
+        *(0.3, "7.91 (set 8); waiting for it: actors 30 %, learner 2 %"),
+    ),
+    "before learning starts": (
+        {"learner/replay_ratio_set": 0.75, "learner/ratio_waiting_share": 1.0},
+        *(None, "not known yet (set 0.75); waiting for it: learner 100 %"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REPLAY_RATIOS)
+def test_the_replay_ratio_and_who_waits_for_it(name):
+    metrics, share, row = REPLAY_RATIOS[name]
+    told = {} if share is None else {"actor/ratio_waiting_share": share}
+    roles = [RoleStatus("actor", 0, 1, 1.0, told)]
+    snapshot = Snapshot(status=_status(metrics=metrics, roles=roles), answered_secs=1.0)
+    rows = progress.facts(snapshot, [], 0, elapsed_secs=1, now_secs=1.0)
+    assert dict(rows).get("replay ratio") == row
+
+
 def test_start_and_silence_are_said():
     crews = [progress.Crew(Role("learner", ""), 1), progress.Crew(Role("actor", "", replicas=4), 4)]
     before = progress.facts(Snapshot(), crews, 0, elapsed_secs=3, now_secs=3.0)

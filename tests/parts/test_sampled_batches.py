@@ -69,7 +69,7 @@ def served():
 
 def dataset_of(address, batch_size=64, updates=3):
     return replay_samples.sample_dataset(
-        *(address, SIGNATURE, batch_size, updates), importance_exponent=0.4, prefetch=1
+        *(address, SIGNATURE, batch_size, updates), importance_exponent=0.4
     )
 
 
@@ -210,3 +210,88 @@ def test_priorities_need_td_errors(served):
     with serving(sampler="uniform") as address:
         info = replay_reading.ReplayInfo(address, 5.0).table()
         replay_samples.require_priorities(info, _TrainerOf(False), batch, object())
+
+
+def given_out(replay):
+    """Samples that the server has given out, when no more come."""
+    before = -1
+    while True:
+        now = replay.table().rate_limiter_info.sample_stats.completed
+        if now == before:
+            return now
+        before = now
+        time.sleep(0.3)
+
+
+# Each: prefetch, batch size, updates of a call, workers.
+AHEAD = [(1, 64, 3, 1), (2, 64, 3, 2), (4, 128, 8, 2), (16, 32, 1, 1), (3, 10, 1, 3), (4, 64, 1, 4)]
+
+
+@pytest.mark.parametrize(("prefetch", "batch_size", "updates", "workers"), AHEAD)
+def test_no_more_is_sampled_ahead_than_is_said(served, prefetch, batch_size, updates, workers):
+    """With a learner that does not train: by what the server has given out."""
+    stop, replay = threading.Event(), replay_reading.ReplayInfo(served, timeout_secs=5.0)
+    dataset = replay_samples.sample_dataset(
+        *(served, SIGNATURE, batch_size, updates), importance_exponent=0.4, workers=workers
+    )
+    samples = replay_reading.Samples(dataset, prefetch - 1, replay, stop)
+    call = batch_size * updates
+    for taken in range(3):
+        ahead = given_out(replay) - taken * call
+        assert ahead <= prefetch * call
+        if prefetch > 1 or taken:  # the first time nothing is read before it is wanted
+            assert ahead > (prefetch - 1) * call * 0.9
+        assert samples.next(timeout_secs=20.0).weights.shape == [updates, batch_size]
+    stop.set()
+
+
+def test_an_item_of_each_worker_is_the_least_ahead():
+    assert replay_reading.in_flight_samples(1024, 2) == 512
+    assert replay_reading.in_flight_samples(32, 3) == 10
+    assert replay_reading.in_flight_samples(2, 4) == 1
+
+
+def test_samples_that_nobody_wants_yet_are_wanted_once():
+    """Read on demand: a wait in vain asks for one batch, however often it is repeated."""
+    read, go_on, stop = [], threading.Event(), threading.Event()
+
+    class Dataset:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            go_on.wait(10)
+            read.append(len(read))
+            return read[-1]
+
+    samples = replay_reading.Samples(Dataset(), 0, _Quiet(), stop)
+    assert [samples.next(timeout_secs=0.05) for _ in range(3)] == [None] * 3
+    go_on.set()
+    assert samples.next(timeout_secs=5.0) == 0
+    time.sleep(0.1)
+    assert read == [0] and samples.ready() is None
+    assert samples.next(timeout_secs=5.0) == 1
+    stop.set()
+
+
+def test_a_read_that_fails_is_tried_again(caplog):
+    attempts, stop = [], threading.Event()
+
+    class Dataset:
+        def __iter__(self):
+            attempts.append(1)
+            if len(attempts) == 1:
+                raise RuntimeError("the server is away")
+            return iter(range(10))
+
+    samples = replay_reading.Samples(Dataset(), 1, _Quiet(), stop)
+    assert [samples.next(timeout_secs=5.0) for _ in range(3)] == [0, 1, 2]
+    assert "sampling was interrupted, trying again: the server is away" in caplog.text
+    stop.set()
+
+
+class _Quiet:
+    """A replay that has nothing to say."""
+
+    def check(self):
+        return ""

@@ -70,7 +70,7 @@ def test_a_learner_that_does_not_train_holds_one_batch_and_the_queue_another(wri
         thread.start()
         info, stop = ReplayInfo(address, 5.0, QUEUE), threading.Event()
         dataset = unroll_samples.unroll_dataset(address, SIGNATURE, batch_size, 0.0)
-        samples = Samples(dataset, 1, info, stop, made_ahead=0)
+        samples = Samples(dataset, 1, info, stop)
         for taken in range(0, 2 * batch_size, batch_size):
             # Reverb has fewer in flight if the queue had no more when it asked.
             wait_until(lambda: writer.items > taken + batch_size + capacity)  # noqa: B023

@@ -9,12 +9,17 @@ from tfdrl.errors import ConfigurationError
 from tfdrl.rpc import ledger as ledger_lib
 from tfdrl.rpc import training_pb2
 from tfdrl.rpc.ledger import Ledger
+from tfdrl.types import ItemCounts
 
 
-def report(task=0, run_id=1, frames=0, first=0, returns=(), metrics=None, role="actor"):
+def report(
+    task=0, run_id=1, frames=0, first=0, returns=(), metrics=None, role="actor", items=(0, 0)
+):
     return training_pb2.ReportRequest(
         sender=training_pb2.Sender(role=role, task=task, run_id=run_id),
         frames=frames,
+        items_inserted=items[0],
+        items_sampled=items[1],
         metrics=metrics or {},
         episodes=training_pb2.Episodes(
             first=first, returns=returns, length_frames=[10 * int(r) for r in returns]
@@ -38,6 +43,62 @@ def test_frames(name):
     for task, run_id, frames, total in FRAME_SCRIPTS[name]:
         ledger.record(report(task, run_id, frames))
         assert ledger.frames() == total
+
+
+@pytest.mark.parametrize("name", FRAME_SCRIPTS)
+@pytest.mark.parametrize("kind", ["inserted", "sampled"])
+def test_items_are_counted_like_frames(name, kind):
+    ledger = Ledger()
+    for task, run_id, items, total in FRAME_SCRIPTS[name]:
+        ledger.record(report(task, run_id, items=ItemCounts(0, 0)._replace(**{kind: items})))
+        assert ledger.items() == ItemCounts(0, 0)._replace(**{kind: total})
+    ledger.count_sampled(5)  # of the owner itself
+    assert ledger.items().sampled == 5 + (total if kind == "sampled" else 0)
+
+
+def test_items_of_another_ratio_do_not_count():
+    ledger = Ledger()
+    ledger.record(report(0, items=(1000, 0)))
+    ledger.count_sampled(300)
+    assert ledger.count_for_ratio(8.0, inserted=1000)  # the first time: as they are
+    assert not ledger.count_for_ratio(8.0, inserted=5)
+    ledger.record(report(0, items=(1100, 0)))
+    ledger.count_sampled(50)
+    assert ledger.items() == ItemCounts(1100, 50)
+    assert ledger.count_for_ratio(2.0, inserted=400)
+    assert ledger.items() == ItemCounts(400, 0)
+    ledger.record(report(1, items=(7, 3)))
+    assert ledger.items() == ItemCounts(407, 3)
+
+
+def test_a_learner_from_an_older_checkpoint_counts_its_own_samples_anew():
+    """Actors that live on tell what they inserted since; what was learnt since is lost."""
+    before = Ledger()
+    before.count_for_ratio(8.0, inserted=0)
+    before.record(report(0, run_id=7, items=(500, 0)))
+    before.count_sampled(2000)
+    state = json.loads(json.dumps(before.state()))
+    before.record(report(0, run_id=7, items=(900, 0)))
+    before.count_sampled(3000)
+    assert before.items() == ItemCounts(900, 5000)
+    after = Ledger()
+    after.restore(state)
+    assert after.items() == ItemCounts(500, 2000)
+    assert not after.count_for_ratio(8.0, inserted=123)
+    after.record(report(0, run_id=7, items=(900, 0)))
+    assert after.items() == ItemCounts(900, 2000)
+    after.restore(state)
+    assert after.items() == ItemCounts(900, 2000)
+
+
+def test_a_state_of_a_version_without_items():
+    ledger = Ledger()
+    ledger.restore({"runs": [["actor", 0, 1, 100, 2]]})
+    assert ledger.frames() == 100 and ledger.items() == ItemCounts(0, 0)
+    assert ledger.count_for_ratio(8.0, inserted=1000)
+    assert ledger.items() == ItemCounts(1000, 0)
+    ledger.record(report(0, run_id=1, frames=110, items=(10, 0)))
+    assert ledger.items() == ItemCounts(1010, 0) and ledger.frames() == 110
 
 
 # Each: (first, returns, returns that are new).
@@ -88,7 +149,12 @@ def test_restore_goes_on_counting():
 
 
 @pytest.mark.parametrize(
-    "state", [{}, {"runs": 3}, {"runs": [["actor", 0]]}, {"runs": [list("abcde")]}]
+    "state",
+    [
+        *({}, {"runs": 3}, {"runs": [["actor", 0]]}, {"runs": [list("abcde")]}),
+        *({"runs": [], "items": 3}, {"runs": [], "items": {"begin": [1]}}),
+        {"runs": [["actor", 0, 1, 10, 0, "x", 0]]},
+    ],
 )
 def test_restore_refuses_nonsense(state):
     ledger = Ledger()

@@ -109,6 +109,11 @@ def report(**fields):
 NAMELESS = training_pb2.Sender(experiment="digest")
 BAD_REPORTS = {
     "negative frames": ({"frames": -1}, "frames is -1"),
+    "more frames than there are": ({"frames": 2**46 + 1}, "to 70368744177664 at most"),
+    "negative items": ({"items_inserted": -1}, "items_inserted is -1"),
+    "more items than there are": ({"items_inserted": 2**62}, "items_inserted is 4611686"),
+    "negative samples": ({"items_sampled": -2}, "items_sampled is -2"),
+    "more samples than there are": ({"items_sampled": 2**46 + 1}, "70368744177664 at most"),
     "no role": ({"sender": NAMELESS}, "role '' has 0 characters"),
     "NaN return": ({"returns": [1.0, np.nan], "length_frames": [1, 1]}, "not a finite number"),
     "infinite return": ({"returns": [np.inf], "length_frames": [1]}, "not a finite number"),

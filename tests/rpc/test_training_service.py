@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from tfdrl.errors import EXIT_CONFIGURATION, ConfigurationError, UnavailableError
+from tfdrl.rpc import ledger, training_pb2
 from tfdrl.rpc import training_client as training_client_lib
-from tfdrl.rpc import training_pb2
 from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.rpc.training_messages import MAX_EPISODES, Evaluation, ReportReply
 from tfdrl.rpc.training_server import TrainingServer
 from tfdrl.topology import Address
+from tfdrl.types import ItemCounts
 
 LOOPBACK = Address("127.0.0.1", 0)
 EVALUATION = Evaluation(3, 4000, 19.5, 20.0, 0.5, 12.0, 21.0, episodes=10, seconds=2.5)
@@ -266,6 +267,23 @@ class TestReport:
         server.finish("all 1000 frames done")
         server.finish("something else")
         assert connect(task=9).report() == ReportReply(True, "all 1000 frames done", 0)
+
+    def test_items_of_all_roles_and_of_the_learner(self, server, connect):
+        first, second = connect(task=0), connect(task=1)
+        assert first.report(items=ItemCounts(100, 0)).items == ItemCounts(100, 0)
+        server.count_sampled(64)
+        assert second.report(items=ItemCounts(50, 8)).items == ItemCounts(150, 72)
+        assert first.report(items=ItemCounts(100, 0)).items == ItemCounts(150, 72)
+        assert server.items() == ItemCounts(150, 72)
+        assert server.count_for_ratio(8.0, inserted=10)
+        assert first.report(items=ItemCounts(101, 0)).items == ItemCounts(11, 0)
+
+    def test_the_largest_counts_of_many_fit_a_reply(self, connect):
+        most = 1 << 46
+        for task in range(3):
+            reply = connect(task=task).report(frames=most, items=ItemCounts(most, most))
+        assert reply.frames_total == 3 * most and reply.items == ItemCounts(3 * most, 3 * most)
+        assert ledger.MAX_RUNS * most < 1 << 63
 
     def test_counters_survive_the_learner(self, server, connect):
         connect(task=0).report(frames=100)

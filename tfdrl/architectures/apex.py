@@ -13,7 +13,8 @@
                               |
                               +--> evaluator
 
-Each actor explores with an epsilon of its own; no role waits for another's step.
+Each actor explores with an epsilon of its own; no role waits for another's step, unless a
+`replay_ratio` is set: then whoever is too far ahead of it waits.
 """
 
 from __future__ import annotations
@@ -46,14 +47,19 @@ class Apex:
         @epsilon_ladder (the default), or @noise_ladder for agents of continuous actions. It is
         for agents with an `actor_policy`; others explore by their own collect policy.
       actor_buffer_transitions: transitions an actor collects before it sends them.
-      actor_max_frames_per_second: slows an actor down, where actors share cores with the learner
-        and would starve it; None for full speed.
+      replay_ratio: times that each transition is sampled, on average: actors and learner that are
+        ahead of it wait. None: nobody waits, as in the paper, and the ratio is what the machine's
+        speed makes of it.
+      replay_ratio_tolerance_items: transitions that either may be ahead; None: the table's
+        min_size.
+      actor_max_frames_per_second: slows an actor down; None for full speed.
       sampler_workers: streams by which the learner reads the replay.
       parameter_pull_period_frames: frames of an actor between two pulls.
       batch_size: transitions of one learner step.
       updates_per_call: learner steps in one call of TensorFlow; priorities and publication
         wait for all of them.
-      prefetch_batches: batches that are ready before the learner wants them.
+      prefetch_batches: calls for which the learner samples ahead of training (16 in the paper):
+        exact, with the one that is on its way.
       importance_exponent: beta of the importance weights, constant.
       publish_period_steps: learner steps between two publications of the parameters.
       learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
@@ -63,7 +69,7 @@ class Apex:
       evaluation_period_secs: from the start of one evaluation to the next, at least.
       timeout_secs: how long a role waits for one that does not answer.
       actor_niceness: of actors and evaluator, 0 to 19: where they share cores with the learner,
-        they would otherwise starve it, because acting is never blocked.
+        and no replay_ratio is set, they would otherwise starve it.
       learner_threads, actor_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
     """
 
@@ -77,6 +83,8 @@ class Apex:
     environments_per_actor: int = 1
     exploration: Callable | None = None
     actor_buffer_transitions: int = 50
+    replay_ratio: float | None = None
+    replay_ratio_tolerance_items: int | None = None
     actor_max_frames_per_second: float | None = None
     sampler_workers: int = 1
     parameter_pull_period_frames: int = 400
@@ -96,6 +104,8 @@ class Apex:
     actor_threads: int = 1
 
     def __post_init__(self):
+        from tfdrl.parts.replay_ratio import check_settings
+
         least_one = (
             "n_step actors environments_per_actor actor_buffer_transitions "
             "parameter_pull_period_frames batch_size updates_per_call "
@@ -104,46 +114,42 @@ class Apex:
         require_at_least_one(self, "apex", least_one)
         if not 0.0 <= self.gamma <= 1.0:
             raise ConfigurationError(f"apex.gamma = {self.gamma} must be between 0 and 1")
+        check_settings(self, "apex")
+
+    @property
+    def samples_per_call(self) -> int:
+        """Transitions that one call of TensorFlow trains on."""
+        return self.batch_size * self.updates_per_call
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
         here = f"{__name__}:"
-        return Program(
-            "apex",
-            (
-                Role(
-                    "replay",
-                    here + "replay",
-                    serves=True,
-                    essential=True,
-                    flush_secs=REPLAY_FLUSH_SECS,
-                ),
-                Role(
-                    "learner",
-                    here + "learner",
-                    talks_to=("replay",),
-                    serves=True,
-                    encrypts=True,
-                    essential=True,
-                    threads=self.learner_threads,
-                ),
-                Role(
-                    "actor",
-                    here + "actor",
-                    replicas=self.actors,
-                    talks_to=("replay", "learner"),
-                    threads=self.actor_threads,
-                    niceness=self.actor_niceness,
-                ),
-                Role(
-                    "evaluator",
-                    here + "evaluator",
-                    talks_to=("learner",),
-                    exports=True,
-                    niceness=self.actor_niceness,
-                ),
-            ),
+        served = {"serves": True, "essential": True}
+        replay = Role("replay", here + "replay", flush_secs=REPLAY_FLUSH_SECS, **served)
+        learner = Role(
+            "learner",
+            here + "learner",
+            talks_to=("replay",),
+            encrypts=True,
+            threads=self.learner_threads,
+            **served,
         )
+        actor = Role(
+            "actor",
+            here + "actor",
+            replicas=self.actors,
+            talks_to=("replay", "learner"),
+            threads=self.actor_threads,
+            niceness=self.actor_niceness,
+        )
+        evaluator = Role(
+            "evaluator",
+            here + "evaluator",
+            talks_to=("learner",),
+            exports=True,
+            niceness=self.actor_niceness,
+        )
+        return Program("apex", (replay, learner, actor, evaluator))
 
 
 def replay(experiment: Experiment, context: Context) -> None:
@@ -161,6 +167,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     """Trains on prioritised samples, writes priorities back and publishes parameters."""
     from tfdrl.parts import (
         construction,
+        ratio_limiters,
         replay_identity,
         replay_reading,
         replay_samples,
@@ -193,34 +200,38 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     server = replay_reading.ReplayInfo(replay, config.timeout_secs)
     table_info = server.wait(signature, "the learner", context.stop)
     replay_identity.require_other_process(replay, replay_tables.TABLE)
+    limiter = ratio_limiters.of_session(
+        config, "apex", config.samples_per_call, table_info, session, context.stop
+    )
     dataset = replay_samples.sample_dataset(
         replay,
         signature,
         config.batch_size,
         config.updates_per_call,
         config.importance_exponent,
-        config.prefetch_batches,
         config.sampler_workers,
     )
     replay_samples.require_priorities(table_info, trainer, dataset.element_spec, agent)
-    samples = replay_reading.Samples(dataset, config.prefetch_batches, server, context.stop)
+    samples = replay_reading.Samples(dataset, config.prefetch_batches - 1, server, context.stop)
     priorities = replay_samples.PriorityWriter(replay)
     learning = replay_samples.LearningMetrics(server, samples, priorities, trainer)
     with session:
         while session.goes_on():
-            batch = samples.next()
+            batch = samples.next() if limiter.allows_training() else None
             if batch is not None:
                 losses, td_errors = trainer.train(batch.experience, batch.weights)
                 priorities.update(batch.keys.numpy(), td_errors)
-                session.count(config.updates_per_call)
+                session.count(config.updates_per_call, config.samples_per_call)
                 learning.add(losses, batch, session.step)
-            session.tick(learning.take)
+            session.tick(lambda: {**learning.take(), **limiter.metrics()})
 
 
 def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
     """Acts with its own epsilon and sends n-step transitions with initial priorities."""
-    from tfdrl.parts import acting, construction, exploring, replay_reading, replay_tables
+    from tfdrl.parts import acting, construction, exploring, replay_ratio, replay_tables
     from tfdrl.parts.learner_link import LearnerLink
+    from tfdrl.parts.ratio_limiters import ActorLimiter
+    from tfdrl.parts.replay_reading import ReplayInfo
     from tfdrl.parts.replay_writer import TransitionWriter
     from tfdrl.parts.transitions import TransitionAssembler
 
@@ -240,8 +251,10 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
         config.timeout_secs,
     )
     link.start()
-    server = replay_reading.ReplayInfo(replay, config.timeout_secs)
-    server.wait(replay_tables.transition_signature(environment), "the actor", context.stop)
+    server = ReplayInfo(replay, config.timeout_secs)
+    signature = replay_tables.transition_signature(environment)
+    table = server.wait(signature, "the actor", context.stop)
+    ratio = replay_ratio.of_tables(config, "apex", config.samples_per_call, [table])
     assembler = TransitionAssembler(
         num_envs,
         config.n_step,
@@ -256,14 +269,19 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
         context.stop,
     )
     loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
-    pull_period_frames = config.parameter_pull_period_frames
+    limiter = ActorLimiter(ratio, link, server, context)
+
+    def tick():
+        loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
+
     for now, action, then, info in loop.steps():
         block = assembler.add(now, action, then, info, link.version)
         if block is not None:
             writer.write(block)
-        if loop.frames_since_pull >= pull_period_frames:
+            limiter.wait(writer.items, tick)
+        if loop.frames_since_pull >= config.parameter_pull_period_frames:
             loop.pull_parameters()
-        loop.tick(writer.waiting, writer.counters)
+        tick()
     writer.close()
     link.close()
     environment.close()

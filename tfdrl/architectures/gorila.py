@@ -12,7 +12,8 @@
 Bundled, an actor, its own replay and a learner are one worker and share one copy of the network;
 workers meet at the parameter servers only. Unbundled, actors, learners and the servers of one
 global replay are counted independently. A gradient that is too old or whose loss is an outlier is
-not applied; nobody waits for anybody, so that a lost worker needs no recovery.
+not applied; nobody waits for anybody, so that a lost worker needs no recovery. With a
+`replay_ratio` the unbundled actors and learners do wait, for the slower of the two kinds.
 """
 
 from __future__ import annotations
@@ -60,10 +61,15 @@ class Gorila:
       outlier_warmup: losses before the first can be withheld.
       outlier_max_rejections_in_a_row: then the scale has changed, and the statistics begin anew.
       actor_buffer_transitions: that an actor collects before it sends them.
+      replay_ratio: times that each transition of the global replay is sampled, on average, by all
+        learners: who is ahead of it waits. None: nobody waits, as in the paper.
+      replay_ratio_tolerance_items: transitions that either may be ahead; None: the min_size of all
+        replays.
       actor_max_frames_per_second: slows an actor down; None for full speed.
       actor_niceness: of actors and evaluator, 0 to 19, where they share cores with learners.
       parameter_pull_period_frames: frames of an actor between two pulls.
-      prefetch_batches: that a learner has ready.
+      prefetch_batches: that a learner samples ahead of training, of each replay; exact, with what
+        is on its way.
       publish_period_secs: between two pulls of the coordinator, for the evaluator.
       coordinator_checkpoint_period_secs: between checkpoints of the policy and the counters.
       replay_checkpoint_period_secs: of replay servers; 0: only at the end.
@@ -101,6 +107,8 @@ class Gorila:
     outlier_warmup: int = 20
     outlier_max_rejections_in_a_row: int = 10
     actor_buffer_transitions: int = 50
+    replay_ratio: float | None = None
+    replay_ratio_tolerance_items: int | None = None
     actor_max_frames_per_second: float | None = None
     actor_niceness: int = 0
     parameter_pull_period_frames: int = 400
@@ -116,6 +124,8 @@ class Gorila:
     worker_threads: int = 1
 
     def __post_init__(self):
+        from tfdrl.parts.replay_ratio import check_settings
+
         least_one = (
             "workers actors learners replays parameter_servers n_step environments_per_worker "
             "replay_capacity_steps min_replay_steps frame_stack batch_size update_period_steps "
@@ -131,6 +141,12 @@ class Gorila:
                 f"{self.gradient_workers} that compute gradients"
             )
         self._check_outlier_rule()
+        check_settings(self, "gorila")
+        if self.bundled and self.replay_ratio is not None:
+            raise ConfigurationError(
+                f"gorila.replay_ratio = {self.replay_ratio} is for a global replay (gorila.bundled "
+                "= False); a bundle learns once for every update_period_steps of its own steps"
+            )
         least = self.environments_per_worker * (self.n_step + 1)
         if self.bundled and not least <= self.min_replay_steps <= self.replay_capacity_steps:
             raise ConfigurationError(
@@ -289,7 +305,7 @@ def learner(
     coordinator: Address,
 ) -> None:
     """Samples from all parts of the replay in turn and sends gradients."""
-    from tfdrl.parts import construction, shared_replay, transition_learning
+    from tfdrl.parts import construction, ratio_limiters, shared_replay, transition_learning
     from tfdrl.parts.global_parameters import GlobalParameters
     from tfdrl.parts.learner_session import check_gamma
     from tfdrl.parts.run_link import RunLink
@@ -311,13 +327,15 @@ def learner(
     link.start()
     learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
     straggling = Straggling(config, context)
-    reports = shared_replay.LearnerReports(link, parameters, samples, context)
+    limiter = ratio_limiters.of_link(config, "gorila", samples.tables, link, context)
+    reports = shared_replay.LearnerReports(link, parameters, samples, limiter, context)
     while not context.stop.is_set():
         link.check()
-        batch = samples.next()
+        batch = samples.next() if limiter.allows_training() else None
         if batch is not None:
             straggling.wait()
             learner.learn(batch.experience)
+            limiter.counts.add(config.batch_size)
         reports.tick(batch)
     parameters.close()
     link.close()
@@ -331,8 +349,10 @@ def actor(
     coordinator: Address,
 ) -> None:
     """Acts by the newest parameters it pulled and sends transitions to one part of the replay."""
-    from tfdrl.parts import acting, construction, replay_reading, replay_tables, transition_learning
+    from tfdrl.parts import acting, construction, replay_ratio, replay_tables, transition_learning
     from tfdrl.parts.global_parameters import GlobalParameters
+    from tfdrl.parts.ratio_limiters import ActorLimiter
+    from tfdrl.parts.replay_reading import ReplayInfo
     from tfdrl.parts.replay_writer import TransitionWriter
     from tfdrl.parts.run_link import RunLink
     from tfdrl.parts.transitions import TransitionAssembler
@@ -349,23 +369,34 @@ def actor(
     link = RunLink(coordinator, context, construction.specs_text(environment), config.timeout_secs)
     parameters.connect()  # first: its refusal shows both networks
     link.start()
-    table = replay_reading.ReplayInfo(server, config.timeout_secs)
-    table.wait(replay_tables.transition_signature(environment), "the actor", context.stop)
+    info = ReplayInfo(server, config.timeout_secs)
+    signature = replay_tables.transition_signature(environment)
+    tables = [info.wait(signature, "the actor", context.stop)] * config.replays
+    ratio = replay_ratio.of_tables(config, "gorila", config.batch_size, tables)
     block_steps = -(-config.actor_buffer_transitions // num_envs)
     assembler = TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps)
     writer = TransitionWriter(server, num_envs, config.n_step, config.timeout_secs, context.stop)
     epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
     loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    limiter = ActorLimiter(ratio, link, info, context)
+
+    def counters():
+        return {**writer.counters(), **parameters.versions(), **limiter.counters()}
+
+    def tick():
+        loop.tick(writer.waiting, counters)
+
     epsilon.update(parameters.version)
-    for now, action, then, info in loop.steps():
-        block = assembler.add(now, action, then, info, parameters.version)
+    for now, action, then, policy_info in loop.steps():
+        block = assembler.add(now, action, then, policy_info, parameters.version)
         if block is not None:
             writer.write(block)
+            limiter.wait(writer.items, tick)
         if loop.frames_since_pull >= config.parameter_pull_period_frames:
             loop.frames_since_pull = 0
             parameters.pull()
             epsilon.update(parameters.version)
-        loop.tick(writer.waiting, lambda: {**writer.counters(), **parameters.versions()})
+        tick()
     writer.close()
     parameters.close()
     link.close()

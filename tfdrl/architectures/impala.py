@@ -222,7 +222,7 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
         queue, signature, config.batch_size, config.replay_share
     )
     # One batch is made while the one before is trained on, and waits; the next stays in the queue.
-    samples = replay_reading.Samples(dataset, 1, info, context.stop, made_ahead=0)
+    samples = replay_reading.Samples(dataset, 1, info, context.stop)
     learning = unroll_samples.UnrollMetrics(
         info.size, samples.waiting, trainer, config.fresh_unrolls
     )

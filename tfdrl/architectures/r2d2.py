@@ -39,8 +39,7 @@ class R2d2:
       environment: environment factory, such as @gym_environment or @atari_environment.
       agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)` of an agent
         that trains on sequences and gives their priorities, such as @R2D2Agent.
-      table: Reverb table factory `table(signature, name=)`; @replay_table has the settings, such
-        as samples_per_insert, which holds acting and learning to each other.
+      table: Reverb table factory `table(signature, name=)`; @replay_table has the settings.
       strategy: `strategy()` -> tf.distribute.Strategy of the learner.
       sequence_steps: T, steps of a sequence that are trained on; the agent's burn_in_steps come
         before them and are shared with the sequence before. 80 in the paper, sharing half.
@@ -48,9 +47,14 @@ class R2d2:
       environments_per_actor: environments that one actor steps together.
       exploration: `exploration(count)` -> epsilon of each of all actors' environments; None for
         @epsilon_ladder.
+      replay_ratio: times that each sequence is sampled, on average: actors and learner that are
+        ahead of it wait (0.75 to 1.5 in the release). None: nobody waits.
+      replay_ratio_tolerance_items: sequences that either may be ahead; None: the table's min_size.
       actor_max_frames_per_second: slows an actor down; None for full speed.
       parameter_pull_period_frames: frames of an actor between two pulls.
       batch_size: sequences of one learner step.
+      prefetch_batches: that the learner samples ahead of training; exact, with the one that is on
+        its way.
       importance_exponent: beta of the importance weights, constant.
       publish_period_steps: learner steps between two publications of the parameters.
       learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
@@ -71,9 +75,12 @@ class R2d2:
     actors: int = 4
     environments_per_actor: int = 1
     exploration: Callable | None = None
+    replay_ratio: float | None = None
+    replay_ratio_tolerance_items: int | None = None
     actor_max_frames_per_second: float | None = None
     parameter_pull_period_frames: int = 400
     batch_size: int = 64
+    prefetch_batches: int = 2
     importance_exponent: float = 0.6
     publish_period_steps: int = 10
     learner_checkpoint_period_secs: float = 300.0
@@ -87,11 +94,14 @@ class R2d2:
     actor_threads: int = 1
 
     def __post_init__(self):
+        from tfdrl.parts.replay_ratio import check_settings
+
         least_one = (
             "sequence_steps actors environments_per_actor parameter_pull_period_frames batch_size "
-            "publish_period_steps max_bad_steps evaluation_environments"
+            "prefetch_batches publish_period_steps max_bad_steps evaluation_environments"
         )
         require_at_least_one(self, "r2d2", least_one)
+        check_settings(self, "r2d2")
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
@@ -148,7 +158,7 @@ def replay(experiment: Experiment, context: Context) -> None:
 
 def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     """Trains on prioritised sequences, writes priorities back and publishes parameters."""
-    from tfdrl.parts import construction, training, unroll_samples
+    from tfdrl.parts import construction, ratio_limiters, training, unroll_samples
     from tfdrl.parts.learner_session import LearnerSession
     from tfdrl.parts.sequence_replay import SequenceSamples
     from tfdrl.parts.strategies import strategy as default_strategy
@@ -172,28 +182,36 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
     )
     trainer = training.Trainer(agent, strategy, config.max_bad_steps)
-    sequences = SequenceSamples(replay, signature, config, frame_stack, context.stop)
+    sequences = SequenceSamples(
+        replay, signature, config, frame_stack, context.stop, config.prefetch_batches
+    )
     with session:
-        if sequences.wait() is None:
+        table = sequences.wait()
+        if table is None:
             return
+        limiter = ratio_limiters.of_session(
+            config, "r2d2", config.batch_size, table, session, context.stop
+        )
         learning = unroll_samples.UnrollMetrics(
             sequences.size, sequences.waiting, trainer, config.batch_size
         )
         while session.goes_on():
-            batch = sequences.next()
+            batch = sequences.next() if limiter.allows_training() else None
             if batch is not None:
                 arguments = unroll_samples.arguments(agent, batch.unrolls)
                 loss, priority, info = trainer.train_sequences(**arguments, weights=batch.weights)
                 sequences.update(batch, priority)
-                session.count(1)
+                session.count(1, config.batch_size)
                 learning.add(loss, info, batch.unrolls, session.step)
-            session.tick(lambda: {**learning.take(), **sequences.metrics()})
+            session.tick(lambda: {**learning.take(), **sequences.metrics(), **limiter.metrics()})
 
 
 def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
     """Acts with its own epsilon and sends sequences with initial priorities."""
-    from tfdrl.parts import acting, construction, exploring, frame_storage, replay_reading
+    from tfdrl.parts import acting, construction, exploring, frame_storage, replay_ratio
     from tfdrl.parts.learner_link import LearnerLink
+    from tfdrl.parts.ratio_limiters import ActorLimiter
+    from tfdrl.parts.replay_reading import ReplayInfo
     from tfdrl.parts.sequence_writer import SEQUENCES, SequenceAssembler, SequenceWriter
     from tfdrl.parts.unroll_tables import with_row
 
@@ -214,23 +232,30 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     link.start()
     signature = _signature(environment, agent, config)
     signature = with_row(frame_storage.thin_signature(signature, environment.frame_stack))
-    server = replay_reading.ReplayInfo(replay, config.timeout_secs, SEQUENCES)
-    server.wait(signature, "the actor", context.stop)
+    server = ReplayInfo(replay, config.timeout_secs, SEQUENCES)
+    table = server.wait(signature, "the actor", context.stop)
+    ratio = replay_ratio.of_tables(config, "r2d2", config.batch_size, [table])
     writer = SequenceWriter(
         replay, agent, environment.frame_stack, config.timeout_secs, context.stop
     )
     steps, burn_in = config.sequence_steps, agent.burn_in_steps
     assembler = SequenceAssembler(num_envs, burn_in + steps, burn_in)
     loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    limiter = ActorLimiter(ratio, link, server, context)
+
+    def tick():
+        loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
+
     before = loop.state
     for now, action, then, info in loop.steps():
         found = assembler.add(now, action, then, info, (before, loop.state), link.version)
         before = loop.state
         if found is not None:
             writer.write(*found)
+            limiter.wait(writer.items, tick)
         if loop.frames_since_pull >= config.parameter_pull_period_frames:
             loop.pull_parameters()
-        loop.tick(writer.waiting, writer.counters)
+        tick()
     writer.close()
     link.close()
     environment.close()

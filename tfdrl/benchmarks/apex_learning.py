@@ -72,11 +72,10 @@ def _learner_sampling(config: Apex, signature: TransitionItem, replay: Address) 
         config.batch_size,
         config.updates_per_call,
         config.importance_exponent,
-        config.prefetch_batches,
         config.sampler_workers,
     )
     info = replay_reading.ReplayInfo(replay, _TIMEOUT_SECS)
-    samples = replay_reading.Samples(dataset, config.prefetch_batches, info, threading.Event())
+    samples = replay_reading.Samples(dataset, config.prefetch_batches - 1, info, threading.Event())
 
     def work():
         if samples.next(_TIMEOUT_SECS) is None:
@@ -84,7 +83,7 @@ def _learner_sampling(config: Apex, signature: TransitionItem, replay: Address) 
         return config.batch_size * config.updates_per_call
 
     def prepare():
-        for _ in range(2 * config.prefetch_batches + 2 * config.sampler_workers + 2):
+        for _ in range(config.prefetch_batches + 1):
             work()
 
     return Variant(work, prepare)

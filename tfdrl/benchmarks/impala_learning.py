@@ -117,7 +117,7 @@ def _raw_reader(job: Job, signature: Unrolls) -> Callable:
         )
         dataset = dataset.batch(sizes[table], drop_remainder=True)
         # Or TensorFlow would fetch ahead, unasked, all that the queue has for both readers.
-        datasets.append(iter(unroll_samples.nothing_ahead(dataset)))
+        datasets.append(iter(replay_reading.nothing_ahead(dataset)))
     return lambda: [next(batches) for batches in datasets]
 
 
@@ -127,7 +127,7 @@ def _learner_reader(job: Job, signature: Unrolls) -> Callable:
         job.replay, signature, config.batch_size, config.replay_share
     )
     info = replay_reading.ReplayInfo(job.replay, _TIMEOUT_SECS, QUEUE)
-    samples = replay_reading.Samples(dataset, 1, info, threading.Event(), made_ahead=0)
+    samples = replay_reading.Samples(dataset, 1, info, threading.Event())
 
     def read():
         if samples.next(_TIMEOUT_SECS) is None:

@@ -72,6 +72,7 @@ def facts(
         ("replay", _number(snapshot.metric("replay/size"), "{:,.0f} items")),
         ("queue", _number(snapshot.metric("learner/queue"), "{:,.0f} unrolls")),
         ("waiting", "; ".join(filter(None, (_for_cores(load), waiting(snapshot))))),
+        ("replay ratio", replay_ratio(snapshot)),
         ("policy lag", _number(snapshot.metric("learner/policy_lag"), "{:,.0f} learner steps")),
         ("sample age", _number(snapshot.metric("learner/sample_age_secs"), "{:,.1f} s")),
         ("loss", _number(snapshot.metric("learner/loss"), "{:.4g}")),
@@ -153,13 +154,33 @@ def _evaluation(snapshot: Snapshot, target: float | None) -> str:
 
 
 def waiting(snapshot: Snapshot) -> str:
-    """How much of its time each waits for the other: "learner 4 %, actors 12 %"; or empty."""
+    """How much of its time each waits for data, or for room: "learner 4 %, actors 12 %"; or empty.
+
+    What they wait for the replay ratio is not part of it: that they are meant to.
+    """
+    return ", ".join(_shares(snapshot, "waiting_share", ("learner", "actor")))
+
+
+def replay_ratio(snapshot: Snapshot) -> str:
+    """Samples of an item: "7.9 (set 8); waiting for it: actors 30 %, learner 2 %"; or empty."""
+    held = snapshot.metric("learner/replay_ratio")
+    wanted = snapshot.metric("learner/replay_ratio_set")
+    if wanted is None:
+        return _number(held, "{:.2g} (not set)")
+    words = f"{_number(held, '{:.3g}') or 'not known yet'} (set {wanted:.3g})"
+    shares = _shares(snapshot, "ratio_waiting_share", ("actor", "learner"))
+    return f"{words}; waiting for it: {', '.join(shares)}" if shares else words
+
+
+def _shares(snapshot: Snapshot, name: str, roles: Sequence[str]) -> list[str]:
+    """Of the time of each role that reports it: "learner 4 %"."""
     found = []
-    for role, words in (("learner", "learner"), ("actor", "actors")):
-        share = snapshot.metric(f"{role}/waiting_share")
+    for role in roles:
+        share = snapshot.metric(f"{role}/{name}")
         if share is not None:
+            words = "actors" if role == "actor" else role
             found.append(f"{words} {100 * share:.0f} %")
-    return ", ".join(found)
+    return found
 
 
 def _processes(crews: Sequence[Crew], restarts: int) -> str:

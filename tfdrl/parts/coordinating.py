@@ -82,6 +82,7 @@ def run(
     if session.restored:  # the checkpoint's parameters are in the agent now; the servers have newer
         parameters.refresh()
         _require_progress(session.step, parameters.version)
+    count_for_ratio(session, getattr(config, "replay_ratio", None))
     metrics = ServerMetrics(watch, settings)
     silence = Silence()
     pull_is_due = Every(config.publish_period_secs, at_once=True)
@@ -102,6 +103,16 @@ def run(
             context.stop.wait(_TICK_SECS)
     parameters.close()
     watch.close()
+
+
+def count_for_ratio(session: LearnerSession, ratio: float | None) -> None:
+    """Begins the counting of items anew after a run that had another replay ratio, or none.
+
+    As if nothing had been inserted: only learners know how much the replays hold, and both they
+    and the actors may go on from there.
+    """
+    inserted = 0 if session.restored else session.service.items().inserted
+    session.service.count_for_ratio(ratio, inserted)
 
 
 def _require_progress(step: int, version: int) -> None:

@@ -84,6 +84,7 @@ class LearnerLink(RunLink):
     def request_parameters(self) -> None:
         """Asks for a newer version, in the background."""
         self._pull_wanted.set()
+        self._wake.set()
 
     def apply_newest(self) -> bool:
         """Moves newly arrived parameters into the variables; returns whether there were any.
@@ -132,7 +133,8 @@ class LearnerLink(RunLink):
         self._source.close()
 
     def _wait_and_serve(self) -> None:
-        if self._pull_wanted.wait(0.1):
+        super()._wait_and_serve()
+        if self._pull_wanted.is_set():
             self._pull_wanted.clear()
             self._pull_in_background()
             self._answered_secs = time.monotonic()

@@ -131,9 +131,15 @@ class LearnerSession:
         if isinstance(error, TfdrlError) and error.exit_code != EXIT_FAILED:
             self.end(f"failed: {error}")
 
-    def count(self, updates: int) -> None:
-        """Tells that so many learner steps were done; publishes when that is due."""
+    def count(self, updates: int, samples: int = 0) -> None:
+        """Tells that so many learner steps were done; publishes when that is due.
+
+        Args:
+          updates: learner steps.
+          samples: items of a replay that they trained on.
+        """
         self.step += updates
+        self.service.count_sampled(samples)
         self._publisher.publish_if_due(self.step)
 
     def tick(self, metrics: Callable[[], Mapping[str, float]]) -> None:

@@ -28,63 +28,67 @@ def own_threads(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
+def nothing_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Without this TensorFlow fetches, unasked, the items of six batches more."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.map_and_batch_fusion = False
+    options.experimental_optimization.map_parallelization = False
+    options.experimental_optimization.inject_prefetch = False
+    return dataset.with_options(options)
+
+
+def in_flight_samples(samples: int, workers: int) -> int:
+    """What to allow each of Reverb's workers, so that all hold `samples` together at most.
+
+    The least is one sample each: a worker cannot be without.
+    """
+    return max(samples // workers, 1)
+
+
 class Samples:
     """Takes batches from a dataset in a thread, so that no wait for the replay is without limit.
 
     Iterating over Reverb cannot be interrupted: the thread may hang, its reader never does.
 
     Args:
-      dataset: of batches.
-      prefetch: how many to hold ready.
+      dataset: of batches; infinite.
+      ready: how many to read before they are wanted, beside what the dataset itself holds; 0: each
+        is read when it is wanted.
       replay: asked for its state while waiting.
       stop: ends the waiting.
-      made_ahead: how many to take from the dataset beyond these, before there is room for them;
-        0: one is asked for only when another was taken.
     """
 
-    def __init__(
-        self,
-        dataset,
-        prefetch: int,
-        replay: ReplayInfo,
-        stop: threading.Event,
-        made_ahead: int = 1,
-    ):
+    def __init__(self, dataset, ready: int, replay: ReplayInfo, stop: threading.Event):
         self._queue = queue.Queue()
-        self._room = threading.Semaphore(prefetch + made_ahead)  # counts what is in the making
+        self._permits = threading.Semaphore(ready)  # to read one more
+        self._reads_when_wanted, self._is_wanted = ready == 0, False
         self._replay, self._stop = replay, stop
         self._is_time_to_warn = Every(5.0)
         self.waiting = WaitingClock()
         threading.Thread(target=self._read, args=(dataset,), name="samples", daemon=True).start()
 
     def _read(self, dataset):
-        self._wait_for_room()
+        batches = None
         while not self._stop.is_set():
+            if not self._permits.acquire(timeout=0.5):
+                continue
             try:
-                for batch in dataset:
-                    self._queue.put(batch)
-                    self._wait_for_room()
-                    if self._stop.is_set():
-                        return
+                batches = iter(dataset) if batches is None else batches
+                self._queue.put(next(batches))
             except Exception as error:
+                batches = None
+                self._permits.release()
                 logging.warning("sampling was interrupted, trying again: %s", error)
                 self._stop.wait(1.0)
-
-    def _wait_for_room(self):
-        while not self._stop.is_set() and not self._room.acquire(timeout=0.5):
-            pass
 
     def ready(self):
         """A batch that is there already, or None."""
         try:
-            return self._take(timeout_secs=0.0)
+            return self._taken(self._queue.get_nowait())
         except queue.Empty:
+            self._want()
             return None
-
-    def _take(self, timeout_secs):
-        batch = self._queue.get(timeout_secs > 0, timeout_secs)
-        self._room.release()
-        return batch
 
     def next(self, timeout_secs: float = 0.5):
         """The next batch; None if there was none within the time limit.
@@ -97,11 +101,23 @@ class Samples:
             return batch
         with self.waiting:
             try:
-                batch = self._take(timeout_secs)
+                return self._taken(self._queue.get(timeout=timeout_secs))
             except queue.Empty:
                 if self._is_time_to_warn():
                     logging.warning("the learner waits for samples: %s", self._replay.check())
                 return None
+
+    def _want(self):
+        """Where batches are read when they are wanted: one is, until it came."""
+        if self._reads_when_wanted and not self._is_wanted:
+            self._is_wanted = True
+            self._permits.release()
+
+    def _taken(self, batch):
+        if self._reads_when_wanted:
+            self._is_wanted = False
+        else:
+            self._permits.release()
         return batch
 
 

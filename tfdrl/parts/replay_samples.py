@@ -16,7 +16,13 @@ from tf_agents.trajectories import time_step, trajectory
 from tfdrl.errors import ConfigurationError
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.parts import replay_client
-from tfdrl.parts.replay_reading import ReplayInfo, Samples, own_threads
+from tfdrl.parts.replay_reading import (
+    ReplayInfo,
+    Samples,
+    in_flight_samples,
+    nothing_ahead,
+    own_threads,
+)
 from tfdrl.parts.replay_tables import (
     DISCOUNT,
     N_STEP_RETURN,
@@ -77,10 +83,12 @@ def sample_dataset(
     batch_size: int,
     updates: int,
     importance_exponent: float,
-    prefetch: int,
     workers: int = 1,
 ) -> tf.data.Dataset:
     """Dataset of `SampledBatch` with K = `updates`; it blocks until the replay has enough.
+
+    Reverb's workers sample one such element ahead of the one that is asked for, and nothing else
+    does; who wants more ahead reads it (`Samples`).
 
     Importance weights come from the probabilities with which Reverb chose the items, and are
     normalised by the maximum of their batch of B (Ape-X, section 3).
@@ -90,7 +98,7 @@ def sample_dataset(
         TABLE,
         dtypes=tf.nest.map_structure(lambda spec: spec.dtype, signature),
         shapes=tf.nest.map_structure(lambda spec: spec.shape, signature),
-        max_in_flight_samples_per_worker=2 * batch_size * updates,
+        max_in_flight_samples_per_worker=in_flight_samples(batch_size * updates, workers),
         num_workers_per_iterator=workers,
     )
 
@@ -109,11 +117,10 @@ def sample_dataset(
 
     dataset = (
         dataset.batch(batch_size, drop_remainder=True)
-        .map(to_batch, num_parallel_calls=1)
+        .map(to_batch)
         .batch(updates, drop_remainder=True)
-        .prefetch(prefetch)
     )
-    return own_threads(dataset)
+    return own_threads(nothing_ahead(dataset))
 
 
 def first(part):

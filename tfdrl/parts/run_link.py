@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,10 +21,23 @@ from tfdrl.rpc import security
 from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.rpc.training_messages import finite_episodes
 from tfdrl.topology import Address, Context
-from tfdrl.types import Episodes
+from tfdrl.types import Episodes, ItemCounts
 
 _REPORT_PERIOD_SECS = 1.0
 _LAST_REPORT_SECS = 3.0  # a role that is told to stop ends within 10
+
+
+class ItemReports(NamedTuple):
+    """What is known of the items of all roles since this role's last report.
+
+    totals           over all roles and runs, in the reply to it
+    reported         this role's own, in it
+    reported_before  in the report before it
+    """
+
+    totals: ItemCounts = ItemCounts(0, 0)
+    reported: ItemCounts = ItemCounts(0, 0)
+    reported_before: ItemCounts = ItemCounts(0, 0)
 
 
 class RunLink:
@@ -38,6 +52,7 @@ class RunLink:
     Attributes:
       version: of the parameters that the role acts by; -1 if they come another way.
       frames_total: environment frames of all actors, as of the last report.
+      items: `ItemReports` as of the last report.
       run_id: drawn at random by each start of a role: its counters are its own.
     """
 
@@ -47,6 +62,7 @@ class RunLink:
     def __init__(self, address: Address, context: Context, specs: str, timeout_secs: float):
         self.version = -1
         self.frames_total = 0
+        self.items = ItemReports()
         self.run_id = random.SystemRandom().getrandbits(63)
         self._sender = {
             "experiment": context.experiment,
@@ -60,6 +76,9 @@ class RunLink:
         self._context, self._timeout_secs = context, timeout_secs
         self._lock = threading.Lock()
         self._report = {"frames": 0, "metrics": {}, "returns": [], "lengths": []}
+        self._items = ItemCounts(0, 0)
+        self._wake, self._replied = threading.Event(), threading.Event()
+        self._report_wanted = False
         self._error: TfdrlError | None = None
         self._answered_secs = time.monotonic()
         self._thread = threading.Thread(target=self._talk, name="run-link", daemon=True)
@@ -93,6 +112,20 @@ class RunLink:
             self._report["returns"].extend(episodes.returns.tolist())
             self._report["lengths"].extend(episodes.length_frames.tolist())
 
+    def count_items(self, items: ItemCounts) -> None:
+        """Sets what the next report tells of this role's items: cumulative."""
+        self._items = items
+
+    def request_report(self) -> None:
+        """Reports in the background, without waiting for the next second."""
+        self._report_wanted = True
+        self._wake.set()
+
+    def wait_for_reply(self, timeout_secs: float) -> None:
+        """Waits until a report was answered since the last call, at most so long."""
+        self._replied.wait(timeout_secs)
+        self._replied.clear()
+
     def report_now(self, **report) -> None:
         """Reports at once, as `TrainingClient.report` takes it. Raises UnavailableError."""
         self._take(self._client.report(**report))
@@ -111,7 +144,8 @@ class RunLink:
         while not self._context.stop.is_set():
             try:
                 self._wait_and_serve()
-                if report_is_due():
+                if report_is_due() or self._report_wanted:
+                    self._report_wanted = False
                     self._send_report()
                     self._answered_secs = time.monotonic()
             except UnavailableError as error:
@@ -129,8 +163,9 @@ class RunLink:
                 return
 
     def _wait_and_serve(self) -> None:
-        """About a tenth of a second; what else a subclass talks about."""
-        self._context.stop.wait(0.1)
+        """A tenth of a second, or until something is wanted; what else a subclass talks about."""
+        if self._wake.wait(0.1):
+            self._wake.clear()
 
     def _send_report(self, timeout_secs: float = 5.0):
         with self._lock:
@@ -138,10 +173,13 @@ class RunLink:
             sent = len(report["returns"])
             report["returns"] = report["returns"][:sent]
             report["lengths"] = report["lengths"][:sent]
-        reply = self._client.report(**report, timeout_secs=timeout_secs)
+        items = self._items
+        reply = self._client.report(**report, items=items, timeout_secs=timeout_secs)
         with self._lock:
             del self._report["returns"][:sent], self._report["lengths"][:sent]
+        self.items = ItemReports(reply.items, items, self.items.reported)
         self._take(reply)
+        self._replied.set()
 
     def _take(self, reply) -> None:
         self.frames_total = reply.frames_total

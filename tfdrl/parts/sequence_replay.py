@@ -11,12 +11,21 @@ import tensorflow as tf
 
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.parts import frame_storage, replay_identity, unroll_samples
-from tfdrl.parts.replay_reading import ReplayInfo, Samples, own_threads
+from tfdrl.parts.replay_reading import (
+    ReplayInfo,
+    Samples,
+    in_flight_samples,
+    nothing_ahead,
+    own_threads,
+)
 from tfdrl.parts.replay_samples import PriorityWriter
 from tfdrl.parts.sequence_writer import SEQUENCES, SequenceWriter
 from tfdrl.parts.unroll_tables import with_row
 from tfdrl.topology import Address
 from tfdrl.types import Nest, Unrolls
+
+#: Batches of sequences that are sampled ahead of training: one in Reverb's stream, one made.
+PREFETCH_BATCHES = 2
 
 
 class SequenceBatch(NamedTuple):
@@ -41,6 +50,8 @@ def sequence_dataset(
 ) -> tf.data.Dataset:
     """Dataset of `SequenceBatch`; it blocks until the replay has enough.
 
+    Reverb samples one batch ahead of the one that is asked for, and nothing else does.
+
     Args:
       address: of the replay server.
       signature: of `unroll_tables.unroll_signature`, thinned for stacks of frames.
@@ -54,7 +65,7 @@ def sequence_dataset(
         SEQUENCES,
         dtypes=tf.nest.map_structure(lambda spec: spec.dtype, row),
         shapes=tf.nest.map_structure(lambda spec: spec.shape, row),
-        max_in_flight_samples_per_worker=batch_size,
+        max_in_flight_samples_per_worker=in_flight_samples(batch_size, workers=1),
         num_workers_per_iterator=1,
     )
 
@@ -74,7 +85,7 @@ def sequence_dataset(
         )
 
     batches = dataset.batch(batch_size, drop_remainder=True).map(to_batch)
-    return own_threads(unroll_samples.nothing_ahead(batches))
+    return own_threads(nothing_ahead(batches))
 
 
 class ReplayRatio:
@@ -117,12 +128,22 @@ class SequenceSamples:
       config: with batch_size, importance_exponent and timeout_secs.
       frame_stack: k frames in an observation, of which one is stored; else 1.
       stop: ends every wait.
+      prefetch_batches: that are sampled ahead of training, Reverb's stream included.
 
     Attributes:
       waiting: the clock of the learner's waits.
     """
 
-    def __init__(self, address, signature: Unrolls, config, frame_stack: int, stop):
+    def __init__(
+        self,
+        address,
+        signature: Unrolls,
+        config,
+        frame_stack: int,
+        stop,
+        prefetch_batches: int = PREFETCH_BATCHES,
+    ):
+        self._prefetch = prefetch_batches
         self._address, self._config, self._frame_stack = address, config, frame_stack
         self._signature = frame_storage.thin_signature(signature, frame_stack)
         self._server, self._stop = ReplayInfo(address, config.timeout_secs, SEQUENCES), stop
@@ -143,7 +164,7 @@ class SequenceSamples:
                 *(self._address, self._signature, config.batch_size, config.importance_exponent),
                 frame_stack=self._frame_stack,
             )
-            self._samples = Samples(dataset, 1, self._server, self._stop)
+            self._samples = Samples(dataset, self._prefetch - 1, self._server, self._stop)
             self.waiting = self._samples.waiting
             self._priorities = PriorityWriter(self._address, table=SEQUENCES)
         return table

@@ -124,10 +124,15 @@ class SequenceWriter:
         self.bad_priorities += bad
         return clean
 
+    @property
+    def items(self) -> int:
+        """Sequences written so far."""
+        return self._writer.items
+
     def counters(self) -> dict[str, float]:
         """What an actor reports of its writing."""
         return {
-            "actor/sequences": self._writer.items,
+            "actor/sequences": self.items,
             "actor/bad_priorities": self.bad_priorities,
         }
 

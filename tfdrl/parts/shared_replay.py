@@ -9,6 +9,7 @@ from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.parts import replay_identity, replay_reading, replay_samples, replay_tables
 from tfdrl.parts.global_parameters import GlobalParameters
 from tfdrl.parts.metrics import Every, MetricsWriter, Rate, WaitingClock
+from tfdrl.parts.ratio_limiters import LearnerLimiter
 from tfdrl.parts.replay_reading import ReplayInfo, Samples
 from tfdrl.parts.replay_samples import SampledBatch
 from tfdrl.parts.run_link import RunLink, no_episodes
@@ -30,6 +31,7 @@ class SharedSamples:
 
     Attributes:
       waiting: the time without a batch.
+      tables: Reverb's TableInfo of each, as of the start; None of one that was not waited for.
 
     Raises:
       UnavailableError: a server did not come up in time.
@@ -42,14 +44,14 @@ class SharedSamples:
         addresses = addresses if isinstance(addresses, tuple) else (addresses,)
         signature = replay_tables.transition_signature(environment)
         self._infos = [ReplayInfo(address, config.timeout_secs) for address in addresses]
-        self._samples = []
+        self._samples, self.tables = [], []
         for address, info in zip(addresses, self._infos):
-            info.wait(signature, f"learner {context.task}", context.stop)
+            self.tables.append(info.wait(signature, f"learner {context.task}", context.stop))
             replay_identity.require_other_process(address, replay_tables.TABLE)
             dataset = replay_samples.sample_dataset(
-                address, signature, config.batch_size, 1, 0.0, config.prefetch_batches
+                address, signature, config.batch_size, updates=1, importance_exponent=0.0
             )
-            self._samples.append(Samples(dataset, config.prefetch_batches, info, context.stop))
+            self._samples.append(Samples(dataset, config.prefetch_batches - 1, info, context.stop))
         self._turn, self._stop = 0, context.stop
         self._sizes = [0] * len(self._infos)
         threading.Thread(target=self._watch_sizes, name="replay-sizes", daemon=True).start()
@@ -98,14 +100,20 @@ class LearnerReports:
 
     Args:
       link: to the coordinator.
-      parameters, samples: whose counters are told.
+      parameters, samples, limiter: whose counters are told.
       context: of the learner.
     """
 
     def __init__(
-        self, link: RunLink, parameters: GlobalParameters, samples: SharedSamples, context: Context
+        self,
+        link: RunLink,
+        parameters: GlobalParameters,
+        samples: SharedSamples,
+        limiter: LearnerLimiter,
+        context: Context,
     ):
         self._link, self._parameters, self._samples = link, parameters, samples
+        self._limiter = limiter
         self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
         self._is_due, self._events_are_due = Every(_REPORT_SECS), Every(_EVENTS_SECS)
         self._rate, self._batch = Rate(), None
@@ -123,6 +131,7 @@ class LearnerReports:
             "learner/waiting_share": self._samples.waiting.take_share(),
             "worker/communication_share": self._parameters.communication.take_share(),
             "replay/size": self._samples.size(),
+            **self._limiter.metrics(),
         }
         if self._batch is not None:
             values["learner/policy_lag"] = float(

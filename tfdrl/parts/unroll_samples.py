@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step, trajectory
 
 from tfdrl.parts.metrics import WaitingClock
-from tfdrl.parts.replay_reading import own_threads
+from tfdrl.parts.replay_reading import nothing_ahead, own_threads
 from tfdrl.parts.training import Trainer
 from tfdrl.parts.unroll_tables import QUEUE, REPLAY, unrolls_in_flight, with_row
 from tfdrl.topology import Address
@@ -92,15 +92,6 @@ def unroll_dataset(
             lambda *parts: tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *parts)
         )
     return own_threads(nothing_ahead(dataset.map(to_batch)))
-
-
-def nothing_ahead(dataset):
-    """Without this TensorFlow fetches, unasked, the unrolls of six batches more."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.experimental_optimization.map_parallelization = False
-    options.experimental_optimization.inject_prefetch = False
-    return dataset.with_options(options)
 
 
 def _table_dataset(address, signature, table, batch_size, in_flight):

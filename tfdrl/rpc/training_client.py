@@ -17,6 +17,7 @@ from tfdrl.rpc import training_messages as messages
 from tfdrl.rpc.security import Security
 from tfdrl.rpc.training_messages import Evaluation, ReportReply, Status
 from tfdrl.topology import Address
+from tfdrl.types import ItemCounts
 
 _LOG = logging.getLogger(__name__)
 _JOIN_TRY_SECS = 2.0
@@ -139,6 +140,7 @@ class TrainingClient:
         returns: Sequence[float] | np.ndarray = (),
         lengths: Sequence[int] | np.ndarray = (),
         evaluation: Evaluation | None = None,
+        items: ItemCounts = ItemCounts(0, 0),  # noqa: B008  (immutable)
         timeout_secs: float = 5.0,
     ) -> ReportReply:
         """Tells the learner how far this process is; learns whether to stop.
@@ -152,6 +154,7 @@ class TrainingClient:
           returns: <float32>[k], raw returns of the training episodes since the last report.
           lengths: <int64>[k], their lengths in environment frames.
           evaluation: of an evaluator.
+          items: that this run_id has inserted, and trained on, so far.
           timeout_secs: deadline.
 
         Raises UnavailableError, ConfigurationError.
@@ -164,12 +167,15 @@ class TrainingClient:
                 metrics={name: float(value) for name, value in (metrics or {}).items()},
                 episodes=episodes,
                 evaluation=evaluation and messages.evaluation_to_message(evaluation),
+                items_inserted=items.inserted,
+                items_sampled=items.sampled,
             )
         except (OverflowError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{self._name} cannot send its report: {error}") from None
         reply = self._call("Report", request, training_pb2.ReportReply, timeout_secs)
         self._acknowledged_episodes += len(returns)
-        return ReportReply(reply.stop, reply.reason, reply.frames)
+        counted = ItemCounts(reply.items_inserted, reply.items_sampled)
+        return ReportReply(reply.stop, reply.reason, reply.frames, counted)
 
     def status(self, timeout_secs: float = 5.0) -> Status:
         """The run at a glance. Raises UnavailableError, ConfigurationError."""

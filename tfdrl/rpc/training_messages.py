@@ -11,7 +11,7 @@ import numpy as np
 
 from tfdrl.rpc import training_pb2
 from tfdrl.rpc.codec import MessageError
-from tfdrl.types import Episodes
+from tfdrl.types import Episodes, ItemCounts
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ NO_VERSION = -1
 MAX_ROLE_CHARACTERS = 64
 MAX_METRICS = 256
 MAX_METRIC_CHARACTERS = 128
+#: Of frames and items of one process: the totals of `ledger.MAX_RUNS` fit an int64.
+MAX_COUNT = 1 << 46
 #: Episodes in one report; about 3 MB.
 MAX_EPISODES = 1 << 18
 #: Bound of one request: episodes, metrics and specs, never parameters.
@@ -61,11 +63,12 @@ class Evaluation(NamedTuple):
 
 
 class ReportReply(NamedTuple):
-    """The learner's answer to a report; `frames_total` is over all roles and runs."""
+    """The learner's answer to a report; `frames_total` and `items` are over all roles and runs."""
 
     stop: bool
     reason: str
     frames_total: int
+    items: ItemCounts = ItemCounts(0, 0)
 
 
 class RoleStatus(NamedTuple):
@@ -135,8 +138,10 @@ def check_report(request: training_pb2.ReportRequest) -> None:
             f"role {role[:MAX_ROLE_CHARACTERS]!r} has {len(role)} characters; "
             f"it must have 1 to {MAX_ROLE_CHARACTERS}"
         )
-    if request.frames < 0:
-        raise MessageError(f"frames is {request.frames}; it counts up from 0")
+    for name in ("frames", "items_inserted", "items_sampled"):
+        count = getattr(request, name)
+        if not 0 <= count <= MAX_COUNT:
+            raise MessageError(f"{name} is {count}; it counts up from 0 to {MAX_COUNT} at most")
     _check_metrics(request.metrics)
     _check_episodes(request.episodes)
     if request.HasField("evaluation"):

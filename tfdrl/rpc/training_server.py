@@ -16,7 +16,7 @@ from tfdrl.rpc.ledger import Ledger, TooManyRunsError
 from tfdrl.rpc.security import Security
 from tfdrl.rpc.training_messages import Evaluation
 from tfdrl.topology import Address
-from tfdrl.types import Episodes
+from tfdrl.types import Episodes, ItemCounts
 
 #: gRPC carries a refusal's text in a header of 8 KB.
 _MAX_SHOWN_CHARACTERS = 1000
@@ -131,6 +131,21 @@ class TrainingServer:
         with self._lock:
             return self._ledger.frames()
 
+    def items(self) -> ItemCounts:
+        """Items over all roles and runs, since the counting for the replay ratio began."""
+        with self._lock:
+            return self._ledger.items()
+
+    def count_sampled(self, items: int) -> None:
+        """Adds items that the learner of this process has trained on."""
+        with self._lock:
+            self._ledger.count_sampled(items)
+
+    def count_for_ratio(self, ratio: float | None, inserted: int) -> bool:
+        """As `Ledger.count_for_ratio`: begins anew unless the counts are of this ratio already."""
+        with self._lock:
+            return self._ledger.count_for_ratio(ratio, inserted)
+
     def set_status(self, learner_step: int, metrics: Mapping[str, float]) -> None:
         """Sets what Status says of the learner itself."""
         learner_step = int(learner_step)
@@ -221,9 +236,14 @@ class TrainingServer:
         self._check_experiment(request.sender)
         self.record(request)
         with self._lock:
-            frames, reason = self._ledger.frames(), self._stop_reason
+            frames, items = self._ledger.frames(), self._ledger.items()
+            reason = self._stop_reason
         return training_pb2.ReportReply(
-            stop=reason is not None, reason=reason or "", frames=frames
+            stop=reason is not None,
+            reason=reason or "",
+            frames=frames,
+            items_inserted=items.inserted,
+            items_sampled=items.sampled,
         ).SerializeToString()
 
     def _status(self, request: training_pb2.StatusRequest) -> bytes:
