@@ -6,6 +6,9 @@ VENV ?= .venv
 GIN_FILE ?= apex/cartpole.gin
 ROOT_DIR ?=
 TRAIN_FLAGS ?=
+TEST_FLAGS ?=
+# Most tests wait for processes of their own: one more than there are cores keeps these busy.
+TEST_PROCESSES ?= $(shell echo $$(($$(nproc) + 1)))
 BUILD ?= docker build
 
 STAMP := $(VENV)/.installed
@@ -28,7 +31,8 @@ train: $(STAMP)  ## train Ape-X DQN on CartPole-v1 (or GIN_FILE=...) until it is
 	  $(if $(ROOT_DIR),--root_dir=$(ROOT_DIR)) $(TRAIN_FLAGS)
 
 test: $(STAMP) lint  ## the tests, without the long learning runs
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  $(TEST_FLAGS)
 
 test-slow: $(STAMP)  ## learning runs, fault stories on several hosts, benchmarks (hours)
 	@$(BIN)/python -m pytest -m slow --timeout=1800

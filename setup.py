@@ -81,6 +81,7 @@ setuptools.setup(
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.2",
+            "pytest-xdist>=3.5",
             "ruff>=0.6",
             "kubernetes-validate>=1.30,<2",  # Kubernetes' schemas
             "setuptools>=68",

@@ -28,7 +28,8 @@ _USAGE = """Measures a program, and its parts beside the bare libraries.
 Parts: a environment stepping, b insertion into replay (IMPALA: the queue), c sampling from it, d
 training in memory (of that V-trace alone), e the whole program. Of SEED: a the inference service
 beside a bare gRPC stream, b more and more streams, e the whole. Of A3C and Gorila: a a worker's
-cycle beside the same step locally, b more and more workers, e the whole. V-trace at another size:
+cycle beside the same step locally, b more and more workers, e the whole. Of every architecture, if
+asked for: s what a start costs, with forked roles and with fresh ones. V-trace at another size:
 
   tfdrl-benchmark --gin_file=impala/atari_pong.gin --parts=d \\
       --gin_bindings='impala.unroll_steps = 100' --gin_bindings='impala.batch_size = 64'
@@ -45,7 +46,11 @@ def _flags() -> flags.FlagValues:
         "seconds", 60.0, "How long part e is measured.", lower_bound=1.0, flag_values=values
     )
     flags.DEFINE_integer(
-        "rounds", 5, "Turns of each variant in parts a to d.", lower_bound=1, flag_values=values
+        "rounds",
+        5,
+        "Turns of each variant in parts a to d, and s.",
+        lower_bound=1,
+        flag_values=values,
     )
     flags.DEFINE_float(
         "round_secs", 1.0, "Seconds of one turn.", lower_bound=0.0, flag_values=values
@@ -58,9 +63,9 @@ def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first), measures, prints; returns the exit code."""
     values = _flags()
     command_line.parse(values, argv, _USAGE)
-    unknown = set(values.parts) - set("abcde")
+    unknown = set(values.parts) - set("abcdes")
     if unknown or not values.parts:
-        raise ConfigurationError(f"--parts={','.join(values.parts)}: give some of a,b,c,d,e")
+        raise ConfigurationError(f"--parts={','.join(values.parts)}: give some of a,b,c,d,e,s")
     if values.json and not pathlib.Path(values.json).resolve().parent.is_dir():
         raise ConfigurationError(f"--json={values.json}: there is no such directory")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

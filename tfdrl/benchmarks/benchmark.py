@@ -20,7 +20,7 @@ from tfdrl import configuration
 from tfdrl.architectures.a3c import A3c
 from tfdrl.architectures.gorila import Gorila
 from tfdrl.architectures.seed import Seed
-from tfdrl.benchmarks import page, parameter_servers, registry, report, seed, system
+from tfdrl.benchmarks import page, parameter_servers, registry, report, seed, start_up, system
 from tfdrl.benchmarks.measuring import Rounds, Turn
 from tfdrl.benchmarks.part_process import ROLES
 from tfdrl.benchmarks.subject import Measured
@@ -44,7 +44,7 @@ class Settings(NamedTuple):
 
     Attributes:
       gin_files, gin_bindings: as for training.
-      parts: some of the letters a to e.
+      parts: some of the letters a to e, and s.
       secs: window of part e.
       rounds: of the other parts.
     """
@@ -81,6 +81,16 @@ def sections(settings: Settings) -> list[page.Section]:
     """Measures; the tables to show. Call from the main thread. Raises as `run`."""
     configuration.load(settings.gin_files, settings.gin_bindings, tensorflow=False)
     config = Experiment.from_gin().architecture
+    found = []
+    if "s" in settings.parts:
+        with _scratch() as directory:
+            program, arguments = config.program(), _gin(settings, [])
+            found.append(start_up.section(program, arguments, directory, settings.rounds.count))
+    rest = settings._replace(parts=settings.parts.replace("s", ""))
+    return found + (_parts_sections(rest, config) if rest.parts else [])
+
+
+def _parts_sections(settings: Settings, config) -> list[page.Section]:
     if isinstance(config, (A3c, Gorila)):
         return _parameter_server_sections(settings, config)
     if not isinstance(config, Seed):

@@ -12,6 +12,7 @@ import logging
 import os
 import pathlib
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Union
@@ -96,6 +97,8 @@ def run_role(
         _make_directory(context.root_dir)
         _keep_configuration(configured, allow_config_change)
         process.stop_on_signals(context.told, context.stop)  # who sees the second sees the first
+        begins = "%s %d begins, after %.2f CPU seconds of its process"
+        _LOG.info(begins, role.name, context.task, time.process_time())
         code = call(role, configured.experiment, context, configured.addresses)
         return stopped_exit_code if code == EXIT_OK and context.told.is_set() else code
     except TfdrlError as error:
