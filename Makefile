@@ -1,6 +1,7 @@
 # `make train` and `make test` set up everything they need in .venv first.
 
-PYTHON ?= python3.11
+# Of .venv: empty for the first of Python 3.11, 3.10, 3.9 on PATH, else 3.11 through uv.
+PYTHON ?=
 VENV ?= .venv
 GIN_FILE ?= apex/cartpole.gin
 ROOT_DIR ?=
@@ -16,10 +17,8 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/'
 
 $(STAMP): setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 9) <= sys.version_info[:2] <= (3, 11)))' || \
-	  { echo "tfdrl needs Python 3.9 to 3.11; set PYTHON=/path/to/python3.11"; exit 2; }
-	@echo "setting up $(VENV) (some minutes, the first time only)"
-	@$(PYTHON) -m venv $(VENV)
+	@./make_venv.sh $(VENV) $(PYTHON)
+	@echo "installing tfdrl into $(VENV) (some minutes, the first time only)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[atari,test]'
 	@touch $@
@@ -37,8 +36,9 @@ test-slow: $(STAMP)  ## learning runs, fault stories on several hosts, benchmark
 lint: $(STAMP)  ## style and layout
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-format: $(STAMP)  ## lay the code out
+format: $(STAMP)  ## lay the code out, and keep the names that gin files may use
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+	@$(BIN)/python -m tfdrl.configuration.keep
 
 benchmark: $(STAMP)  ## the speed of the parts and of the whole
 	@$(BIN)/python -m binaries.benchmark --gin_file=$(GIN_FILE)

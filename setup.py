@@ -48,7 +48,11 @@ setuptools.setup(
         "tfdrl.gin_files",
     ],
     package_dir={"tfdrl.binaries": "binaries", "tfdrl.gin_files": "gin"},
-    package_data={"": ["*.proto"], "tfdrl.gin_files": ["**/*.gin"]},
+    package_data={
+        "": ["*.proto"],
+        "tfdrl.configuration": ["names/*.json"],
+        "tfdrl.gin_files": ["**/*.gin"],
+    },
     install_requires=[
         "tensorflow>=2.15.0,<2.16",  # dm-reverb 0.14 does not load on 2.16
         "tf-agents>=0.19.0,<0.20",
@@ -67,6 +71,7 @@ setuptools.setup(
         "dm-tree>=0.1.8",
         "matplotlib>=3.7",  # the learning curve of a run
         "PyYAML>=6,<7",  # Kubernetes manifests
+        "setproctitle>=1.3,<2",  # forked roles
     ],
     extras_require={
         "atari": ATARI,

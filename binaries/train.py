@@ -11,7 +11,7 @@ from absl import flags
 
 from tfdrl import configuration
 from tfdrl.errors import EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line, process, run_directory
+from tfdrl.launch import command_line, printed_commands, process, run_directory
 
 _USAGE = """Trains on this machine, until the gin file's target or a limit is reached.
 
@@ -44,6 +44,13 @@ def _flags() -> flags.FlagValues:
         lower_bound=1.0,
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "preload",
+        True,
+        "Fork the roles from a process that has imported TensorFlow, which saves seconds and "
+        "memory; --nopreload starts each afresh.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("list", False, "List the gin files and leave.", flag_values=values)
     flags.DEFINE_bool(
         "verbose", False, "Keep the messages of TensorFlow in the roles' logs.", flag_values=values
@@ -69,10 +76,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(values: flags.FlagValues, program_name: str) -> int:
+    loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
+    # Not before: gRPC, NumPy and rich would double what a typo costs.
     from tfdrl.experiment import Experiment
     from tfdrl.launch import local
 
-    loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     experiment = Experiment.from_gin()
     program = experiment.architecture.program()
     _check_environment(experiment.architecture, loaded)
@@ -81,13 +89,8 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
         stuck_after_secs=values.stuck_after_secs,
         verbose=values.verbose,
         allow_config_change=values.allow_config_change,
+        preload=values.preload,
     )
-    command = [pathlib.Path(program_name).name]
-    if program_name.endswith(".py"):
-        command = [sys.executable, "-m", "binaries.train"]
-    command += [f"--gin_file={name}" for name in values.gin_file]
-    command += [f"--gin_bindings={binding}" for binding in values.gin_bindings]
-    command += [f"--root_dir={root_dir}"]
     return local.run_local(
         experiment,
         program,
@@ -96,8 +99,19 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
         values.gin_file,
         values.gin_bindings,
         settings,
-        command,
+        _command(values, program_name, root_dir),
     )
+
+
+def _command(values: flags.FlagValues, program_name: str, root_dir: pathlib.Path) -> list[str]:
+    """What continues this run."""
+    command = [printed_commands.program(pathlib.Path(program_name).name)]
+    if program_name.endswith(".py"):
+        module = ["-m", __spec__.name] if __spec__ else [program_name]
+        command = [printed_commands.python(), *module]
+    command += [f"--gin_file={name}" for name in values.gin_file]
+    command += [f"--gin_bindings={binding}" for binding in values.gin_bindings]
+    return [*command, f"--root_dir={root_dir}"]
 
 
 def _programs() -> list[str]:

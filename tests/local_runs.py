@@ -4,11 +4,13 @@ import contextlib
 import os
 import pathlib
 import signal
-import subprocess
-import sys
+import tempfile
 import time
 
+import preloaded
+
 from tfdrl.errors import TfdrlError
+from tfdrl.launch.process import arguments_of
 from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.topology import Address
 
@@ -22,14 +24,16 @@ class Run:
 
     def __init__(self, gin_file, root_dir, *flags):
         self.root_dir = root_dir
-        command = [sys.executable, "-m", "binaries.train", f"--gin_file={gin_file}"]
-        self.popen = subprocess.Popen(
-            [*command, f"--root_dir={root_dir}", *flags],
-            cwd=_REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        arguments = [f"--gin_file={gin_file}", f"--root_dir={root_dir}", *flags]
+        self._log = pathlib.Path(tempfile.mkdtemp()) / "launcher.log"
+        self.popen = preloaded.Process(
+            "binaries.train", arguments, self._log, {**os.environ}, _REPOSITORY
         )
+
+    @property
+    def output(self):
+        """What it has printed."""
+        return self._log.read_text()
 
     def processes(self, *arguments):
         """Process ids whose command lines have `arguments` and the root_dir."""
@@ -37,7 +41,7 @@ class Run:
         wanted = {f"--root_dir={self.root_dir}", *arguments}
         for path in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if wanted <= set((path / "cmdline").read_bytes().decode().split("\0")):
+                if wanted <= set(arguments_of(int(path.name))):
                     found.append(int(path.name))
         return found
 
@@ -56,7 +60,7 @@ class Run:
         """Waits for exit code 0 and for every process; returns all statuses and the output."""
         try:
             statuses = list(self.statuses())
-            output = self.popen.stdout.read()
+            output = self.output
             assert self.popen.returncode == 0, output
             assert not self.processes()
         finally:
@@ -66,7 +70,7 @@ class Run:
     def _client(self):
         chiefs = [*self.processes("--role=coordinator"), *self.processes("--role=learner")]
         for pid in chiefs:
-            arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            arguments = arguments_of(pid)
             listen = next(a.partition("=")[2] for a in arguments if a.startswith("--listen="))
             address = Address.parse(listen)
             return TrainingClient(address, experiment="", role="test", task=0, run_id=1)
@@ -86,7 +90,6 @@ def finish(gin_file, root_dir):
         return
     run = Run(gin_file, root_dir)
     try:
-        output, _ = run.popen.communicate(timeout=240)
-        assert run.popen.returncode == 0, output
+        assert run.popen.wait(timeout=240) == 0, run.output
     finally:
         run.kill()

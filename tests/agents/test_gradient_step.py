@@ -1,12 +1,9 @@
 """A gradient step: its sum over replicas, its clipping, what is not finite, and its checkpoint."""
 
 import functools
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import preloaded
 import pytest
 import table_networks as tables
 import tensorflow as tf
@@ -130,16 +127,8 @@ def compare_strategies():
 
 
 def test_two_replicas_learn_what_one_does():
-    here = pathlib.Path(__file__).parent
-    process = subprocess.run(
-        [sys.executable, "-c", "import test_gradient_step as t; t.compare_strategies()"],
-        cwd=here,
-        env={**os.environ, "PYTHONPATH": str(here.parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert "strategies agree" in process.stdout, process.stderr[-3000:]
+    output = preloaded.call("test_gradient_step:compare_strategies", __file__)
+    assert "strategies agree" in output, output[-3000:]
 
 
 SCHEDULE = functools.partial(optimizers.linear_schedule, 1e-2, 0.0, 6)

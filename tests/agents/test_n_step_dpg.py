@@ -1,11 +1,7 @@
 """NStepDpgAgent: TD errors, both gradients by finite differences, noise, targets, refusals."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 from tf_agents.specs import BoundedTensorSpec
@@ -203,16 +199,8 @@ def compare_strategies():
 
 
 def test_two_replicas_learn_what_one_does():
-    here = pathlib.Path(__file__).parent
-    process = subprocess.run(
-        [sys.executable, "-c", "import test_n_step_dpg as t; t.compare_strategies()"],
-        cwd=here,
-        env={**os.environ, "PYTHONPATH": str(here.parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert "strategies agree" in process.stdout, process.stderr[-3000:]
+    output = preloaded.call("test_n_step_dpg:compare_strategies", __file__)
+    assert "strategies agree" in output, output[-3000:]
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_says_nan():

@@ -1,12 +1,10 @@
 """Optimizers step as the equations under their names say; schedules count learner steps."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 import gin
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 
@@ -207,12 +205,5 @@ def compare_strategies():
 
 
 def test_two_replicas_step_as_one_does():
-    process = subprocess.run(
-        [sys.executable, "-c", "import test_optimizers as t; t.compare_strategies()"],
-        cwd=pathlib.Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert "strategies agree" in process.stdout, process.stderr[-3000:]
+    output = preloaded.call("test_optimizers:compare_strategies", __file__)
+    assert "strategies agree" in output, output[-3000:]

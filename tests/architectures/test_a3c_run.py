@@ -48,7 +48,7 @@ def test_solves_catch_although_a_worker_and_a_server_are_killed(root_dir):
                 for role, task in (("worker", 0), ("parameter_server", 1)):
                     (pid,) = run.processes(f"--role={role}", f"--task={task}")
                     os.kill(pid, signal.SIGKILL)
-        output = run.popen.stdout.read()
+        output = run.output
         assert run.popen.returncode == 0, output
         assert not run.processes()
     finally:

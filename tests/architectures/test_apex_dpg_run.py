@@ -49,7 +49,8 @@ def test_an_agent_without_td_errors_is_refused_before_it_trains(tmp_path):
     bindings = "--gin_bindings=replay_table.sampler = 'prioritized'"
     run = Run("apex/sac_pendulum.gin", tmp_path, bindings)
     try:
-        output, _ = run.popen.communicate(timeout=120)
+        run.popen.wait(timeout=120)
+        output = run.output
     finally:
         run.kill()
     assert run.popen.returncode == 2, output

@@ -36,7 +36,7 @@ def test_solves_catch_although_an_actor_is_killed(root_dir):
             if not returned and len(transitions) == 3:
                 os.kill(evaluator, signal.SIGCONT)
                 returned = True
-        output = run.popen.stdout.read()
+        output = run.output
         assert run.popen.returncode == 0, output
         assert not run.processes()
     finally:
@@ -96,7 +96,8 @@ def test_continues_and_ends_with_the_name_of_an_essential_role_that_dies(root_di
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 break
-        output, _ = run.popen.communicate(timeout=60)
+        run.popen.wait(timeout=60)
+        output = run.output
         assert run.popen.returncode == 1, output
         assert "replay died (killed by SIGKILL)" in output
         assert not run.processes()

@@ -30,7 +30,7 @@ def _run(gin_file, root_dir, *flags, kills=()):
                     (pid,) = run.processes(f"--role={role}", f"--task={task}")
                     os.kill(pid, signal.SIGKILL)
                 waiting = []
-        output = run.popen.stdout.read()
+        output = run.output
         assert run.popen.returncode == 0, output
         assert not run.processes()
         assert not waiting

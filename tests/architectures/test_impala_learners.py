@@ -2,13 +2,11 @@
 
 import contextlib
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import impala_learner
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 from local_runs import DATA, Run
@@ -22,19 +20,14 @@ def two_processes(directory, reduction):
     """[(losses, variables)] of two learners that train together."""
     ports = addresses.free_ports()
     cluster = ",".join(f"127.0.0.1:{next(ports)}" for _ in range(2))
-    command = [sys.executable, _HERE / "impala_learner.py"]
+    script = str(_HERE / "impala_learner.py")
+    logs = [directory / f"log-{task}" for task in range(2)]
     processes = [
-        subprocess.Popen(
-            [*command, str(task), cluster, directory, reduction],
-            env={**os.environ, "PYTHONPATH": str(_HERE.parents[1])},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for task in range(2)
+        preloaded.Process("called", [script, str(task), cluster, str(directory), reduction], log)
+        for task, log in enumerate(logs)
     ]
-    outputs = [process.communicate(timeout=150)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    codes = [process.wait(timeout=150) for process in processes]
+    assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
     found = []
     for task in range(2):
         with np.load(directory / f"learner-{task}.npz") as arrays:

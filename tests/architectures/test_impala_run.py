@@ -30,7 +30,7 @@ def test_solves_catch_although_an_actor_is_killed(root_dir):
                 killed = status
                 (pid,) = run.processes("--role=actor", "--task=0")
                 os.kill(pid, signal.SIGKILL)
-        output = run.popen.stdout.read()
+        output = run.output
         assert run.popen.returncode == 0, output
         assert not run.processes()
     finally:

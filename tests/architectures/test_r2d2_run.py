@@ -26,7 +26,7 @@ def test_solves_catch_in_its_ratio_although_an_actor_is_killed(root_dir):
                 (pid,) = run.processes("--role=actor", "--task=0")
                 os.kill(pid, signal.SIGKILL)
                 is_killed = True
-        output = run.popen.stdout.read()
+        output = run.output
         assert run.popen.returncode == 0, output
         assert not run.processes()
     finally:

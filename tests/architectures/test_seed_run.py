@@ -29,7 +29,7 @@ def test_solves_catch_although_an_actor_is_killed(root_dir):
                 (pid,) = run.processes("--role=actor", "--task=0")
                 maps = pathlib.Path(f"/proc/{pid}/maps").read_text()
                 os.kill(pid, signal.SIGKILL)
-        output = run.popen.stdout.read()
+        output = run.output
         assert run.popen.returncode == 0, output
         assert not run.processes()
     finally:

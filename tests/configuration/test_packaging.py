@@ -38,6 +38,14 @@ def test_the_wheel_holds_the_gin_files_and_only_tfdrl_at_its_top(site):
     assert {path.name for path in (site / "tfdrl").rglob("*.proto")} == protos
 
 
+def test_the_wheel_holds_the_kept_names(site):
+    names = CHECKOUT / "tfdrl" / "configuration" / "names"
+    packed = site / "tfdrl" / "configuration" / "names"
+    assert {path.name for path in packed.iterdir()} == {path.name for path in names.iterdir()}
+    for path in packed.iterdir():
+        assert path.read_text() == (names / path.name).read_text()
+
+
 def test_every_command_points_into_the_package(site):
     (text,) = (path.read_text() for path in site.glob("*.dist-info/entry_points.txt"))
     commands = dict(line.split(" = ") for line in text.splitlines() if " = " in line)
@@ -75,6 +83,7 @@ import tfdrl, tfdrl.binaries
 from tfdrl import configuration
 print(tfdrl.__file__)
 print(configuration.find_gin_file("environments/cartpole.gin"))
+configuration.source.parse = None  # what tfdrl's own files register is kept, not parsed anew
 print(configuration.check(["environments/cartpole.gin"]).digest)
 """
     libraries = [path for path in sys.path if path and pathlib.Path(path) != CHECKOUT]

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+import preloaded
 import pytest
 
 from tfdrl.errors import TfdrlError
@@ -48,12 +49,19 @@ def wait(condition, limit_secs: float, what):
 
 
 class Process:
-    """One role's process, in a session of its own; `pid` is the role's, also in a namespace."""
+    """One role's process, in a session of its own; `pid` is the role's, also in a namespace.
 
-    def __init__(self, command, log: pathlib.Path, environment, as_pid_1: bool):
+    With `is_forked` it is forked from one that has imported TensorFlow, as the launcher does.
+    """
+
+    def __init__(self, command, log: pathlib.Path, environment, as_pid_1: bool, is_forked: bool):
         if as_pid_1:
             command = ["unshare", "--pid", "--fork", "--kill-child", *command]
         self.log_path = log
+        if is_forked and command[0] == sys.executable:
+            self._popen = preloaded.Process(*(command[2], command[3:], log), environment, _HERE)
+            self.pid = self._popen.pid
+            return
         with log.open("ab") as file:
             self._popen = subprocess.Popen(
                 command,
@@ -114,6 +122,8 @@ class Roles:
       security: of the tests' own clients.
     """
 
+    light = ()  # roles without TensorFlow: each started afresh
+
     def __init__(
         self,
         root_dir: pathlib.Path,
@@ -147,7 +157,7 @@ class Roles:
         environment["PYTHONFAULTHANDLER"] = "1"
         environment.pop(LAUNCHER_VARIABLE, None)
         path = self._logs / f"{log or f'{role}-{len(self._started)}'}.log"
-        process = Process(command, path, environment, as_pid_1)
+        process = Process(command, path, environment, as_pid_1, role not in self.light)
         self._started.append(process)
         return process
 
@@ -255,6 +265,8 @@ class WatchedRoles(Roles):
 
 class SeedRoles(Roles):
     """Those of SEED RL, whose learner knows which actors are here."""
+
+    light = ("actor",)
 
     def wait_for_actors(self, number: int, limit_secs: float = 150.0):
         """Waits until so many play; roles start slowly on a machine that has much else to do."""

@@ -28,6 +28,7 @@ class WholeProgram(WatchedRoles):
         configuration.load([str(gin_file)], bindings, tensorflow=False)
         self.program = Experiment.from_gin().architecture.program()
         gin.clear_config()
+        self.light = [role.name for role in self.program.roles if not role.needs_tensorflow]
         self.listeners = {
             role.name: [f"127.0.0.1:{free_port()}" for _ in range(role.replicas)]
             for role in self.program.roles

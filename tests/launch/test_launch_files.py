@@ -1,15 +1,18 @@
 """Locks, the run's directory, progress and summary."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
 from tfdrl.launch import curves, progress, run_directory, summary
 from tfdrl.launch.status import Snapshot, Tracker, combined
 from tfdrl.parts.locks import lock
@@ -138,12 +141,72 @@ def test_line_shows_what_is_known_and_nothing_else():
         steps_per_second=9.5,
     )
     crews = [progress.Crew(Role("actor", "", replicas=8), 7)]
-    rows = progress.facts(snapshot, crews, 1, elapsed_secs=3725, now_secs=61.0, target=475.0)
+    rows = progress.facts(
+        *(snapshot, crews, 1),
+        elapsed_secs=3725,
+        now_secs=61.0,
+        experiment=_experiment(solved_return=475.0),
+        load=progress.Load(1.9, 2),
+    )
     assert progress.line(rows) == (
         "elapsed 1:02:05 | frames 1,234,567 (12,345/s) | learner steps 12,000 (9.5/s) | "
         "evaluation return 432.1 ± 5.2 (best 450.0, target 475.0) | replay 5,000 items | "
         "waiting learner 4 %, actors 12 % | processes actor 7/8, 1 restart"
     )
+
+
+def _experiment(**limits):
+    program = types.SimpleNamespace(program=lambda: None)
+    return Experiment(architecture=program, **limits)
+
+
+def test_the_way_to_each_end_is_shown():
+    first, best = _EVALUATION._replace(mean=20.0), _EVALUATION._replace(mean=248.0)
+    snapshot = Snapshot(
+        status=_status(500, 9000), answered_secs=90.0, first_answered_secs=60.0, first=first
+    )
+    limits = _experiment(
+        solved_return=476.0, max_frames=12000, max_learner_steps=400, max_minutes=2.5
+    )
+
+    def rows(snapshot):
+        found = progress.facts(snapshot, (), 0, elapsed_secs=120, now_secs=90.0, experiment=limits)
+        return {row.label: row.value for row in found if row.label.startswith("to ")}
+
+    assert rows(snapshot) == {
+        "to max_frames": "███████████████░░░░░ 75 % (9,000 of 12,000)",
+        "to max_learner_steps": "████████████████████ 100 % (500 of 400)",
+        "to max_minutes": "████░░░░░░░░░░░░░░░░ 20 % (0.5 of 2.5)",
+    }
+    half = dataclasses.replace(snapshot, best=best)
+    assert rows(half)["to solved_return"] == "██████████░░░░░░░░░░ 50 % (best 248.0 of 476.0)"
+    worse = dataclasses.replace(snapshot, best=_EVALUATION._replace(mean=10.0))
+    assert rows(worse)["to solved_return"].startswith("░░░░░░░░░░░░░░░░░░░░ 0 %")
+    solved = dataclasses.replace(snapshot, first=_EVALUATION._replace(mean=480.0), best=best)
+    solved = dataclasses.replace(solved, best=_EVALUATION._replace(mean=490.0))
+    assert rows(solved)["to solved_return"].startswith("████████████████████ 100 %")
+
+
+def test_first_evaluation_is_where_the_way_begins():
+    tracker = Tracker(now_secs=0.0)
+    for secs, mean in ((1.0, 2.0), (2.0, 7.0)):
+        tracker.add(_status(evaluation=_EVALUATION._replace(mean=mean)), secs)
+    assert tracker.snapshot.first.mean == 2.0
+    assert tracker.snapshot.first_answered_secs == 1.0
+
+
+def test_machine_with_more_to_do_than_cores_is_said():
+    def waiting(load):
+        snapshot = Snapshot(status=_status(metrics={"learner/waiting_share": 0.0}))
+        rows = progress.facts(snapshot, (), 0, elapsed_secs=70, now_secs=1.0, load=load)
+        return dict(rows)["waiting"]
+
+    assert waiting(progress.Load(2.0, 2)) == "learner 0 %"
+    assert waiting(progress.Load(5.3, 2)) == (
+        "for cores: 5.3 runnable threads on 2 (mean of a minute); learner 0 %"
+    )
+    now = progress.Load.now()
+    assert now.threads >= 0 and now.cores >= 1
 
 
 # Each: the learner's metrics, the actors' share of time, the row.
@@ -178,7 +241,16 @@ def test_the_replay_ratio_and_who_waits_for_it(name):
 def test_start_and_silence_are_said():
     crews = [progress.Crew(Role("learner", ""), 1), progress.Crew(Role("actor", "", replicas=4), 4)]
     before = progress.facts(Snapshot(), crews, 0, elapsed_secs=3, now_secs=3.0)
-    assert progress.line(before) == "elapsed 0:00:03 | starting learner, 4 actors"
+    assert progress.line(before) == (
+        "elapsed 0:00:03 | starting learner, 4 actors "
+        "(5 of 5 processes run; they build their networks)"
+    )
+    imports = progress.facts(
+        Snapshot(), crews, 0, elapsed_secs=3, now_secs=3.0, doing="importing TensorFlow"
+    )
+    assert progress.line(imports) == (
+        "elapsed 0:00:03 | starting learner, 4 actors (importing TensorFlow)"
+    )
     silent = Snapshot(status=_status(), answered_secs=10.0)
     rows = progress.facts(silent, crews, 0, elapsed_secs=200, now_secs=200.0)
     assert ("WARNING", "no answer from the learner for 0:03:10") in rows

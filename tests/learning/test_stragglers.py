@@ -19,7 +19,7 @@ def test_stale_gradients_of_a_straggler_are_rejected_and_the_task_is_solved(tmp_
     run = Run("a3c/cartpole.gin", tmp_path / "run", *flags)
     try:
         statuses = list(run.statuses())
-        output = run.popen.stdout.read()
+        output = run.output
     finally:
         run.kill()
     assert run.popen.returncode == 0, output

@@ -1,12 +1,9 @@
 """Actor-critic networks: parameter counts by hand, what they see, and what they refuse."""
 
-import os
-import pathlib
-import subprocess
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 from tf_agents.specs import BoundedTensorSpec
@@ -243,13 +240,5 @@ def run_under_a_strategy():
 
 
 def test_under_a_strategy():
-    call = "import test_actor_critic_networks as t; t.run_under_a_strategy()"
-    process = subprocess.run(
-        [sys.executable, "-c", call],
-        cwd=pathlib.Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert "replicas agree" in process.stdout, process.stderr[-3000:]
+    output = preloaded.call("test_actor_critic_networks:run_under_a_strategy", __file__)
+    assert "replicas agree" in output, output[-3000:]

@@ -1,12 +1,9 @@
 """What SEED does where is a setting: compiled by XLA, or on another device, it is the same."""
 
 import asyncio
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 from test_central_inference import Table, catch, play, recurrent_agent
@@ -125,13 +122,5 @@ def _raw(inference, leaves, device):
 
 
 def test_inference_and_training_on_devices_of_their_own():
-    here = pathlib.Path(__file__)
-    process = subprocess.run(
-        [sys.executable, "-c", "import test_devices as t; t.use_separate_devices()"],
-        cwd=here.parent,
-        env={**os.environ, "PYTHONPATH": str(here.parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert "devices agree" in process.stdout, process.stderr[-3000:]
+    output = preloaded.call("test_devices:use_separate_devices", __file__)
+    assert "devices agree" in output, output[-3000:]

@@ -2,12 +2,9 @@
 
 import functools
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 from tf_agents.agents import tf_agent
@@ -305,14 +302,7 @@ def test_the_order_is_the_same_in_every_build_and_process():
     here = [shape for i, o in zip(sizes, sizes[1:]) for shape in ([i, o], [o])]
     assert shapes_in_order() == here
     assert shapes_in_order() == here
-    process = subprocess.run(
-        [sys.executable, "-c", "import test_loss_gradient as t; t.print_shapes()"],
-        cwd=pathlib.Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    lines = [line for line in process.stdout.splitlines() if line.startswith("shapes ")]
-    assert lines, process.stderr[-3000:]
+    output = preloaded.call("test_loss_gradient:print_shapes", __file__)
+    lines = [line for line in output.splitlines() if line.startswith("shapes ")]
+    assert lines, output[-3000:]
     assert json.loads(lines[0].removeprefix("shapes ")) == here

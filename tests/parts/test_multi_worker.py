@@ -7,11 +7,10 @@ import pathlib
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 from learners import BATCH, TIMEOUT_SECS, Training, batch
@@ -48,14 +47,13 @@ class Learners:
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
 
     def start(self, task, steps=(_FOR_EVER, _FOR_EVER), behaviour="", **environment):
-        with (self._directory / f"log-{task}").open("w") as log:
-            self._processes[task] = subprocess.Popen(
-                [sys.executable, _HERE / "learners.py", str(task), ",".join(self.addresses)]
-                + [self._directory, json.dumps(steps), behaviour],
-                env={**os.environ, "PYTHONPATH": str(_HERE.parents[1]), **environment},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        log = self._directory / f"log-{task}"
+        log.unlink(missing_ok=True)
+        arguments = [str(_HERE / "learners.py"), str(task), ",".join(self.addresses)]
+        arguments += [str(self._directory), json.dumps(steps), behaviour]
+        self._processes[task] = preloaded.Process(
+            *("called", arguments, log), {**os.environ, **environment}
+        )
 
     def start_all(self, *arguments, **environment):
         for task in range(len(self.addresses)):

@@ -1,12 +1,9 @@
 """The trainer: several updates in one call, several replicas, and when it gives up."""
 
 import functools
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 from tf_agents.agents.dqn import dqn_agent
@@ -220,12 +217,5 @@ def compare_strategies():
 
 
 def test_two_replicas_learn_what_one_does():
-    process = subprocess.run(
-        [sys.executable, "-c", "import test_training as t; t.compare_strategies()"],
-        cwd=pathlib.Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert "strategies agree" in process.stdout, process.stderr[-3000:]
+    output = preloaded.call("test_training:compare_strategies", __file__)
+    assert "strategies agree" in output, output[-3000:]

@@ -28,8 +28,8 @@ from tfdrl.architectures.impala import Impala
 from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError
 from tfdrl.parts import construction, unroll_samples
-from tfdrl.parts.replay_reading import ReplayInfo
-from tfdrl.parts.unroll_tables import QUEUE, REPLAY
+from tfdrl.parts.replay_reading import ReplayInfo, Samples
+from tfdrl.parts.unroll_tables import QUEUE, REPLAY, queue_table_capacity, unrolls_in_flight
 
 BOTH = (QUEUE, REPLAY)
 
@@ -54,9 +54,32 @@ def test_nothing_is_fetched_ahead(writer_to):
         batches = batches_of(address, 4)
         next(batches)
         time.sleep(1.0)
-        # One batch is in Reverb's stream, and one may be in the making.
-        assert table_info(address).current_size >= 60 - 3 * 4
+        # Half a batch is in flight from Reverb.
+        assert table_info(address).current_size == 60 - 4 - 2
         assert next(batches).version.numpy().tolist() == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 32])
+def test_a_learner_that_does_not_train_holds_one_batch_and_the_queue_another(writer_to, batch_size):
+    """What the actors have finished is in two batches, and in the unroll that the actor holds."""
+    capacity = queue_table_capacity(batch_size, batch_size)
+    at_most = batch_size + capacity + unrolls_in_flight(batch_size) + 1
+    with serving(queue_capacity=capacity) as address:
+        writer = writer_to(address)
+        thread = threading.Thread(target=write_each, args=(writer, range(5 * batch_size)))
+        thread.start()
+        info, stop = ReplayInfo(address, 5.0, QUEUE), threading.Event()
+        dataset = unroll_samples.unroll_dataset(address, SIGNATURE, batch_size, 0.0)
+        samples = Samples(dataset, 1, info, stop)
+        for taken in range(0, 2 * batch_size, batch_size):
+            # Reverb has fewer in flight if the queue had no more when it asked.
+            wait_until(lambda: writer.items > taken + batch_size + capacity)  # noqa: B023
+            time.sleep(0.5)
+            assert writer.items - taken <= at_most
+            assert samples.next(20.0).version.numpy()[0] == taken
+        stop.set()
+        writer_to.stop.set()
+        thread.join(20)
 
 
 def test_mixed_batches(writer_to):

@@ -1,12 +1,10 @@
 """A user's package, outside tfdrl, is trained through the real thing by naming it in gin."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import gin
+import preloaded
 import pytest
 import tensorflow as tf
 
@@ -92,13 +90,10 @@ def test_apex_trains_an_agent_and_an_environment_of_ones_own(tmp_path):
         "apex.evaluation_period_secs = 1.0",
         "replay_table.min_size = 200",
     ]
-    command = [sys.executable, "-m", "binaries.train", "--gin_file=apex.gin"]
-    command += [f"--root_dir={tmp_path}", *(f"--gin_bindings={text}" for text in bindings)]
-    environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY)}
-    done = subprocess.run(
-        command, cwd=_HERE, env=environment, capture_output=True, text=True, timeout=150
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    arguments = ["--gin_file=apex.gin", f"--root_dir={tmp_path}"]
+    arguments += [f"--gin_bindings={text}" for text in bindings]
+    done = preloaded.run("binaries.train", arguments, _HERE)
+    assert done.returncode == 0, done.stdout
     assert _result(tmp_path)["learner_steps"] == 200
     assert _result(tmp_path)["frames"] >= 200
     assert _variables(tmp_path)["agent/_network/_hidden/kernel"] == [7, 40]
@@ -136,13 +131,10 @@ def test_impala_trains_an_actor_critic_of_ones_own(name, tmp_path):
         "impala.environments_per_actor = 4",
         "impala.batch_size = 4",
     ]
-    command = [sys.executable, "-m", "binaries.train", f"--gin_file={name}.gin"]
-    command += [f"--root_dir={tmp_path}", *(f"--gin_bindings={text}" for text in bindings)]
-    environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY)}
-    done = subprocess.run(
-        command, cwd=_HERE, env=environment, capture_output=True, text=True, timeout=150
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    arguments = [f"--gin_file={name}.gin", f"--root_dir={tmp_path}"]
+    arguments += [f"--gin_bindings={text}" for text in bindings]
+    done = preloaded.run("binaries.train", arguments, _HERE)
+    assert done.returncode == 0, done.stdout
     assert _result(tmp_path)["learner_steps"] == 20
     (operative,) = (tmp_path / "checkpoints").glob("**/operative*.gin")
     assert called in operative.read_text()

@@ -41,8 +41,9 @@ class Impala:
       actors: actor processes.
       environments_per_actor: environments that one actor steps together.
       learners: synchronous learner processes, each with a queue of its own.
-      queue_capacity_unrolls: of one queue; a full one makes its actors wait, which bounds the
-        policy lag. None: the fresh unrolls of one batch.
+      queue_capacity_unrolls: of one queue, with what Reverb has in flight from it to the learner;
+        a full one makes its actors wait, which bounds the policy lag. None: the fresh unrolls of
+        one batch.
       replay_share: part of each batch that is drawn from the replay (section 5.2.2: 0.5).
       replay_capacity_unrolls: of one replay; the oldest unrolls make room.
       policy_lag_steps: publishes the parameters of so many learner steps ago: an artificial
@@ -179,7 +180,8 @@ def replay(experiment: Experiment, context: Context) -> None:
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         policy = construction.make_agent(config.agent, environment).collect_policy
         signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
-    capacity = config.queue_capacity_unrolls or config.fresh_unrolls
+    fresh = config.fresh_unrolls
+    capacity = unroll_tables.queue_table_capacity(config.queue_capacity_unrolls or fresh, fresh)
     replay_capacity = config.replay_capacity_unrolls if config.replay_share else 0
     replay_serving.serve(
         lambda: unroll_tables.unroll_tables(signature, capacity, replay_capacity),
@@ -219,6 +221,7 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
     dataset = unroll_samples.unroll_dataset(
         queue, signature, config.batch_size, config.replay_share
     )
+    # One batch is made while the one before is trained on, and waits; the next stays in the queue.
     samples = replay_reading.Samples(dataset, 1, info, context.stop)
     learning = unroll_samples.UnrollMetrics(
         info.size, samples.waiting, trainer, config.fresh_unrolls

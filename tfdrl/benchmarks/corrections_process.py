@@ -11,7 +11,7 @@ from absl import flags
 
 from tfdrl import configuration
 from tfdrl.experiment import Experiment
-from tfdrl.launch import command_line, local, process
+from tfdrl.launch import command_line, local, printed_commands, process
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     process.silence()
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     experiment = Experiment.from_gin()
-    command = ["tfdrl-train", *argv[1:]]
+    command = [printed_commands.program("tfdrl-train"), *argv[1:]]
     return local.run_local(
         experiment,
         experiment.architecture.program(),

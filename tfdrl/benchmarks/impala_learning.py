@@ -117,7 +117,7 @@ def _raw_reader(job: Job, signature: Unrolls) -> Callable:
         )
         dataset = dataset.batch(sizes[table], drop_remainder=True)
         # Or TensorFlow would fetch ahead, unasked, all that the queue has for both readers.
-        datasets.append(iter(unroll_samples.nothing_ahead(dataset)))
+        datasets.append(iter(replay_reading.nothing_ahead(dataset)))
     return lambda: [next(batches) for batches in datasets]
 
 

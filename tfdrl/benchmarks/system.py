@@ -17,7 +17,7 @@ from tfdrl.benchmarks.measuring import cpu_secs, rss_bytes, slope
 from tfdrl.configuration import Configuration
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
-from tfdrl.launch import local
+from tfdrl.launch import local, process
 from tfdrl.launch.status import Watch
 from tfdrl.topology import Address, Role
 
@@ -169,7 +169,7 @@ def role_processes(launcher_pid: int) -> dict[str, int]:
 
 
 def _argument(pid: int, flag: str) -> str:
-    for argument in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"):
+    for argument in process.arguments_of(pid):
         name, _, value = argument.partition("=")
         if name == flag:
             return value

@@ -2,7 +2,7 @@
 
 gin wants a configurable registered, that is its module imported, before it parses a binding to
 it. A launcher must not import TensorFlow, yet must tell a typo from a name. So the names come
-from the source text.
+from the source text, or for files that have not changed from what `kept` has of them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ import pathlib
 import re
 from collections.abc import Collection, Iterable
 
-from tfdrl.configuration import registrations, signatures, source
-from tfdrl.configuration.registrations import Configurable
+from tfdrl.configuration import kept, registrations, signatures, source
+from tfdrl.configuration.registrations import Configurable, Registrations
 
 #: A foreign package with more modules than this is searched for the names needed, not read whole.
 _SMALL_PACKAGE_MODULES = 60
+
+#: An import statement is one line, but for names in parentheses and a backslash at a line's end.
+_IMPORTS_GIN = re.compile(
+    rb"(?:^|[;:])[ \t\f]*(?:from[ \t\\\r\n]+gin\b|import\b(?:[^\n\\]|\\\r?\n)*?\bgin\b)",
+    re.MULTILINE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,20 +96,37 @@ def scan(
     modules: Iterable[tuple[str, pathlib.Path]], names: Collection[str] | None = None
 ) -> Catalogue:
     """The catalogue of (module, file) pairs; with `names`, of the files that mention one."""
-    alternatives = "|".join(re.escape(name) for name in names or ())
-    mention = re.compile(rf"\b(?:{alternatives})\b") if names is not None else None
     configurables, constants, is_open = [], [], False
     for module, path in modules:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if "gin" not in text or (mention is not None and not mention.search(text)):
+        content = path.read_bytes()
+        if not may_register(content) or (names is not None and not _mentions(content, names)):
             continue
-        tree = source.parse(path)
-        if tree is not None:
-            found = registrations.read(tree, module, path)
+        found = kept.find(module, path, content) or read(module, path)
+        if found is not None:
             configurables += found.configurables
             constants += ((name, module) for name in found.constants)
             is_open |= found.is_open
     return Catalogue(tuple(configurables), tuple(constants), is_open)
+
+
+def may_register(content: bytes) -> bool:
+    """Whether a source file has what reads like an import of gin: only such a one registers."""
+    return b"gin" in content and _IMPORTS_GIN.search(content) is not None
+
+
+def read(module: str, path: pathlib.Path) -> Registrations | None:
+    """What a source file registers, from its syntax tree; None if it has none."""
+    tree = source.parse(path)
+    return None if tree is None else registrations.read(tree, module, path)
+
+
+def _mentions(content: bytes, names: Collection[str]) -> bool:
+    """Whether one of the names stands in a source file as a word."""
+    likely = [name for name in names if name.encode() in content]  # much faster than a search
+    if not likely:
+        return False
+    words = "|".join(map(re.escape, likely))
+    return re.search(rf"\b(?:{words})\b", content.decode("utf-8", "replace")) is not None
 
 
 def scan_package(top: str, names: Collection[str]) -> Catalogue:

@@ -75,18 +75,19 @@ class _Module(NamedTuple):
 def read(tree: ast.Module, module: str, path: pathlib.Path) -> Registrations:
     """The registrations of a module."""
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    source = _Module(module, path, dict(_aliases(tree)), classes)
+    nodes = list(ast.walk(tree))
+    source = _Module(module, path, dict(_aliases(nodes)), classes)
     found = []
     for node, outer in _definitions(tree.body, None):
         for call, definition in _registrations(node, source):
             found += _configurable(call, definition, outer, source)
-    constants = [name for node in ast.walk(tree) for name in _constants(node, source)]
-    mentioned = sum(source.registers(node) for node in ast.walk(tree))
+    constants = [name for node in nodes for name in _constants(node, source)]
+    mentioned = sum(source.registers(node) for node in nodes)
     return Registrations(tuple(found), tuple(constants), is_open=mentioned > len(found))
 
 
-def _aliases(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    for node in ast.walk(tree):
+def _aliases(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "gin":

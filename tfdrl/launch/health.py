@@ -13,6 +13,7 @@ from typing import NamedTuple
 import grpc
 
 from tfdrl.errors import ConfigurationError, UnavailableError
+from tfdrl.launch import process
 from tfdrl.rpc import connection
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
@@ -78,7 +79,7 @@ def told(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> Told:
       UnavailableError: there is no such process.
     """
     try:
-        words = (proc / str(pid) / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        words = process.arguments_of(pid, proc)
     except OSError:
         raise UnavailableError(f"there is no process {pid}") from None
     found = {}

@@ -5,21 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tfdrl.configuration import Configuration
 from tfdrl.errors import EXIT_FAILED, EXIT_OK
 from tfdrl.experiment import Experiment
 from tfdrl.launch import addresses, curves, progress, run_directory, summary
+from tfdrl.launch.starting import ForkServers, FreshProcesses, Starter
 from tfdrl.launch.status import Snapshot, Watch
-from tfdrl.launch.supervisor import Departure, Ending, Limits, Replica, Supervisor, describe
+from tfdrl.launch.supervisor import (
+    Departure,
+    Ending,
+    Limits,
+    Replica,
+    Supervisor,
+    describe,
+    role_environment,
+)
 from tfdrl.topology import Program
 
 _TICK_SECS = 0.1
+_ROLE_MODULE = "tfdrl.launch.role"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -31,14 +42,15 @@ class Settings(NamedTuple):
       stuck_after_secs: without a learner step and without a frame for so long, the run ends.
       verbose: the roles keep the messages of TensorFlow and other libraries in their logs.
       allow_config_change: continue root_dir with settings that differ from its config.gin.
-      role_module: module that the processes run.
+      preload: roles are forked from a process that has imported TensorFlow already; else each
+        imports it anew.
     """
 
     limits: Limits = Limits()
     stuck_after_secs: float = 600.0
     verbose: bool = False
     allow_config_change: bool = False
-    role_module: str = "tfdrl.launch.role"
+    preload: bool = True
 
 
 class Interrupts:
@@ -74,7 +86,7 @@ def run_local(
     Call from the main thread: it takes over the signals, and the roles die with it.
 
     Args:
-      experiment: what is trained; only its `solved_return` is used here.
+      experiment: what is trained, and until when.
       program: the roles.
       configuration: of this start; its text is kept as root_dir/config.gin.
       root_dir: the run's directory; created, or continued.
@@ -92,12 +104,18 @@ def run_local(
         run_directory.keep_configuration(root_dir, configuration.text, settings.allow_config_change)
         places = addresses.allocate(program)
         arguments = _common_arguments(root_dir, gin_files, gin_bindings, settings)
-        replicas = _replicas(program, places, root_dir, arguments, settings.role_module)
+        replicas = _replicas(program, places, root_dir, arguments)
         print(_announcement(program, places, root_dir), flush=True)
+        with contextlib.ExitStack() as held:
+            title = f"tfdrl: {program.name}"
+            display = held.enter_context(contextlib.closing(progress.display(title)))
+            # Before there is any thread: it may fork this process.
+            starter = _starter(program, configuration, root_dir, settings, display.say)
+            held.callback(starter.close)
+            watch = Watch(places.listeners.get(program.chief, ()), configuration.digest)
+            run = _Run(program, watch, interrupts, settings, experiment)
+            ending = run.to_its_end(replicas, starter, display)
         target = experiment.solved_return
-        watch = Watch(places.listeners.get(program.chief, ()), configuration.digest)
-        run = _Run(program, watch, interrupts, settings, target)
-        ending = run.to_its_end(replicas)
         curves.draw(root_dir, target)
         page = summary.text(
             root_dir,
@@ -122,28 +140,30 @@ class _Run:
         watch: Watch,
         interrupts: Interrupts,
         settings: Settings,
-        target: float | None,
+        experiment: Experiment,
     ):
         self.watch = watch
         self._program = program
         self._interrupts = interrupts
         self._settings = settings
-        self._target = target
+        self._experiment = experiment
         self._start_secs = time.monotonic()
 
-    def to_its_end(self, replicas: Sequence[Replica]) -> Ending:
+    def to_its_end(
+        self, replicas: Sequence[Replica], starter: Starter, display: progress.Display
+    ) -> Ending:
         """Starts, supervises and ends the processes."""
-        with contextlib.closing(progress.display(f"tfdrl: {self._program.name}")) as display:
-            supervisor = Supervisor(
-                replicas, _finisher(self._program), self._settings.limits, display.say
-            )
-            try:
-                supervisor.start()
-                ending = self._supervise(supervisor, display)
-                return self._finish(supervisor, display, ending)
-            finally:
-                self.watch.close()
-                supervisor.kill()
+        finisher = _finisher(self._program)
+        limits = self._settings.limits
+        supervisor = Supervisor(replicas, finisher, limits, display.say, starter)
+        self._starter = starter
+        try:
+            supervisor.start()
+            ending = self._supervise(supervisor, display)
+            return self._finish(supervisor, display, ending)
+        finally:
+            self.watch.close()
+            supervisor.kill()
 
     def _supervise(self, supervisor: Supervisor, display: progress.Display) -> Ending:
         while True:
@@ -198,9 +218,30 @@ class _Run:
             supervisor.restarts,
             elapsed_secs=now_secs - self._start_secs,
             now_secs=now_secs,
-            target=self._target,
+            experiment=self._experiment,
+            doing=self._starter.doing,
+            load=progress.Load.now(),
         )
         display.show(rows)
+
+
+def _starter(
+    program: Program,
+    configuration: Configuration,
+    root_dir: pathlib.Path,
+    settings: Settings,
+    notify: Callable[[str], None],
+) -> Starter:
+    if not settings.preload or sys.platform != "linux":
+        return FreshProcesses()
+    return ForkServers(
+        program,
+        configuration.modules,
+        root_dir / run_directory.LOGS,
+        role_environment(),
+        quiet=not settings.verbose,
+        notify=notify,
+    )
 
 
 def _finisher(program: Program) -> str:
@@ -242,7 +283,6 @@ def _replicas(
     places: addresses.Addresses,
     root_dir: pathlib.Path,
     arguments: Sequence[str],
-    module: str,
 ) -> list[Replica]:
     replicas = []
     for role in program.roles:
@@ -251,7 +291,7 @@ def _replicas(
             told.append(f"--cluster={_list(places.clusters[role.name])}")
         for task in range(role.replicas):
             listen = [f"--listen={places.listeners[role.name][task]}"] if role.serves else []
-            command = [sys.executable, "-m", module, f"--role={role.name}", f"--task={task}"]
+            command = [sys.executable, "-m", _ROLE_MODULE, f"--role={role.name}", f"--task={task}"]
             log = root_dir / run_directory.LOGS / f"{role.name}-{task}.log"
             command += [*listen, *told, *arguments]
             replicas.append(Replica(role, task, command, log))
@@ -267,5 +307,5 @@ def _announcement(program: Program, places: addresses.Addresses, root_dir: pathl
     for role in program.roles:
         at = f" at {', '.join(map(str, places.listeners[role.name]))}" if role.serves else ""
         lines.append(f"  {role.replicas} {role.name}{at}")
-    lines.append(f"watch it: {' '.join(summary.tensorboard(root_dir))}")
+    lines.append(f"watch it: {shlex.join(summary.tensorboard(root_dir))}")
     return "\n".join(lines)

@@ -78,6 +78,15 @@ def is_orphan() -> bool:
     return False
 
 
+def arguments_of(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> list[str]:
+    """The command line of a process; of a forked role, the words of its title.
+
+    Raises OSError if there is no such process.
+    """
+    text = (proc / str(pid) / "cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0")
+    return text.split("\0" if "\0" in text else " ")
+
+
 def leave_on_signals(exit_code: int = EXIT_OK) -> None:
     """SIGTERM or SIGINT ends this process, which has done nothing yet: as told.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, TextIO, Union
 
+from tfdrl.experiment import Experiment
+from tfdrl.launch import goals
 from tfdrl.launch.status import Snapshot
 from tfdrl.topology import Role
 
@@ -37,7 +40,9 @@ def facts(
     *,
     elapsed_secs: float,
     now_secs: float,
-    target: float | None = None,
+    experiment: Experiment | None = None,
+    doing: str = "",
+    load: Load | None = None,
 ) -> list[Fact]:
     """What is known now, in the order of reading; what is not known is left out.
 
@@ -47,12 +52,15 @@ def facts(
       restarts: how many there were.
       elapsed_secs: since the launcher's start.
       now_secs: time.monotonic().
-      target: the mean return at which the training ends, if it is set.
+      experiment: says what ends the training.
+      doing: what has to be done before the processes can start, in words.
+      load: of this machine.
     """
     found = [("elapsed", duration(elapsed_secs))]
     if snapshot.status is None:
-        found.append(("starting", ", ".join(_count(c.role.name, c.role.replicas) for c in crews)))
+        found.append(("starting", _starting(crews, doing)))
         return [Fact(*fact) for fact in found]
+    target = experiment.solved_return if experiment else None
     silent_secs = now_secs - snapshot.answered_secs
     if silent_secs > SILENCE_SECS:
         found.append(("WARNING", f"no answer from the learner for {duration(silent_secs)}"))
@@ -63,14 +71,49 @@ def facts(
         ("episode return", _number(snapshot.metric("actor/episode_return"), "{:,.1f}")),
         ("replay", _number(snapshot.metric("replay/size"), "{:,.0f} items")),
         ("queue", _number(snapshot.metric("learner/queue"), "{:,.0f} unrolls")),
-        ("waiting", waiting(snapshot)),
+        ("waiting", "; ".join(filter(None, (_for_cores(load), waiting(snapshot))))),
         ("replay ratio", replay_ratio(snapshot)),
         ("policy lag", _number(snapshot.metric("learner/policy_lag"), "{:,.0f} learner steps")),
         ("sample age", _number(snapshot.metric("learner/sample_age_secs"), "{:,.1f} s")),
         ("loss", _number(snapshot.metric("learner/loss"), "{:.4g}")),
         ("processes", _processes(crews, restarts)),
     ]
+    if experiment is not None:
+        since_secs = now_secs - snapshot.first_answered_secs
+        for goal in goals.goals(experiment, snapshot, since_secs):
+            found.append((f"to {goal.name}", f"{goals.bar(goal.share)} ({goal.words})"))
     return [Fact(label, value) for label, value in found if value]
+
+
+class Load(NamedTuple):
+    """How busy a machine is.
+
+    threads  that run or want to, mean over the last minute
+    cores    that this process may use
+    """
+
+    threads: float
+    cores: int
+
+    @classmethod
+    def now(cls) -> Load:
+        """That of this machine."""
+        return cls(os.getloadavg()[0], len(os.sched_getaffinity(0)))
+
+
+def _for_cores(load: Load | None) -> str:
+    """Empty unless threads wait for cores: then "learner 0 %" does not mean that all is well."""
+    if load is None or load.threads <= load.cores:
+        return ""
+    return f"for cores: {load.threads:.1f} runnable threads on {load.cores} (mean of a minute)"
+
+
+def _starting(crews: Sequence[Crew], doing: str) -> str:
+    names = ", ".join(_count(c.role.name, c.role.replicas) for c in crews)
+    if doing:
+        return f"{names} ({doing})"
+    up, there_are = sum(c.alive for c in crews), sum(c.role.replicas for c in crews)
+    return f"{names} ({up} of {there_are} processes run; they build their networks)"
 
 
 def line(rows: Sequence[Fact]) -> str:

@@ -30,7 +30,8 @@ class Snapshot:
       status: None before the first answer.
       answered_secs: when it came.
       progress_secs: when learner steps or frames last grew (or the watch began).
-      best: the best evaluation of this start; None without one.
+      first_answered_secs: when the first answer came.
+      first, best: the first and the best evaluation of this start; None without one.
       frames_per_second: reported, or else measured; None if unknown.
       steps_per_second: the same for learner steps.
     """
@@ -38,6 +39,8 @@ class Snapshot:
     status: Status | None = None
     answered_secs: float = 0.0
     progress_secs: float = 0.0
+    first_answered_secs: float = 0.0
+    first: Evaluation | None = None
     best: Evaluation | None = None
     frames_per_second: float | None = None
     steps_per_second: float | None = None
@@ -74,6 +77,8 @@ class Tracker:
             status=status,
             answered_secs=now_secs,
             progress_secs=now_secs if moved else before.progress_secs,
+            first_answered_secs=now_secs if before.status is None else before.first_answered_secs,
+            first=before.first or status.evaluation,
             best=_better(before.best, status.evaluation),
         )
         frames_rate, steps_rate = self._rates(now_secs, status.frames, status.learner_step)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfdrl.launch import curves, run_directory
+from tfdrl.launch import curves, printed_commands, run_directory
 from tfdrl.launch.progress import duration
 from tfdrl.launch.status import Snapshot
 
@@ -71,7 +71,8 @@ def write(root_dir: pathlib.Path, page: str) -> None:
 
 def tensorboard(root_dir: pathlib.Path) -> list[str]:
     """The command that shows the run."""
-    return ["tensorboard", "--logdir", str(root_dir / run_directory.TENSORBOARD)]
+    events = str(root_dir / run_directory.TENSORBOARD)
+    return [printed_commands.program("tensorboard"), "--logdir", events]
 
 
 def _result(root_dir: pathlib.Path, snapshot: Snapshot, started_at: float) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import dataclasses
 import os
 import pathlib
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
 from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.launch.starting import FreshProcesses, Started, Starter
 from tfdrl.topology import Role
 
 _POLL_SECS = 0.1
@@ -50,7 +50,7 @@ class Replica:
     task: int
     command: Sequence[str]
     log: pathlib.Path
-    process: subprocess.Popen | None = None
+    process: Started | None = None
     start_at_secs: float | None = 0.0  # None: running or done
     recent_starts: collections.deque = dataclasses.field(default_factory=collections.deque)
     restarts: int = 0
@@ -80,6 +80,7 @@ class Supervisor:
         replicas it is the chief's, task 0, and the others may end a little earlier.
       limits: settings.
       notify: receives one line for the user on every restart.
+      starter: starts the processes; the owner closes it.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class Supervisor:
         finisher: str,
         limits: Limits = Limits(),  # noqa: B008  (immutable)
         notify: Callable[[str], None] = print,
+        starter: Starter = FreshProcesses(),  # noqa: B008  (has no state)
     ):
+        self._starter = starter
         self.replicas = list(replicas)
         self._finisher = finisher
         self._limits = limits
@@ -96,9 +99,12 @@ class Supervisor:
         self._finishing: tuple[float, Ending] | None = None  # what it is if the chief goes on
 
     def start(self) -> None:
-        """Starts every process. Call from the main thread: they die with the thread."""
+        """Starts every process that can be started now; `poll` starts the others.
+
+        Call both from the main thread: the processes die with the thread.
+        """
         for replica in self.replicas:
-            self._start(replica)
+            self._start_if_due(replica)
 
     def poll(self) -> Ending | None:
         """Notices deaths, restarts what is due; returns the ending if the run has ended."""
@@ -108,8 +114,8 @@ class Supervisor:
                 ending = None if exit_code is None else self._died(replica, exit_code)
                 if ending:
                     return ending
-            elif replica.start_at_secs is not None and time.monotonic() >= replica.start_at_secs:
-                self._start(replica)
+            else:
+                self._start_if_due(replica)
         if self._finishing and time.monotonic() >= self._finishing[0]:
             return self._finishing[1]
         return None
@@ -172,26 +178,19 @@ class Supervisor:
                 essential.setdefault(replica.role.name, []).append(replica)
         return [helpers, *reversed(list(essential.values()))]
 
+    def _start_if_due(self, replica: Replica) -> None:
+        is_due = replica.start_at_secs is not None and time.monotonic() >= replica.start_at_secs
+        if is_due and self._starter.is_ready(replica.role):
+            self._start(replica)
+
     def _start(self, replica: Replica) -> None:
         replica.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **os.environ,
-            LAUNCHER_VARIABLE: str(os.getpid()),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONFAULTHANDLER": "1",
-        }
         with replica.log.open("ab") as log:
             marker = f"{_START_MARKER} {replica.name} starts at {time.strftime('%F %T')} ===="
             log.write(f"{marker}\n".encode())
             log.flush()
-            # A session of its own: the terminal's Ctrl-C reaches the launcher only.
-            replica.process = subprocess.Popen(
-                replica.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
+            replica.process = self._starter.start(
+                replica.role, replica.name, replica.command, log, role_environment()
             )
         replica.start_at_secs = None
 
@@ -236,6 +235,16 @@ class Supervisor:
             f"{backoff_secs:g} s; its log: {replica.log}"
         )
         return None
+
+
+def role_environment() -> dict[str, str]:
+    """The environment of a role that this process starts: it ends when this process does."""
+    return {
+        **os.environ,
+        LAUNCHER_VARIABLE: str(os.getpid()),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }
 
 
 def describe(exit_code: int) -> str:

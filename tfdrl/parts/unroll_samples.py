@@ -15,7 +15,7 @@ from tf_agents.trajectories import time_step, trajectory
 from tfdrl.parts.metrics import WaitingClock
 from tfdrl.parts.replay_reading import nothing_ahead, own_threads
 from tfdrl.parts.training import Trainer
-from tfdrl.parts.unroll_tables import QUEUE, REPLAY, with_row
+from tfdrl.parts.unroll_tables import QUEUE, REPLAY, unrolls_in_flight, with_row
 from tfdrl.topology import Address
 from tfdrl.types import Unrolls
 
@@ -74,8 +74,8 @@ def unroll_dataset(
 ) -> tf.data.Dataset:
     """Dataset of `UnrollBatch`; it blocks until the queue has the fresh part of a batch.
 
-    Nothing is fetched ahead of the batch that is being made, beyond Reverb's own stream: what
-    waits in the learner's process is policy lag.
+    Nothing is fetched ahead of the batch that is being made, beyond what Reverb has in flight,
+    a part of a batch: what waits in the learner's process is policy lag.
 
     Args:
       address: of the replay server.
@@ -84,23 +84,24 @@ def unroll_dataset(
       replay_share: part of a batch that is drawn from the replay (0.5 in section 5.2.2).
     """
     fresh = fresh_unrolls(batch_size, replay_share)
-    dataset = _table_dataset(address, signature, QUEUE, fresh)
+    dataset = _table_dataset(address, signature, QUEUE, fresh, unrolls_in_flight(fresh))
     if fresh < batch_size:
-        replayed = _table_dataset(address, signature, REPLAY, batch_size - fresh)
+        rest = batch_size - fresh
+        replayed = _table_dataset(address, signature, REPLAY, rest, in_flight=rest)
         dataset = tf.data.Dataset.zip((dataset, replayed)).map(
             lambda *parts: tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *parts)
         )
     return own_threads(nothing_ahead(dataset.map(to_batch)))
 
 
-def _table_dataset(address, signature, table, batch_size):
+def _table_dataset(address, signature, table, batch_size, in_flight):
     row = with_row(signature)
     dataset = reverb.TrajectoryDataset(
         str(address),
         table,
         dtypes=tf.nest.map_structure(lambda spec: spec.dtype, row),
         shapes=tf.nest.map_structure(lambda spec: spec.shape, row),
-        max_in_flight_samples_per_worker=batch_size,
+        max_in_flight_samples_per_worker=in_flight,
         num_workers_per_iterator=1,  # in the order of the queue
     )
     return dataset.batch(batch_size, drop_remainder=True).map(

@@ -1,0 +1,92 @@
+"""What forked processes run in the tests of fork servers: `console()` does as it is told."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+
+
+def console():
+    what = sys.argv[1]
+    _BEHAVIOURS[what]()
+
+
+def _tell():
+    """Everything that a role may look at, as JSON in its log."""
+    import numpy as np
+
+    facts = {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "session": os.getsid(0),
+        "group": os.getpgid(0),
+        "directory": os.getcwd(),
+        "variable": os.environ.get("FORKED_ROLE"),
+        "other_variable": os.environ.get("HOME_OF_THE_SERVER"),
+        "arguments": sys.argv[1:],
+        "files": sorted(os.listdir("/proc/self/fd")),
+        "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+        "random": [random.random(), float(np.random.rand())],
+        "threads": len(os.listdir("/proc/self/task")),
+        "tensorflow": "tensorflow" in sys.modules,
+        "tensorflow_runs": _tensorflow_runs(),
+        "comm": pathlib.Path("/proc/self/comm").read_text().strip(),
+        "stdin": os.readlink("/proc/self/fd/0"),
+    }
+    print(json.dumps(facts))
+    os._exit(5)
+
+
+def _tensorflow_runs():
+    context = sys.modules.get("tensorflow.python.eager.context")
+    return context is not None and context.context()._context_handle is not None
+
+
+def _wait():
+    print("waits", flush=True)
+    time.sleep(60)
+
+
+def _raise():
+    raise RuntimeError("a fault of the role")
+
+
+def _train():
+    """Uses what the fork server has imported: TensorFlow, Keras, Reverb's server and client."""
+    import reverb
+    import tensorflow as tf
+
+    def table():
+        return reverb.Table(
+            "t",
+            reverb.selectors.Uniform(),
+            reverb.selectors.Fifo(),
+            max_size=100,
+            rate_limiter=reverb.rate_limiters.MinSize(1),
+        )
+
+    step = tf.function(lambda x: x * x)
+    server = reverb.Server([table()])
+    client = reverb.Client(f"localhost:{server.port}")
+    with client.trajectory_writer(num_keep_alive_refs=1) as writer:
+        for _ in range(4):
+            writer.append({"a": step(tf.constant(3.0)).numpy()})
+            writer.create_item("t", 1.0, {"a": writer.history["a"][-1:]})
+        writer.flush()
+    keys = {sample.info.key for sample in client.sample("t", 40, emit_timesteps=False)}
+    facts = {
+        "square": float(step(tf.constant(3.0))),
+        "threads": tf.config.threading.get_intra_op_parallelism_threads()
+        or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)),
+        "dense": tf.keras.layers.Dense(2)(tf.ones([1, 2])).numpy().tolist(),
+        "random": float(tf.random.uniform([])),
+        "keys": sorted(keys),
+    }
+    print(json.dumps(facts), flush=True)
+    os._exit(0)
+
+
+_BEHAVIOURS = {"tell": _tell, "wait": _wait, "raise": _raise, "train": _train}
