@@ -256,6 +256,12 @@ def test_start_and_silence_are_said():
     assert ("WARNING", "no answer from the learner for 0:03:10") in rows
 
 
+def test_learner_says_what_it_does_before_its_first_step():
+    status = _status(0)._replace(doing="replay: 512 of 1,000 items")
+    rows = progress.facts(Snapshot(status=status), (), 0, elapsed_secs=9, now_secs=1.0)
+    assert ("learner", "replay: 512 of 1,000 items") in rows
+
+
 def test_summary_comes_from_what_the_learner_wrote(tmp_path):
     result = {
         "reason": "solved: mean return 476.0",

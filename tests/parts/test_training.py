@@ -14,7 +14,7 @@ from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError, DivergedError
 from tfdrl.networks.q_networks import MlpQNetwork
-from tfdrl.parts import construction
+from tfdrl.parts import construction, learner_session
 from tfdrl.parts.training import Trainer, check_batch
 from tfdrl.parts.transitions import to_trajectory
 from tfdrl.types import Transitions
@@ -214,6 +214,28 @@ def compare_strategies():
     with pytest.raises(ConfigurationError, match="CPU:2"):
         strategy(kind="mirrored", devices=("CPU:0", "CPU:2"))
     print("strategies agree")
+
+
+def test_it_says_once_that_it_traces():
+    said = []
+    trainer = Trainer(make_agent(), DEFAULT, 1, says=said.append)
+    assert not said
+    for seed in (1, 2):
+        trainer.train(*batches(1, seed))
+    assert said == ["tracing the training step"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"replay/size": 512, "replay/min_size": 1000}, "replay: 512 of 1,000 items"),
+        ({"replay/size": 1000, "replay/min_size": 1000}, "waiting for the first batch"),
+        ({"learner/queue": 3.0}, "waiting for the first batch"),
+        ({}, "waiting for the first gradient"),
+    ],
+)
+def test_a_learner_without_a_step_says_what_it_waits_for(values, words):
+    assert learner_session._waits_for(values) == words
 
 
 def test_two_replicas_learn_what_one_does():

@@ -302,12 +302,14 @@ class TestStatus:
     def test_everything(self, server, connect):
         server.publish(7, parameter_set(7))
         server.set_status(np.int64(42), {"loss": np.float32(0.25)})
+        server.set_doing("tracing the training step")
         connect().report(frames=12, metrics={"frames_per_second": 99.0, "loss": float("nan")})
         connect(role="evaluator", task=0).report(evaluation=EVALUATION)
         status = connect(experiment="").status()
         assert (status.experiment, status.learner_step, status.frames) == ("digest", 42, 12)
         assert (status.version, status.metrics) == (7, {"loss": 0.25})
         assert (status.finished, status.reason) == (False, "")
+        assert status.doing == "tracing the training step"
         assert status.evaluation == EVALUATION
         assert [(r.role, r.task, r.run_id) for r in status.roles] == [
             ("actor", 3, 1),

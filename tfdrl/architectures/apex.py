@@ -196,7 +196,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
     )
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
+    trainer = training.Trainer(agent, strategy, config.max_bad_steps, says=session.says)
     server = replay_reading.ReplayInfo(replay, config.timeout_secs)
     table_info = server.wait(signature, "the learner", context.stop)
     replay_identity.require_other_process(replay, replay_tables.TABLE)

@@ -214,7 +214,7 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
             environment, agent.collect_policy, config.unroll_steps
         )
     session = _session(experiment, context, agent, specs, group)
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
+    trainer = training.Trainer(agent, strategy, config.max_bad_steps, says=session.says)
     info = replay_reading.ReplayInfo(queue, config.timeout_secs, unroll_tables.QUEUE)
     info.wait(unroll_tables.with_row(signature), "the learner", context.stop)
     replay_identity.require_other_process(queue, unroll_tables.QUEUE)

@@ -181,7 +181,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
     )
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
+    trainer = training.Trainer(agent, strategy, config.max_bad_steps, says=session.says)
     sequences = SequenceSamples(
         replay, signature, config, frame_stack, context.stop, config.prefetch_batches
     )

@@ -298,7 +298,9 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
         more=InferenceService(player, context.experiment, specs).served_for(config.environments),
     )
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps, config.jit_compile)
+    trainer = training.Trainer(
+        agent, strategy, config.max_bad_steps, config.jit_compile, says=session.says
+    )
     with session:
         player.open(session.service.record, lambda: session.step)
         try:

@@ -67,6 +67,7 @@ def facts(
     found += [
         ("frames", _counter(snapshot.status.frames, snapshot.frames_per_second)),
         ("learner steps", _counter(snapshot.status.learner_step, snapshot.steps_per_second)),
+        ("learner", snapshot.status.doing),
         ("evaluation", _evaluation(snapshot, target)),
         ("episode return", _number(snapshot.metric("actor/episode_return"), "{:,.1f}")),
         ("replay", _number(snapshot.metric("replay/size"), "{:,.0f} items")),

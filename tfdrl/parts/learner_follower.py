@@ -52,6 +52,9 @@ class FollowerSession:
     def end(self, reason: str) -> None:
         """The chief tells everybody why the run ends."""
 
+    def says(self, words: str) -> None:
+        """The chief says it for all."""
+
     def count(self, updates: int) -> None:
         """Tells that so many learner steps were done; publishes when that is due."""
         self.step += updates

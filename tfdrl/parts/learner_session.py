@@ -138,9 +138,15 @@ class LearnerSession:
           updates: learner steps.
           samples: items of a replay that they trained on.
         """
+        if not self.step:
+            self.says("")
         self.step += updates
         self.service.count_sampled(samples)
         self._publisher.publish_if_due(self.step)
+
+    def says(self, words: str) -> None:
+        """Sets what the panel says that the learner does, before its first step."""
+        self.service.set_doing(words)
 
     def tick(self, metrics: Callable[[], Mapping[str, float]]) -> None:
         """Does what is due: evaluations, status, events, checkpoint.
@@ -161,6 +167,8 @@ class LearnerSession:
         if len(episodes.returns):
             values["environment/episode_return"] = float(episodes.returns.mean())
         self.service.set_status(self.step, values)
+        if not self.step:
+            self.says(_waits_for(values))
         if self._events_are_due():
             self._metrics.write(self.step, {**values, "environment/frames": self.service.frames()})
         if self._checkpoint_is_due():
@@ -284,6 +292,15 @@ class LearnerSession:
             path.write_text(text)
         except OSError as error:
             logging.warning("%s could not be written: %s", path, error)
+
+
+def _waits_for(values: Mapping[str, float]) -> str:
+    """What a learner without a step waits for, by its metrics."""
+    size, least = values.get("replay/size"), values.get("replay/min_size")
+    if size is not None and least is not None and size < least:
+        return f"replay: {size:,.0f} of {least:,.0f} items"
+    has_batches = size is not None or "learner/queue" in values
+    return f"waiting for the first {'batch' if has_batches else 'gradient'}"
 
 
 def _evaluation_from(values: Mapping[str, Any] | None) -> Evaluation | None:

@@ -229,7 +229,11 @@ class OneProcess:
         self._episodes = []
 
     def _metrics(self) -> dict[str, float]:
-        values = {"replay/size": self.replay.size_steps, "agent/steps": self.steps}
+        values = {
+            "replay/size": self.replay.size_steps,
+            "replay/min_size": self._config.min_replay_steps,
+            "agent/steps": self.steps,
+        }
         if self._loss is not None:
             values["learner/loss"] = self._loss
         return values

@@ -128,6 +128,9 @@ class ReplayInfo:
       address: of the replay server.
       timeout_secs: how long it may be unreachable before that is an error.
       table: name of the table to look at.
+
+    Attributes:
+      min_size: items from which on it is sampled; None before the first answer.
     """
 
     def __init__(self, address: Address, timeout_secs: float, table: str = TABLE):
@@ -135,6 +138,7 @@ class ReplayInfo:
         self._address, self._timeout_secs = address, timeout_secs
         self._table = table
         self._answered_secs = time.monotonic()
+        self.min_size: int | None = None
 
     def wait(self, signature, role: str, stop: threading.Event):
         """Waits for the server to come up and compares its items with this role's.
@@ -167,6 +171,7 @@ class ReplayInfo:
             raise ConfigurationError(
                 f"the server at {self._address} has no table {self._table!r}, only {sorted(info)}"
             )
+        self.min_size = info[self._table].rate_limiter_info.min_size_to_sample
         return info[self._table]
 
     def check(self) -> str:

@@ -195,6 +195,7 @@ class LearningMetrics:
         table = self._replay.table()
         if table is not None:
             values["replay/size"] = table.current_size
+            values["replay/min_size"] = table.rate_limiter_info.min_size_to_sample
         if self._last is not None:
             losses, batch, step = self._last
             values.update({f"learner/{k}": v for k, v in self._trainer.scalars.items()})

@@ -183,7 +183,10 @@ class SequenceSamples:
 
     def metrics(self) -> dict[str, float]:
         """Of the replay."""
-        return {"replay/size": self.size(), "learner/bad_priorities": self._priorities.bad}
+        values = {"replay/size": self.size(), "learner/bad_priorities": self._priorities.bad}
+        if self._server.min_size is not None:
+            values["replay/min_size"] = self._server.min_size
+        return values
 
 
 class SequenceReplay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,7 @@ class Trainer:
       strategy: replicas get equal parts of each batch.
       max_bad_steps: non-finite losses in a row before `DivergedError`; 1 stops at the first.
       jit_compile: whether XLA compiles `train_once` and `train_sequences`.
+      says: is told, in words, that the training step is traced now, which takes seconds.
 
     Attributes:
       bad_steps: non-finite losses so far.
@@ -31,11 +33,12 @@ class Trainer:
         strategy: tf.distribute.Strategy,
         max_bad_steps: int,
         jit_compile: bool = False,
+        says: Callable[[str], None] | None = None,
     ):
         self._agent, self._strategy = agent, strategy
         self._is_default = strategy is tf.distribute.get_strategy()
         self._max_bad_steps = max_bad_steps
-        self._bad_in_a_row = 0
+        self._bad_in_a_row, self._says = 0, says
         self._gives_td_error, self._names = True, []  # known once `_train` was traced
         self.bad_steps, self.scalars = 0, {}
         self._train = tf.function(self._train_all)
@@ -45,8 +48,14 @@ class Trainer:
 
     def gives_td_error(self, experience, weights) -> bool:
         """Whether `train` gives TD errors; builds its graph, for batches of these specs."""
+        self._will_trace()
         self._train.get_concrete_function(experience, weights)
         return self._gives_td_error
+
+    def _will_trace(self) -> None:
+        says, self._says = self._says, None
+        if says is not None:
+            says("tracing the training step")
 
     def train(self, experience, weights) -> tuple[np.ndarray, np.ndarray | None]:
         """K gradient steps.
@@ -62,6 +71,7 @@ class Trainer:
           DivergedError: too many losses in a row were not finite. The parameters are as they
             were before the first of them if the agent skips such steps.
         """
+        self._will_trace()
         values, td_error = self._train(experience, weights)
         loss, *others = values.numpy().T
         self.scalars = {name: float(value[-1]) for name, value in zip(self._names, others)}
@@ -81,6 +91,7 @@ class Trainer:
         Raises:
           DivergedError: as `train`.
         """
+        self._will_trace()
         loss, extra = self._train_one(experience, arguments)
         loss = loss.numpy()
         self._check_finite(loss[None])
@@ -90,6 +101,7 @@ class Trainer:
         self, experience, **arguments
     ) -> tuple[float, np.ndarray, dict[str, np.ndarray]]:
         """As `train_once`; returns also the priorities <float32>[B] of LossInfo.extra."""
+        self._will_trace()
         loss, priority, extra = self._train_on_sequences(experience, arguments)
         loss = loss.numpy()
         self._check_finite(loss[None])

@@ -82,7 +82,10 @@ class RoleStatus(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The run at a glance; `version` is -1 before the first parameters were published."""
+    """The run at a glance; `version` is -1 before the first parameters were published.
+
+    `doing` says what the learner does before its first step.
+    """
 
     experiment: str
     learner_step: int
@@ -93,6 +96,7 @@ class Status(NamedTuple):
     evaluation: Evaluation | None
     finished: bool
     reason: str
+    doing: str = ""
 
 
 def evaluation_to_message(evaluation: Evaluation) -> training_pb2.Evaluation:
@@ -124,6 +128,7 @@ def status_from_message(message: training_pb2.StatusReply) -> Status:
         evaluation=evaluation,
         finished=message.finished,
         reason=message.reason,
+        doing=message.doing,
     )
 
 

@@ -81,6 +81,7 @@ class TrainingServer:
         self._parameters = b""  # a serialised ParametersReply, the same for every caller
         self._learner_step = learner_step
         self._metrics: dict[str, float] = {}
+        self._doing = ""
         self._stop_reason: str | None = None
         self._server = serving.Server(
             address,
@@ -152,6 +153,11 @@ class TrainingServer:
         metrics = {name: float(value) for name, value in metrics.items()}
         with self._lock:
             self._learner_step, self._metrics = learner_step, metrics
+
+    def set_doing(self, words: str) -> None:
+        """Sets what Status says that the learner does; "" for nothing that needs to be said."""
+        with self._lock:
+            self._doing = words
 
     def role_metrics(self) -> dict[tuple[str, int], tuple[float, dict[str, float]]]:
         """By role and task: seconds since its last report, and its metrics."""
@@ -256,6 +262,7 @@ class TrainingServer:
                 frames=self._ledger.frames(),
                 version=self._version,
                 metrics=self._metrics,
+                doing=self._doing,
                 finished=self._stop_reason is not None,
                 reason=self._stop_reason or "",
             )
