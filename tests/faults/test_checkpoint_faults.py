@@ -26,7 +26,10 @@ def test_killed_twenty_times_while_writing(tmp_path, kind):
     command = [sys.executable, str(_HERE / "checkpoint_writers.py"), kind, str(tmp_path), "20"]
     done = subprocess.run(
         command,
-        env={"PYTHONPATH": f"{_HERE.parents[1]}:{_HERE}", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={
+            "PYTHONPATH": f"{_HERE.parents[1]}:{_HERE.parent}:{_HERE}",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        },
         capture_output=True,
         text=True,
         timeout=120,
