@@ -69,7 +69,7 @@ def served():
 
 def dataset_of(address, batch_size=64, updates=3):
     return replay_samples.sample_dataset(
-        *(address, SIGNATURE, batch_size, updates), importance_exponent=0.4
+        *(address, SIGNATURE, batch_size, updates), importance_exponent=0.4, prefetch=1
     )
 
 
@@ -232,14 +232,15 @@ def test_no_more_is_sampled_ahead_than_is_said(served, prefetch, batch_size, upd
     """With a learner that does not train: by what the server has given out."""
     stop, replay = threading.Event(), replay_reading.ReplayInfo(served, timeout_secs=5.0)
     dataset = replay_samples.sample_dataset(
-        *(served, SIGNATURE, batch_size, updates), importance_exponent=0.4, workers=workers
+        *(served, SIGNATURE, batch_size, updates, 0.4, prefetch, workers)
     )
-    samples = replay_reading.Samples(dataset, prefetch - 1, replay, stop)
+    ready = replay_reading.ready_of(prefetch)
+    samples = replay_reading.Samples(dataset, ready, replay, stop)
     call = batch_size * updates
     for taken in range(3):
         ahead = given_out(replay) - taken * call
         assert ahead <= prefetch * call
-        if prefetch > 1 or taken:  # the first time nothing is read before it is wanted
+        if ready or taken:  # the first time nothing is read before it is wanted
             assert ahead > (prefetch - 1) * call * 0.9
         assert samples.next(timeout_secs=20.0).weights.shape == [updates, batch_size]
     stop.set()

@@ -63,7 +63,7 @@ def test_batches_come_by_priority_with_their_weights():
             writer.create_item(sequence_replay.SEQUENCES, priorities[number], item)
         writer.flush()
     dataset = sequence_replay.sequence_dataset(
-        Address("localhost", server.port), signature, 64, importance_exponent=0.6
+        Address("localhost", server.port), signature, 64, importance_exponent=0.6, prefetch=2
     )
     counts = np.zeros(4)
     for _, batch in zip(range(20), dataset):
