@@ -49,6 +49,10 @@ def test_solves_catch_although_an_actor_is_killed(root_dir):
 
     tasks = sorted(task for task, _ in transitions)
     assert tasks == [0, 0, 1], "the killed actor came back as a new run"
+    # Within what either may be ahead; an actor's last second, which was killed, is not counted.
+    metrics = statuses[-1].metrics
+    assert metrics["learner/replay_ratio"] == pytest.approx(8.0, rel=0.15)
+    assert metrics["learner/replay_ratio_set"] == 8.0
     frames = [status.frames for status in statuses]
     assert frames == sorted(frames)
     # Nine of ten frames of Catch begin a transition; the newest are not written yet.

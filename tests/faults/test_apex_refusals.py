@@ -35,8 +35,9 @@ def _wrong_roles(system):
     """By name: role, flags, how else it is started, its exit code, words of its explanation."""
     other = system.root_dir.parent / "other"
     replay, learner = system.addresses["replay"], system.addresses["learner"]
-    free = [f"127.0.0.1:{free_port()}" for _ in range(6)]
-    deadlock = "--gin_bindings=replay_table.error_buffer = 1.0"
+    free = [f"127.0.0.1:{free_port()}" for _ in range(7)]
+    limiter = "--gin_bindings=replay_table.samples_per_insert = 4.0"
+    deadlock = [limiter, "--gin_bindings=replay_table.error_buffer = 1.0"]
     return {
         "second learner": (
             *("learner", [], {"listen": free[0]}, 2),
@@ -45,6 +46,11 @@ def _wrong_roles(system):
         "replay's port in use": (
             *("replay", [], {"root_dir": other / "a", "listen": replay}, 2),
             ["the replay server cannot listen", f"port {replay[-5:]} is in use"],
+        ),
+        "learner of a ratio that its batch is too large for": (
+            *("learner", ["--gin_bindings=apex.replay_ratio = 0.25"]),
+            *({"root_dir": other / "g", "listen": free[6]}, 2),
+            ["one call of the learner takes 32 samples", "2 * 0.25 * 50 = 25 samples only"],
         ),
         "actor of another environment": (
             *("actor", [], {"env": _SEVEN_STATES}, 2),
@@ -81,14 +87,14 @@ def _wrong_roles(system):
             ["in use by another replay server: process"],
         ),
         "limiter that deadlocks": (
-            *("replay", [deadlock], {"root_dir": other / "f", "listen": free[5]}, 2),
+            *("replay", deadlock, {"root_dir": other / "f", "listen": free[5]}, 2),
             ["replay_table.error_buffer = 1.0", "block each other for ever", "at least"],
         ),
     }
 
 
 @pytest.mark.parametrize(
-    "part", [slice(0, 7), pytest.param(slice(7, None), marks=pytest.mark.slow)], ids=["a", "b"]
+    "part", [slice(0, 8), pytest.param(slice(8, None), marks=pytest.mark.slow)], ids=["a", "b"]
 )
 def test_processes_that_do_not_belong_to_the_run_are_refused_with_the_reason(system, part):
     """They start all at once, to save time; each must say which flag or setting is wrong."""
