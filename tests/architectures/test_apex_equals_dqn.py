@@ -118,7 +118,7 @@ class ApexSide:
 
     def sample(self):
         self.writer.close()
-        dataset = replay_samples.sample_dataset(self.address, self.signature, BATCH, 1, 0.4)
+        dataset = replay_samples.sample_dataset(self.address, self.signature, BATCH, 1, 0.4, 1)
         return next(iter(dataset))
 
     def learn(self, batch):

@@ -6,8 +6,10 @@ import time
 
 import numpy as np
 import pytest
+import replay_processes
 import reverb
 import tensorflow as tf
+from replay_processes import given_out
 
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.parts import replay_reading, replay_samples
@@ -69,7 +71,7 @@ def served():
 
 def dataset_of(address, batch_size=64, updates=3):
     return replay_samples.sample_dataset(
-        *(address, SIGNATURE, batch_size, updates), importance_exponent=0.4
+        *(address, SIGNATURE, batch_size, updates), importance_exponent=0.4, prefetch=1
     )
 
 
@@ -212,15 +214,17 @@ def test_priorities_need_td_errors(served):
         replay_samples.require_priorities(info, _TrainerOf(False), batch, object())
 
 
-def given_out(replay):
-    """Samples that the server has given out, when no more come."""
-    before = -1
-    while True:
-        now = replay.table().rate_limiter_info.sample_stats.completed
-        if now == before:
-            return now
-        before = now
-        time.sleep(0.3)
+def serve_five_items():
+    """In a process of its own."""
+    with serving() as address:
+        insert(address, PRIORITY)
+        replay_processes.serve_until_killed(address)
+
+
+@pytest.fixture(scope="module")
+def served_elsewhere():
+    with replay_processes.serving_elsewhere("test_sampled_batches:serve_five_items") as address:
+        yield address
 
 
 # Each: prefetch, batch size, updates of a call, workers.
@@ -228,19 +232,23 @@ AHEAD = [(1, 64, 3, 1), (2, 64, 3, 2), (4, 128, 8, 2), (16, 32, 1, 1), (3, 10, 1
 
 
 @pytest.mark.parametrize(("prefetch", "batch_size", "updates", "workers"), AHEAD)
-def test_no_more_is_sampled_ahead_than_is_said(served, prefetch, batch_size, updates, workers):
+def test_no_more_is_sampled_ahead_than_is_said(
+    served_elsewhere, prefetch, batch_size, updates, workers
+):
     """With a learner that does not train: by what the server has given out."""
-    stop, replay = threading.Event(), replay_reading.ReplayInfo(served, timeout_secs=5.0)
+    stop, replay = threading.Event(), replay_reading.ReplayInfo(served_elsewhere, timeout_secs=5.0)
+    before = given_out(replay)
     dataset = replay_samples.sample_dataset(
-        *(served, SIGNATURE, batch_size, updates), importance_exponent=0.4, workers=workers
+        *(served_elsewhere, SIGNATURE, batch_size, updates, 0.4, prefetch, workers)
     )
-    samples = replay_reading.Samples(dataset, prefetch - 1, replay, stop)
+    ready = replay_reading.ready_of(prefetch)
+    samples = replay_reading.Samples(dataset, ready, replay, stop)
     call = batch_size * updates
     for taken in range(3):
-        ahead = given_out(replay) - taken * call
+        ahead = given_out(replay) - before - taken * call
         assert ahead <= prefetch * call
-        if prefetch > 1 or taken:  # the first time nothing is read before it is wanted
-            assert ahead > (prefetch - 1) * call * 0.9
+        if ready or taken:  # the first time nothing is read before it is wanted
+            assert ahead > (prefetch - 1) * call
         assert samples.next(timeout_secs=20.0).weights.shape == [updates, batch_size]
     stop.set()
 

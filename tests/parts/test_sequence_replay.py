@@ -1,12 +1,18 @@
 """Sequences through a real Reverb server by priority, and the ratio of learning to acting."""
 
+import contextlib
+import threading
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import replay_processes
 import reverb
 import tree
+from replay_processes import given_out
 from test_unroll_assembler import unrolls_of
 
-from tfdrl.parts import replay_tables, sequence_replay, unroll_tables
+from tfdrl.parts import replay_reading, replay_tables, sequence_replay, unroll_tables
 from tfdrl.parts.sequence_replay import ReplayRatio
 from tfdrl.topology import Address
 
@@ -45,34 +51,75 @@ def _signature(unrolls):
     )
 
 
-def test_batches_come_by_priority_with_their_weights():
+PRIORITIES = np.array([1.0, 2.0, 4.0, 1.0])
+
+
+def _unrolls():
     (unrolls,) = unrolls_of(num_envs=4, unroll_steps=3, count=1)
-    unrolls = unrolls._replace(action=unrolls.action["x"], info=())
-    signature = _signature(unrolls)
-    row = unroll_tables.with_row(signature)
+    return unrolls._replace(action=unrolls.action["x"], info=())
+
+
+SIGNATURE = _signature(_unrolls())
+
+
+@contextlib.contextmanager
+def serving():
+    """A server with four sequences of different priorities."""
+    row = unroll_tables.with_row(SIGNATURE)
     table = replay_tables.replay_table(
         row, name=sequence_replay.SEQUENCES, max_size=100, min_size=4, priority_exponent=1.0
     )
     server = reverb.Server([table])
     client = reverb.Client(f"localhost:{server.port}")
-    priorities = np.array([1.0, 2.0, 4.0, 1.0])
     with client.trajectory_writer(num_keep_alive_refs=1) as writer:
         for number in range(4):
-            writer.append([leaf[number] for leaf in tree.flatten(unrolls)])
+            writer.append([leaf[number] for leaf in tree.flatten(_unrolls())])
             item = [column[-1:] for column in writer.history]
-            writer.create_item(sequence_replay.SEQUENCES, priorities[number], item)
+            writer.create_item(sequence_replay.SEQUENCES, PRIORITIES[number], item)
         writer.flush()
-    dataset = sequence_replay.sequence_dataset(
-        Address("localhost", server.port), signature, 64, importance_exponent=0.6
-    )
+    yield Address("localhost", server.port)
+    server.stop()
+
+
+def serve_four_sequences():
+    """In a process of its own."""
+    with serving() as address:
+        replay_processes.serve_until_killed(address)
+
+
+def test_batches_come_by_priority_with_their_weights():
     counts = np.zeros(4)
-    for _, batch in zip(range(20), dataset):
+    with serving() as address:
+        dataset = sequence_replay.sequence_dataset(
+            address, SIGNATURE, 64, importance_exponent=0.6, prefetch=2
+        )
+        batches = [batch for _, batch in zip(range(20), dataset)]
+    for batch in batches:
         experience = batch.unrolls.experience
         assert experience.observation["a"].shape == [64, 4, 2]
         rows = experience.observation["a"][:, 0, 1].numpy()
         counts += np.bincount(rows, minlength=4)
-        expected = (4 * priorities / 8)[rows] ** -0.6
+        expected = (4 * PRIORITIES / 8)[rows] ** -0.6
         np.testing.assert_allclose(batch.weights, expected / expected.max(), rtol=1e-5)
         assert len(set(batch.keys.numpy().tolist())) <= 4
-    np.testing.assert_allclose(counts / counts.sum(), priorities / 8, atol=0.05)
-    server.stop()
+    np.testing.assert_allclose(counts / counts.sum(), PRIORITIES / 8, atol=0.05)
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 5])
+def test_no_more_is_sampled_ahead_than_is_said(prefetch):
+    """With a learner that does not train: by what the server has given out."""
+    config = SimpleNamespace(batch_size=32, importance_exponent=0.6, timeout_secs=10.0)
+    stop = threading.Event()
+    serving = replay_processes.serving_elsewhere("test_sequence_replay:serve_four_sequences")
+    with serving as address:
+        samples = sequence_replay.SequenceSamples(address, SIGNATURE, config, 1, stop, prefetch)
+        assert samples.wait() is not None
+        replay = replay_reading.ReplayInfo(address, 10.0, sequence_replay.SEQUENCES)
+        for taken in range(3):
+            ahead = given_out(replay) - 32 * taken
+            assert ahead <= 32 * prefetch
+            if prefetch > 2 or taken:  # the first time nothing is read before it is wanted
+                assert ahead > 32 * (prefetch - 1)
+            while samples.next() is None:
+                pass
+        stop.set()

@@ -209,10 +209,12 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         config.batch_size,
         config.updates_per_call,
         config.importance_exponent,
+        config.prefetch_batches,
         config.sampler_workers,
     )
     replay_samples.require_priorities(table_info, trainer, dataset.element_spec, agent)
-    samples = replay_reading.Samples(dataset, config.prefetch_batches - 1, server, context.stop)
+    ready = replay_reading.ready_of(config.prefetch_batches)
+    samples = replay_reading.Samples(dataset, ready, server, context.stop)
     priorities = replay_samples.PriorityWriter(replay)
     learning = replay_samples.LearningMetrics(server, samples, priorities, trainer)
     with session:

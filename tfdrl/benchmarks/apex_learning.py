@@ -72,10 +72,12 @@ def _learner_sampling(config: Apex, signature: TransitionItem, replay: Address) 
         config.batch_size,
         config.updates_per_call,
         config.importance_exponent,
+        config.prefetch_batches,
         config.sampler_workers,
     )
     info = replay_reading.ReplayInfo(replay, _TIMEOUT_SECS)
-    samples = replay_reading.Samples(dataset, config.prefetch_batches - 1, info, threading.Event())
+    ready = replay_reading.ready_of(config.prefetch_batches)
+    samples = replay_reading.Samples(dataset, ready, info, threading.Event())
 
     def work():
         if samples.next(_TIMEOUT_SECS) is None:

@@ -38,6 +38,21 @@ def nothing_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
+def one_ahead(dataset: tf.data.Dataset, prefetch: int) -> tf.data.Dataset:
+    """A dataset of whose elements one is made meanwhile, if `prefetch` > 1 of them may be ahead.
+
+    With the one on its way in Reverb's stream, and those that `Samples` has ready, just so many
+    are sampled before they are wanted. (In a thread of TensorFlow's: the learner's holds up ours.)
+    """
+    dataset = nothing_ahead(dataset)
+    return dataset.prefetch(1) if prefetch > 1 else dataset
+
+
+def ready_of(prefetch: int) -> int:
+    """How many of `prefetch` elements ahead are neither on their way nor made by `one_ahead`."""
+    return max(prefetch - 2, 0)
+
+
 def in_flight_samples(samples: int, workers: int) -> int:
     """What to allow each of Reverb's workers, so that all hold `samples` together at most.
 

@@ -20,7 +20,7 @@ from tfdrl.parts.replay_reading import (
     ReplayInfo,
     Samples,
     in_flight_samples,
-    nothing_ahead,
+    one_ahead,
     own_threads,
 )
 from tfdrl.parts.replay_tables import (
@@ -83,12 +83,13 @@ def sample_dataset(
     batch_size: int,
     updates: int,
     importance_exponent: float,
+    prefetch: int,
     workers: int = 1,
 ) -> tf.data.Dataset:
     """Dataset of `SampledBatch` with K = `updates`; it blocks until the replay has enough.
 
-    Reverb's workers sample one such element ahead of the one that is asked for, and nothing else
-    does; who wants more ahead reads it (`Samples`).
+    Of the `prefetch` elements that may be sampled ahead, one is on its way, one is made, and the
+    others are to be read: `Samples` with `ready_of(prefetch)`.
 
     Importance weights come from the probabilities with which Reverb chose the items, and are
     normalised by the maximum of their batch of B (Ape-X, section 3).
@@ -120,7 +121,7 @@ def sample_dataset(
         .map(to_batch)
         .batch(updates, drop_remainder=True)
     )
-    return own_threads(nothing_ahead(dataset))
+    return own_threads(one_ahead(dataset, prefetch))
 
 
 def first(part):

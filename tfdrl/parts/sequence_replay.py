@@ -15,8 +15,9 @@ from tfdrl.parts.replay_reading import (
     ReplayInfo,
     Samples,
     in_flight_samples,
-    nothing_ahead,
+    one_ahead,
     own_threads,
+    ready_of,
 )
 from tfdrl.parts.replay_samples import PriorityWriter
 from tfdrl.parts.sequence_writer import SEQUENCES, SequenceWriter
@@ -46,17 +47,17 @@ def sequence_dataset(
     signature: Unrolls,
     batch_size: int,
     importance_exponent: float,
+    prefetch: int,
     frame_stack: int = 1,
 ) -> tf.data.Dataset:
     """Dataset of `SequenceBatch`; it blocks until the replay has enough.
-
-    Reverb samples one batch ahead of the one that is asked for, and nothing else does.
 
     Args:
       address: of the replay server.
       signature: of `unroll_tables.unroll_signature`, thinned for stacks of frames.
       batch_size: B.
       importance_exponent: beta of w = (N P)^-beta, divided by the batch's maximum.
+      prefetch: batches that may be sampled ahead, as `replay_samples.sample_dataset` has it.
       frame_stack: k frames in an observation, of which one is stored; else 1.
     """
     row = with_row(signature)
@@ -85,7 +86,7 @@ def sequence_dataset(
         )
 
     batches = dataset.batch(batch_size, drop_remainder=True).map(to_batch)
-    return own_threads(nothing_ahead(batches))
+    return own_threads(one_ahead(batches, prefetch))
 
 
 class ReplayRatio:
@@ -162,9 +163,10 @@ class SequenceSamples:
             config = self._config
             dataset = sequence_dataset(
                 *(self._address, self._signature, config.batch_size, config.importance_exponent),
+                prefetch=self._prefetch,
                 frame_stack=self._frame_stack,
             )
-            self._samples = Samples(dataset, self._prefetch - 1, self._server, self._stop)
+            self._samples = Samples(dataset, ready_of(self._prefetch), self._server, self._stop)
             self.waiting = self._samples.waiting
             self._priorities = PriorityWriter(self._address, table=SEQUENCES)
         return table

@@ -49,9 +49,10 @@ class SharedSamples:
             self.tables.append(info.wait(signature, f"learner {context.task}", context.stop))
             replay_identity.require_other_process(address, replay_tables.TABLE)
             dataset = replay_samples.sample_dataset(
-                address, signature, config.batch_size, updates=1, importance_exponent=0.0
+                address, signature, config.batch_size, 1, 0.0, config.prefetch_batches
             )
-            self._samples.append(Samples(dataset, config.prefetch_batches - 1, info, context.stop))
+            ready = replay_reading.ready_of(config.prefetch_batches)
+            self._samples.append(Samples(dataset, ready, info, context.stop))
         self._turn, self._stop = 0, context.stop
         self._sizes = [0] * len(self._infos)
         threading.Thread(target=self._watch_sizes, name="replay-sizes", daemon=True).start()
