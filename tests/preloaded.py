@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -28,7 +29,7 @@ def _modules() -> list[str]:
     for room in ("environments", "rpc", "networks", "agents", "parts", "architectures", "launch"):
         for path in sorted((_REPOSITORY / "tfdrl" / room).glob("[a-z]*.py")):
             found.append(f"tfdrl.{room}.{path.stem}")
-    return [*found, "binaries.train"]
+    return [*found, "binaries.train", "tfdrl.parts.autograph:convert_ahead"]
 
 
 def _fork_server() -> ForkServer:
@@ -132,3 +133,19 @@ def run(module: str, arguments, directory, environment=None, timeout: float = 15
         finally:
             process.kill()
         return subprocess.CompletedProcess([module, *arguments], code, log.read_text(), "")
+
+
+def python(script: str, file: str, timeout: float = 200) -> str:
+    """Runs `python -c script` beside a test, where nothing is imported yet; returns its output."""
+    directory = pathlib.Path(file).resolve().parent
+    path = os.pathsep.join([str(_REPOSITORY), str(_TESTS), str(directory)])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    return done.stdout

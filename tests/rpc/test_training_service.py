@@ -268,6 +268,25 @@ class TestReport:
         server.finish("something else")
         assert connect(task=9).report() == ReportReply(True, "all 1000 frames done", 0)
 
+    def test_everybody_left_when_each_was_told_and_has_reported_its_last(self, server, connect):
+        assert server.everybody_left()
+        first, second, third = (connect(task=task) for task in range(3))
+        first.report(frames=10)
+        second.report(frames=10)
+        third.join(5.0)  # and reports later
+        assert not server.everybody_left()
+        server.finish("done")
+        for client in (first, second, third):
+            client.report(frames=20)
+            assert not server.everybody_left()
+        first.report(frames=30)
+        second.report(frames=30)
+        assert not server.everybody_left()
+        time.sleep(0.2)
+        assert server.everybody_left(recent_secs=0.1)  # the third one is gone
+        third.report(frames=30)
+        assert server.everybody_left()
+
     def test_items_of_all_roles_and_of_the_learner(self, server, connect):
         first, second = connect(task=0), connect(task=1)
         assert first.report(items=ItemCounts(100, 0)).items == ItemCounts(100, 0)

@@ -13,6 +13,7 @@ from typing import Any
 import gin
 
 from tfdrl.configuration import source, values
+from tfdrl.configuration.catalogue import catalogue
 from tfdrl.configuration.checking import Configuration, Plan, did_you_mean, examine
 from tfdrl.errors import ConfigurationError
 
@@ -68,6 +69,16 @@ def load(
     unloaded = _import_modules(plan, tensorflow)
     _Binder(plan, unloaded).bind_all()
     return plan.configuration
+
+
+def read_ahead() -> None:
+    """Reads what every `load` of this process, and of its children, would read first.
+
+    That is the names that can be configured, and which of their modules load TensorFlow.
+    """
+    found = catalogue()
+    for module in {item.module for item in found.configurables if item.module != "gin"}:
+        source.loads_tensorflow(module)
 
 
 def _import_modules(plan: Plan, tensorflow: bool) -> dict[str, str]:

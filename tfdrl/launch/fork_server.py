@@ -1,11 +1,11 @@
 """The fork server: a process that has imported what roles need, used none of it, and forks them.
 
-    python -m tfdrl.launch.fork_server --socket=FD --preload=MODULE --preload=MODULE ...
+    python -m tfdrl.launch.fork_server --socket=FD --preload=MODULE --preload=MODULE:FUNCTION ...
 
 Importing TensorFlow, TF-Agents and Reverb costs seconds of CPU time and hundreds of megabytes; a
 fork costs milliseconds, and what was imported stays shared. A runtime, a channel, a server or a
-thread would not survive the fork, so there is none before it: modules are imported, nothing is
-called, and a module that starts a thread is left to the roles.
+thread would not survive the fork, so there is none before it: modules are imported, functions
+called that are made for this, and a module that starts a thread is left to the roles.
 
 A role becomes the launcher's own child: the fork server forks an intermediate process, which forks
 the role and ends, and the kernel gives the orphan to the launcher, which has asked for it.
@@ -95,7 +95,7 @@ def has_imported(modules: Sequence[str]) -> bool:
     """
     if threads() > 1 or ("tensorflow" in sys.modules) != ("tensorflow" in modules):
         return False
-    return all(module in sys.modules for module in modules)
+    return all(module.partition(":")[0] in sys.modules for module in modules)
 
 
 def _options(argv: Sequence[str]) -> dict[str, list[str]]:
@@ -113,8 +113,11 @@ def _preload(modules: Sequence[str], channel: socket.socket) -> str:
         if title:
             _say(channel, importing=title)
         before = threads()
+        module, _, function = module.partition(":")
         try:
-            importlib.import_module(module)
+            imported = importlib.import_module(module)
+            if function:
+                getattr(imported, function)()
         except Exception as error:  # the role that needs it says so, with all that belongs to it
             print(f"{module} could not be imported here: {error}", file=sys.stderr, flush=True)
         if module not in _FORK_SAFE and threads() > before:

@@ -13,6 +13,9 @@ from tfdrl.topology import Role
 #: Imported first; the parts of the roles would import them in any case.
 _TENSORFLOW = ("tensorflow", "tf_agents", "reverb")
 _LIGHT = ("gymnasium",)
+#: Called when the modules are there: what each role would read and convert anew.
+_CATALOGUE = "tfdrl.configuration.loading:read_ahead"
+_CONVERSIONS = "tfdrl.parts.autograph:convert_ahead"
 
 
 def preloaded(roles: Iterable[Role], modules: Iterable[str], tensorflow: bool) -> list[str]:
@@ -36,7 +39,8 @@ def preloaded(roles: Iterable[Role], modules: Iterable[str], tensorflow: bool) -
     if not tensorflow:
         own = [name for name in own if not source.loads_tensorflow(name)]
     heads = [*_LIGHT, *(_TENSORFLOW if tensorflow else ())]
-    return list(dict.fromkeys([*heads, *own]))
+    last = [_CATALOGUE, *([_CONVERSIONS] if tensorflow else [])]
+    return list(dict.fromkeys([*heads, *own, *last]))
 
 
 def _imports_of(module: str, function: str) -> list[str]:

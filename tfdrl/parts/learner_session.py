@@ -26,6 +26,7 @@ from tfdrl.topology import Context
 
 _STATUS_PERIOD_SECS = 1.0
 _EVENTS_PERIOD_SECS = 5.0
+_LEAVING_SECS = 2.5  # roles report each second
 _EVALUATION_COLUMNS = [
     *("seconds", "frames", "learner_steps", "mean"),
     *("standard_error", "minimum", "maximum", "episodes"),
@@ -223,8 +224,7 @@ class LearnerSession:
         reason = self._reason or ("told to stop" if error is None else "failed")
         if self._reason is not None and not self._context.stop.is_set():
             self.service.finish(reason)
-            # Long enough for every role to report its last frames and be told to stop.
-            self._context.stop.wait(2.5)
+            self._let_roles_leave()
         if error is None:
             self.checkpoint()
         if self.step and not self._wrote_operative_config:
@@ -233,6 +233,13 @@ class LearnerSession:
         self.service.close()
         self._metrics.close()
         self._lock.release()
+
+    def _let_roles_leave(self) -> None:
+        """Waits until every role was told to stop and has reported its last frames."""
+        deadline_secs = time.monotonic() + _LEAVING_SECS
+        while time.monotonic() < deadline_secs and not self.service.everybody_left():
+            if self._context.stop.wait(0.05):
+                return
 
     def __enter__(self) -> LearnerSession:
         return self

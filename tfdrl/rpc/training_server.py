@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +22,8 @@ from tfdrl.types import Episodes, ItemCounts
 
 #: gRPC carries a refusal's text in a header of 8 KB.
 _MAX_SHOWN_CHARACTERS = 1000
+#: Roles and tasks that are waited for at the end; bounds what one sender can make us keep.
+_MAX_JOINED = 1 << 14
 
 
 class MoreServices(NamedTuple):
@@ -83,6 +87,8 @@ class TrainingServer:
         self._metrics: dict[str, float] = {}
         self._doing = ""
         self._stop_reason: str | None = None
+        self._told: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._joined: dict[tuple[str, int], float] = {}
         self._server = serving.Server(
             address,
             {messages.SERVICE: self._handlers(), **more.services},
@@ -171,6 +177,21 @@ class TrainingServer:
             if self._stop_reason is None:
                 self._stop_reason = reason
 
+    def everybody_left(self, recent_secs: float = 5.0) -> bool:
+        """Whether every role that came lately was told to stop and has reported once more.
+
+        That is its last report: `finish` was called, and nothing more is to come.
+
+        Args:
+          recent_secs: a role that has been silent for longer has left in another way.
+        """
+        with self._lock:
+            found = self._ledger.roles()
+            there = {(r.role, r.task) for r in found if r.seconds_since_report < recent_secs}
+            since_secs = time.monotonic() - recent_secs
+            there |= {role for role, secs in self._joined.items() if secs > since_secs}
+            return all(self._told[role] > 1 for role in there)
+
     def state(self) -> dict[str, Any]:
         """The counters, for the checkpoint: JSON can hold it."""
         with self._lock:
@@ -212,6 +233,8 @@ class TrainingServer:
             )
         with self._lock:
             version = self._version
+            if len(self._joined) < _MAX_JOINED:
+                self._joined[request.sender.role, request.sender.task] = time.monotonic()
         return training_pb2.JoinReply(
             experiment=self._experiment, version=version
         ).SerializeToString()
@@ -244,6 +267,8 @@ class TrainingServer:
         with self._lock:
             frames, items = self._ledger.frames(), self._ledger.items()
             reason = self._stop_reason
+            if reason is not None:
+                self._told[request.sender.role, request.sender.task] += 1
         return training_pb2.ReportReply(
             stop=reason is not None,
             reason=reason or "",
