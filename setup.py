@@ -33,6 +33,31 @@ COMMANDS = (
     "health",
 )
 
+# pip looks for what tfdrl depends on before it compares python_requires, and would find fault with
+# that, or build NumPy for minutes. So on a newer Python tfdrl depends on nothing.
+IN_RANGE = 'python_version < "3.12"'
+
+REQUIREMENTS = [
+    "tensorflow>=2.15.0,<2.16",  # dm-reverb 0.14 does not load on 2.16
+    "tf-agents>=0.19.0,<0.20",
+    "dm-reverb>=0.14.0,<0.15",
+    "tensorflow-probability>=0.23.0,<0.24",
+    "keras>=2.15.0,<2.16",
+    "numpy>=1.23.5,<2",
+    "gymnasium>=1.1,<2",
+    "gin-config>=0.5.0,<0.6",
+    "absl-py>=1.0",
+    "grpcio>=1.60,<2",
+    "grpcio-health-checking>=1.60,<1.63",  # newer ones want protobuf 5
+    "grpcio-reflection>=1.60,<1.63",
+    "protobuf>=4.21.6,<5",
+    "rich>=13",
+    "dm-tree>=0.1.8",
+    "matplotlib>=3.7",  # the learning curve of a run
+    "PyYAML>=6,<7",  # Kubernetes manifests
+    "setproctitle>=1.3,<2",  # forked roles
+]
+
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2
 MUJOCO = ["mujoco>=3.1,<3.4", "imageio>=2.28,<3"]  # newer ones have no wheel for 3.9
 VIDEO = ["imageio>=2.28,<3", "imageio-ffmpeg>=0.4.9,<1"]
@@ -53,26 +78,7 @@ setuptools.setup(
         "tfdrl.configuration": ["names/*.json"],
         "tfdrl.gin_files": ["**/*.gin"],
     },
-    install_requires=[
-        "tensorflow>=2.15.0,<2.16",  # dm-reverb 0.14 does not load on 2.16
-        "tf-agents>=0.19.0,<0.20",
-        "dm-reverb>=0.14.0,<0.15",
-        "tensorflow-probability>=0.23.0,<0.24",
-        "keras>=2.15.0,<2.16",
-        "numpy>=1.23.5,<2",
-        "gymnasium>=1.1,<2",
-        "gin-config>=0.5.0,<0.6",
-        "absl-py>=1.0",
-        "grpcio>=1.60,<2",
-        "grpcio-health-checking>=1.60,<1.63",  # newer ones want protobuf 5
-        "grpcio-reflection>=1.60,<1.63",
-        "protobuf>=4.21.6,<5",
-        "rich>=13",
-        "dm-tree>=0.1.8",
-        "matplotlib>=3.7",  # the learning curve of a run
-        "PyYAML>=6,<7",  # Kubernetes manifests
-        "setproctitle>=1.3,<2",  # forked roles
-    ],
+    install_requires=[f"{requirement}; {IN_RANGE}" for requirement in REQUIREMENTS],
     extras_require={
         "atari": ATARI,
         "envpool": ["envpool>=1.2,<2"],
