@@ -112,6 +112,22 @@ def test_command_line_tells_which_role_it_is(servers, start):
     assert line == "tfdrl actor 3: -m forked_role wait --role=actor --root_dir=/runs/a"
 
 
+def test_no_generated_code_is_left_behind(servers, start, tmp_path, monkeypatch):
+    """AutoGraph's files, which it removes at a normal exit only."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "generated"))
+    (tmp_path / "generated").mkdir()
+    found, _ = servers(_HEAVY)
+    _wait(lambda: found.is_ready(_HEAVY))
+    ahead = set(os.listdir(tmp_path / "generated"))
+    assert len(ahead) > 5
+    process, log = start(found, _HEAVY, "generate")
+    assert process.wait() == 0, log.read_text()
+    assert int(log.read_text().split()[-1]) > 0
+    assert set(os.listdir(tmp_path / "generated")) == ahead
+    found.close()
+    assert not os.listdir(tmp_path / "generated")
+
+
 def test_two_processes_draw_different_random_numbers(servers, start):
     found, _ = servers(_LIGHT)
     drawn = []

@@ -30,6 +30,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 #: Of TensorFlow, on a slow disk.
 _IMPORT_SECS = 300.0
 _FORK_SECS = 30.0
+_CLOSE_SECS = 1.0
 _MAX_LINE_BYTES = 1 << 16
 
 
@@ -160,9 +161,12 @@ class ForkServer:
             os.close(write_end)
 
     def close(self) -> None:
-        """Ends it, at once. What it has forked goes on."""
+        """Ends it. What it has forked goes on."""
         self._channel.close()
-        with contextlib.suppress(ProcessLookupError):
+        deadline_secs = time.monotonic() + _CLOSE_SECS
+        while time.monotonic() < deadline_secs and not _has_ended(self._process.pid):
+            time.sleep(0.02)
+        if not _has_ended(self._process.pid):
             os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
@@ -200,6 +204,11 @@ class ForkServer:
                 raise ForkServerError("died" if not part else "says nonsense")
         line, _, self._received = self._received.partition(b"\n")
         return json.loads(line)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child of this process has ended; it is not reaped."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 @contextlib.contextmanager

@@ -55,7 +55,8 @@ def main(argv: Sequence[str]) -> None:
     if "quiet" in options:
         process.silence()
     without = set(options.get("without", ()))
-    culprit = _preload([m for m in options.get("preload", ()) if m not in without], channel)
+    preload = [m for m in options.get("preload", ()) if m.partition(":")[0] not in without]
+    culprit = _preload(preload, channel)
     if culprit:
         print(f"{culprit} starts a thread when it is imported: the roles import it themselves")
         sys.stdout.flush()
@@ -141,7 +142,7 @@ def _serve(channel: socket.socket) -> None:
     while True:
         header, files, _, _ = socket.recv_fds(channel, 8, 2)
         if len(header) < 8 or len(files) < 2:
-            return  # the launcher has ended, or wants no more roles
+            process.leave(EXIT_OK)  # the launcher has ended, or wants no more roles
         request = json.loads(_read(channel, int.from_bytes(header, "little")))
         begin_secs = time.perf_counter()
         pid = _fork(request, files, channel)
@@ -188,6 +189,7 @@ def _fork(request: dict[str, Any], files: Sequence[int], channel: socket.socket)
 def _become(request: dict[str, Any], log: int, go: int, channel: socket.socket) -> None:
     """Makes this process the role that is asked for, and ends with it."""
     channel.close()
+    process.remember_generated()
     os.setsid()  # the terminal's Ctrl-C reaches the launcher only
     # The launcher says go once it knows this process; one that it never knows must not run.
     if not select.select([go], [], [], 60.0)[0] or not os.read(go, 1):

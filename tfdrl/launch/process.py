@@ -23,6 +23,8 @@ LAUNCHER_VARIABLE = "TFDRL_LAUNCHER_PID"
 #: How long a role may take to finish once its launcher has died.
 ORPHAN_GRACE_SECS = 10.0
 _PR_SET_PDEATHSIG = 1
+_GENERATED = "__autograph_generated_file"
+_inherited: set[str] = set()
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -143,6 +145,22 @@ def _watch(read_end: int, events: Iterable[threading.Event]) -> None:
             leave(EXIT_FAILED)
 
 
+def remove_generated() -> None:
+    """Removes the files of code that AutoGraph wrote in this process, but not before its fork.
+
+    AutoGraph itself would at a normal exit, which a role does not have.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith(_GENERATED) and name not in _inherited:
+            with contextlib.suppress(OSError, TypeError):
+                os.remove(module.__file__)
+
+
+def remember_generated() -> None:
+    """Call in a process just forked: what was generated before is another process's."""
+    _inherited.update(name for name in sys.modules if name.startswith(_GENERATED))
+
+
 def leave(exit_code: int) -> None:
     """Ends the process at once: native threads (Reverb, gRPC, TensorFlow) cannot keep it."""
     if "multiprocessing" in sys.modules:  # atexit, which would end them, does not run
@@ -150,6 +168,7 @@ def leave(exit_code: int) -> None:
 
         for child in multiprocessing.active_children():
             child.terminate()
+    remove_generated()
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a closed pipe must not change the exit code
