@@ -97,6 +97,7 @@ class LearnerSession:
         logging.info("TensorFlow's devices: %s", ", ".join(strategies.device_names()))
         if self.restored:
             logging.info("continuing from learner step %d", self.step)
+        self._doing = ""
         self._metrics = MetricsWriter(self._root, context.role, context.task)
         self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)
         self._publisher.publish(self.step)
@@ -139,14 +140,15 @@ class LearnerSession:
           updates: learner steps.
           samples: items of a replay that they trained on.
         """
-        if not self.step:
+        if self._doing:
             self.says("")
         self.step += updates
         self.service.count_sampled(samples)
         self._publisher.publish_if_due(self.step)
 
     def says(self, words: str) -> None:
-        """Sets what the panel says that the learner does, before its first step."""
+        """Sets what the panel says that the learner does, before its first step of this start."""
+        self._doing = words
         self.service.set_doing(words)
 
     def tick(self, metrics: Callable[[], Mapping[str, float]]) -> None:
