@@ -36,8 +36,7 @@ def _wrong_roles(system):
     other = system.root_dir.parent / "other"
     replay, learner = system.addresses["replay"], system.addresses["learner"]
     free = [f"127.0.0.1:{free_port()}" for _ in range(7)]
-    limiter = "--gin_bindings=replay_table.samples_per_insert = 4.0"
-    deadlock = [limiter, "--gin_bindings=replay_table.error_buffer = 1.0"]
+    deadlock = "--gin_bindings=replay_table.error_buffer = 1.0"
     return {
         "second learner": (
             *("learner", [], {"listen": free[0]}, 2),
@@ -47,10 +46,10 @@ def _wrong_roles(system):
             *("replay", [], {"root_dir": other / "a", "listen": replay}, 2),
             ["the replay server cannot listen", f"port {replay[-5:]} is in use"],
         ),
-        "learner of a ratio that its batch is too large for": (
-            *("learner", ["--gin_bindings=apex.replay_ratio = 0.25"]),
+        "learner of a ratio beside its table's own limiter": (
+            *("learner", ["--gin_bindings=apex.replay_ratio = 8.0"]),
             *({"root_dir": other / "g", "listen": free[6]}, 2),
-            ["one call of the learner takes 32 samples", "2 * 0.25 * 50 = 25 samples only"],
+            ["apex.replay_ratio = 8, but the table 'transitions' has a rate limiter of its own"],
         ),
         "actor of another environment": (
             *("actor", [], {"env": _SEVEN_STATES}, 2),
@@ -87,7 +86,7 @@ def _wrong_roles(system):
             ["in use by another replay server: process"],
         ),
         "limiter that deadlocks": (
-            *("replay", deadlock, {"root_dir": other / "f", "listen": free[5]}, 2),
+            *("replay", [deadlock], {"root_dir": other / "f", "listen": free[5]}, 2),
             ["replay_table.error_buffer = 1.0", "block each other for ever", "at least"],
         ),
     }

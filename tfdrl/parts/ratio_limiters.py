@@ -29,7 +29,7 @@ _SOON = 4
 
 
 def report_period_secs(replicas: int) -> float:
-    """Between two reports of one that waits: whoever counts gets a hundred a second at most."""
+    """Between two reports of one that waits: a hundred a second in all, but of each one a second."""
     return min(max(0.01 * replicas, 0.1), 1.0)
 
 
