@@ -29,7 +29,7 @@ _SOON = 4
 
 
 def report_period_secs(replicas: int) -> float:
-    """Between two reports of one that waits: a hundred a second in all, but of each one a second."""
+    """Between two reports of one that waits: a hundred a second in all, if not one of each."""
     return min(max(0.01 * replicas, 0.1), 1.0)
 
 
