@@ -1,7 +1,12 @@
 """What every test module starts from, and the order of the modules."""
 
+import os
+
 import gin
 import pytest
+
+# Before TensorFlow: several processes of pytest share the cores, and more threads only take turns.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 #: Directories whose tests run whole programs: those with few long tests go first, so that no
 #: process is left with one of them while the others have nothing to do.
