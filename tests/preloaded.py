@@ -16,6 +16,7 @@ import time
 
 from tfdrl.launch.fork_client import ForkServer
 from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.launch.supervisor import role_environment
 
 _TESTS = pathlib.Path(__file__).resolve().parent
 _REPOSITORY = _TESTS.parent
@@ -37,10 +38,7 @@ def _fork_server() -> ForkServer:
     if _server is None:
         directory = pathlib.Path(tempfile.mkdtemp(prefix="tfdrl-tests-")) / "logs"
         environment = {
-            **os.environ,
-            LAUNCHER_VARIABLE: str(os.getpid()),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONFAULTHANDLER": "1",
+            **role_environment(),
             "PYTHONPATH": f"{_REPOSITORY}{os.pathsep}{_TESTS}",
         }
         log = directory / "fork-server.log"
@@ -113,14 +111,7 @@ def call(function: str, file: str, timeout: float = 200) -> str:
     """
     directory = pathlib.Path(file).resolve().parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_TESTS), str(directory)])}
-    with tempfile.TemporaryDirectory() as place:
-        log = pathlib.Path(place) / "log"
-        process = Process("called", [function], log, environment, directory)
-        try:
-            process.wait(timeout)
-        finally:
-            process.kill()
-        return log.read_text()
+    return run("called", [function], directory, environment, timeout).stdout
 
 
 def run(module: str, arguments, directory, environment=None, timeout: float = 150):

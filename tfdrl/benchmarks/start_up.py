@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import operator
 import os
 import pathlib
 import re
@@ -84,29 +85,15 @@ def _figures(starts: Sequence[Start], one: Cost, words: str) -> list[Figure]:
     def median(value):
         return statistics.median(map(value, starts))
 
-    return [
-        Figure(
-            f"{words}: all functions called, CPU",
-            median(lambda s: s.called.cpu_secs) / one.cpu_secs,
-            "imports",
-        ),
-        Figure(
-            f"{words}: all functions called, wall",
-            median(lambda s: s.called.wall_secs) / one.wall_secs,
-            "imports",
-        ),
-        Figure(
-            f"{words}: first learner step and end, CPU",
-            median(lambda s: s.whole.cpu_secs) / one.cpu_secs,
-            "imports",
-        ),
-        Figure(
-            f"{words}: first learner step and end, wall",
-            median(lambda s: s.whole.wall_secs) / one.wall_secs,
-            "imports",
-        ),
-        Figure(f"{words}: memory (PSS) of all processes", median(lambda s: s.memory_mb), "MB"),
-    ]
+    costs = {"all functions called": "called", "first learner step and end": "whole"}
+    kinds = {"CPU": "cpu_secs", "wall": "wall_secs"}
+    figures = []
+    for what, cost in costs.items():
+        for kind, secs in kinds.items():
+            value = median(operator.attrgetter(f"{cost}.{secs}")) / getattr(one, secs)
+            figures.append(Figure(f"{words}: {what}, {kind}", value, "imports"))
+    memory = median(operator.attrgetter("memory_mb"))
+    return [*figures, Figure(f"{words}: memory (PSS) of all processes", memory, "MB")]
 
 
 def _import() -> Cost:

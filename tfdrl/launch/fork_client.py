@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 from tfdrl.launch import fork_server
+from tfdrl.launch.process import has_ended
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: Of TensorFlow, on a slow disk.
@@ -32,6 +33,24 @@ _IMPORT_SECS = 300.0
 _FORK_SECS = 30.0
 _CLOSE_SECS = 1.0
 _MAX_LINE_BYTES = 1 << 16
+
+
+def start_afresh(
+    command: Sequence[str],
+    log: IO[bytes],
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen:
+    """Starts a command that writes to `log`, in a session of its own."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        start_new_session=True,  # the terminal's Ctrl-C reaches the launcher only
+        pass_fds=pass_fds,
+    )
 
 
 class ForkedProcess:
@@ -99,15 +118,7 @@ class ForkServer:
         command = [sys.executable, "-m", "tfdrl.launch.fork_server"]
         command += [f"--root_dir={path.parents[1]}", f"--socket={theirs.fileno()}"]
         command += ["--quiet"] * quiet + [f"--preload={module}" for module in preload]
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            start_new_session=True,
-            pass_fds=[theirs.fileno()],
-        )
+        return start_afresh(command, log, environment, [theirs.fileno()])
 
     def again(self) -> ForkServer | None:
         """Another one like it; None for the second."""
@@ -164,9 +175,9 @@ class ForkServer:
         """Ends it. What it has forked goes on."""
         self._channel.close()
         deadline_secs = time.monotonic() + _CLOSE_SECS
-        while time.monotonic() < deadline_secs and not _has_ended(self._process.pid):
+        while time.monotonic() < deadline_secs and not has_ended(self._process.pid):
             time.sleep(0.02)
-        if not _has_ended(self._process.pid):
+        if not has_ended(self._process.pid):
             os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
@@ -204,11 +215,6 @@ class ForkServer:
                 raise ForkServerError("died" if not part else "says nonsense")
         line, _, self._received = self._received.partition(b"\n")
         return json.loads(line)
-
-
-def _has_ended(pid: int) -> bool:
-    """Whether a child of this process has ended; it is not reaped."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ A role becomes the launcher's own child: the fork server forks an intermediate p
 the role and ends, and the kernel gives the orphan to the launcher, which has asked for it.
 Signals, exit codes, and the launcher's death then are as if it had started the role itself.
 
-`tfdrl.launch.starting` is the other side of the socket, and says what travels on it.
+`tfdrl.launch.fork_client` is the other side of the socket, and says what travels on it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import select
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -70,10 +69,7 @@ def serve_from_here(channel: socket.socket, log: int) -> None:
     """Makes this process, just forked from a launcher that has imported all, a fork server."""
     try:
         os.setsid()
-        with open(os.devnull, "rb") as nothing:
-            os.dup2(nothing.fileno(), 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        _redirect(log)
         os.closerange(3, channel.fileno())
         os.closerange(channel.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -144,11 +140,10 @@ def _serve(channel: socket.socket) -> None:
         if len(header) < 8 or len(files) < 2:
             process.leave(EXIT_OK)  # the launcher has ended, or wants no more roles
         request = json.loads(_read(channel, int.from_bytes(header, "little")))
-        begin_secs = time.perf_counter()
         pid = _fork(request, files, channel)
         for file in files:
             os.close(file)
-        _say(channel, pid=pid, fork_secs=round(time.perf_counter() - begin_secs, 4))
+        _say(channel, pid=pid)
 
 
 def _read(channel: socket.socket, size: int) -> bytes:
@@ -194,10 +189,7 @@ def _become(request: dict[str, Any], log: int, go: int, channel: socket.socket) 
     # The launcher says go once it knows this process; one that it never knows must not run.
     if not select.select([go], [], [], 60.0)[0] or not os.read(go, 1):
         os._exit(EXIT_FAILED)
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    _redirect(log)
     os.closerange(3, max(log, go) + 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _move(request["environment"], request["directory"])
@@ -210,6 +202,14 @@ def _become(request: dict[str, Any], log: int, go: int, channel: socket.socket) 
         importlib.import_module(module).console()
     except SystemExit as error:
         process.leave(error.code if isinstance(error.code, int) else error.code is not None)
+
+
+def _redirect(log: int) -> None:
+    """Standard input is empty from here on, and all output goes to the log."""
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
 
 
 def _move(environment: Mapping[str, str], directory: str) -> None:

@@ -28,9 +28,7 @@ def preloaded(roles: Iterable[Role], modules: Iterable[str], tensorflow: bool) -
       modules: that the configuration names.
       tensorflow: whether those roles need TensorFlow; else it is not reached.
     """
-    found = list(_LIGHT)
-    found += _TENSORFLOW if tensorflow else ()
-    found.append("tfdrl.launch.role")
+    found = ["tfdrl.launch.role"]
     for role in roles:
         module, _, function = role.function.partition(":")
         found += _imports_of(module, function)

@@ -89,6 +89,11 @@ def arguments_of(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> list[s
     return text.split("\0" if "\0" in text else " ")
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a child of this process has ended; it is not reaped, and keeps its group id."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def leave_on_signals(exit_code: int = EXIT_OK) -> None:
     """SIGTERM or SIGINT ends this process, which has done nothing yet: as told.
 

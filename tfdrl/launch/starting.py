@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Protocol
 
-from tfdrl.launch.fork_client import ForkServer, ForkServerError
+from tfdrl.launch.fork_client import ForkServer, ForkServerError, start_afresh
 from tfdrl.launch.preloading import preloaded
 from tfdrl.topology import Program, Role
 
@@ -59,14 +59,7 @@ class FreshProcesses:
 
     def start(self, role, title, command, log, environment) -> subprocess.Popen:
         """As `Starter.start`."""
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            start_new_session=True,  # the terminal's Ctrl-C reaches the launcher only
-        )
+        return start_afresh(command, log, environment)
 
     def close(self) -> None:
         """Nothing to do."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
-from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.launch.process import LAUNCHER_VARIABLE, has_ended
 from tfdrl.launch.starting import FreshProcesses, Started, Starter
 from tfdrl.topology import Role
 
@@ -271,8 +271,7 @@ def _reap(replica: Replica) -> int | None:
     if replica.process is None:
         return None
     # Not reaped yet, the process still owns its group id: the kill cannot hit a stranger.
-    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    if os.waitid(os.P_PID, replica.process.pid, options) is None:
+    if not has_ended(replica.process.pid):
         return None
     _signal(replica, signal.SIGKILL)
     exit_code = replica.process.wait()
