@@ -8,22 +8,26 @@ import pytest
 def count_conversions(gin_file):
     """Run by the tests below in a process of their own: traces policies, prints conversions."""
     import tensorflow as tf
+    from tensorflow.python.autograph.core import config
     from tensorflow.python.autograph.pyct import transpiler
     from tensorflow.python.eager import context
 
     from tfdrl import configuration
     from tfdrl.experiment import Experiment
     from tfdrl.parts import acting, construction
-    from tfdrl.parts.autograph import convert_ahead
+    from tfdrl.parts.autograph import convert_ahead, leave_unconverted
     from tfdrl.parts.evaluation import act_function
 
     configuration.load([gin_file], tensorflow=True)
     assert context.context()._context_handle is None
     print("ahead", convert_ahead())
+    rules = config.CONVERSION_RULES
+    leave_unconverted()
+    assert rules == config.CONVERSION_RULES, "a second time they are added again"
     assert context.context()._context_handle is None, "it has started TensorFlow's runtime"
 
     before = transpiler.PyToPy.transform_function
-    config = Experiment.from_gin().architecture
+    architecture = Experiment.from_gin().architecture
 
     def transform(self, function, user_context):
         if not self._cache.has(function, self.get_caching_key(user_context)):
@@ -31,15 +35,15 @@ def count_conversions(gin_file):
         return before(self, function, user_context)
 
     transpiler.PyToPy.transform_function = transform
-    with config.environment(num_envs=2, training=True, seed=1) as environment:
-        agent = construction.make_agent(config.agent, environment)
+    with architecture.environment(num_envs=2, training=True, seed=1) as environment:
+        agent = construction.make_agent(architecture.agent, environment)
         policy = acting.collect_policy(agent, np.zeros(2), 1)
         act_function(policy)(*environment.reset(), policy.get_initial_state(2))
     assert tf.executing_eagerly()
 
 
 @pytest.mark.parametrize(
-    ("gin_file", "least"), [("apex/cartpole.gin", 15), ("impala/catch_memory.gin", 25)]
+    ("gin_file", "least"), [("apex/cartpole.gin", 10), ("impala/catch_memory.gin", 20)]
 )
 def test_first_trace_converts_next_to_nothing(gin_file, least):
     script = f"import test_autograph as t; t.count_conversions({gin_file!r})"

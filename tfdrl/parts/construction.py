@@ -10,6 +10,7 @@ from tf_agents.agents import tf_agent
 from tfdrl import environments_tf
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import ConfigurationError
+from tfdrl.parts.autograph import leave_unconverted
 
 
 def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.TFAgent:
@@ -23,6 +24,7 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
     Raises:
       ConfigurationError: the factory returns no TFAgent, or refuses the specs.
     """
+    leave_unconverted()
     time_step_spec = environments_tf.time_step_spec(environment.observation_spec)
     action_spec = environments_tf.to_tf_specs(environment.action_spec)
     name = getattr(factory, "__name__", factory)
