@@ -96,8 +96,10 @@ class Hosts:
     def lose(self, host: int, incoming: float = 0.0, outgoing: float = 0.0) -> None:
         """From now on this share of its packets is lost, at random; without arguments: none.
 
-        Skips the test where the kernel cannot.
+        Skips the test where there is no iptables, or the kernel cannot.
         """
+        if shutil.which("iptables") is None:
+            pytest.skip("needs the command iptables, to lose packets")
         tables = [*self.on(host), "iptables", "-w"]
         subprocess.run([*tables, "-F"], check=True, capture_output=True)
         for chain, share in (("INPUT", incoming), ("OUTPUT", outgoing)):

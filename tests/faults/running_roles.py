@@ -54,7 +54,9 @@ class Process:
     With `is_forked` it is forked from one that has imported TensorFlow, as the launcher does.
     """
 
-    def __init__(self, command, log: pathlib.Path, environment, as_pid_1: bool, is_forked: bool):
+    def __init__(
+        self, command, log: pathlib.Path, environment, as_pid_1: bool, is_forked: bool = False
+    ):
         if as_pid_1:
             command = ["unshare", "--pid", "--fork", "--kill-child", *command]
         self.log_path = log
