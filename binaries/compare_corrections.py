@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tfdrl.benchmarks import corrections
 from tfdrl.errors import EXIT_OK, ConfigurationError
 from tfdrl.launch import command_line, process, run_directory
+from tfdrl.studies.corrections import study
 
 #: As tfdrl.ops.actor_critic.CORRECTIONS, which would load TensorFlow.
 _CORRECTIONS = ("none", "epsilon", "one_step_is", "vtrace")
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         )
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     process.silence()
-    settings = corrections.Settings(
+    settings = study.Settings(
         gin_files=values.gin_file or [_DEFAULT],
         gin_bindings=values.gin_bindings,
         corrections=[name for name in _CORRECTIONS if name in values.corrections],
@@ -96,8 +96,8 @@ def main(argv: Sequence[str]) -> int:
     )
     root_dir = values.root_dir or run_directory.fresh(["compare/corrections"])
     root_dir = pathlib.Path(root_dir).resolve()
-    corrections.say_on_stderr(f"comparing in {root_dir}")
-    corrections.run(settings, root_dir, corrections.say_on_stderr)
+    study.say_on_stderr(f"comparing in {root_dir}")
+    study.run(settings, root_dir, study.say_on_stderr)
     return EXIT_OK
 
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from tfdrl.errors import EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line, evaluate, process, run_directory
+from tfdrl.launch import command_line, process, run_directory
+from tfdrl.launch.tools import evaluate
 
 _USAGE = """Plays whole episodes with what a run has learnt, and says how good they were.
 

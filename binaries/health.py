@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from tfdrl.errors import EXIT_OK
-from tfdrl.launch import command_line, health, process
+from tfdrl.launch import command_line, process
+from tfdrl.launch.tools import health
 from tfdrl.rpc.security import Security
 
 _USAGE = """Says whether a role is well; exits 0 if it is, 1 if it is not.

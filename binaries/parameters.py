@@ -2,7 +2,8 @@
 
 import sys
 
-from tfdrl.launch import command_line, parameters, process
+from tfdrl.launch import command_line, process
+from tfdrl.launch.tools import parameters
 
 
 def console() -> None:

@@ -10,7 +10,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 #: Directories whose tests run whole programs: those with few long tests go first, so that no
 #: process is left with one of them while the others have nothing to do.
-_FIRST = ("faults", "architectures", "plugins", "launch")
+_FIRST = ("faults", "runs", "architectures", "plugins", "launch")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ import preloaded
 
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import arguments_of
-from tfdrl.rpc.training_client import TrainingClient
+from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.topology import Address
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from tfdrl.launch.fork_client import ForkServer
+from tfdrl.launch.local.fork_client import ForkServer
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.launch.supervisor import role_environment
 
@@ -27,10 +27,11 @@ _server: ForkServer | None = None
 def _modules() -> list[str]:
     """All that roles and launchers import."""
     found = ["gymnasium", "tensorflow", "tf_agents", "reverb"]
-    for room in ("environments", "rpc", "networks", "agents", "parts", "architectures", "launch"):
-        for path in sorted((_REPOSITORY / "tfdrl" / room).glob("[a-z]*.py")):
-            found.append(f"tfdrl.{room}.{path.stem}")
-    return [*found, "binaries.train", "tfdrl.parts.autograph:convert_ahead"]
+    for path in sorted((_REPOSITORY / "tfdrl").rglob("[a-z]*.py")):
+        module = ".".join(path.relative_to(_REPOSITORY).with_suffix("").parts)
+        if module.split(".")[1] not in ("benchmarks", "studies"):
+            found.append(module)
+    return [*found, "binaries.train", "tfdrl.runtime.autograph:convert_ahead"]
 
 
 def _fork_server() -> ForkServer:
@@ -39,7 +40,7 @@ def _fork_server() -> ForkServer:
         directory = pathlib.Path(tempfile.mkdtemp(prefix="tfdrl-tests-")) / "logs"
         environment = {
             **role_environment(),
-            "PYTHONPATH": f"{_REPOSITORY}{os.pathsep}{_TESTS}",
+            "PYTHONPATH": os.pathsep.join(map(str, [_REPOSITORY, _TESTS, _TESTS / "support"])),
         }
         log = directory / "fork-server.log"
         _server = ForkServer(_modules(), log, environment, quiet=True)

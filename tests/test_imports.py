@@ -42,7 +42,7 @@ def test_import_tfdrl_is_quick():
 @pytest.mark.parametrize(
     "module",
     [
-        "tfdrl.launch.local",
+        "tfdrl.launch.local.launcher",
         "tfdrl.launch.role",
         "tfdrl.configuration",
         "tfdrl.experiment",
@@ -50,11 +50,11 @@ def test_import_tfdrl_is_quick():
         "tfdrl.architectures.apex",
         "tfdrl.architectures.dqn",
         "tfdrl.architectures.seed",
-        "tfdrl.parts.remote_acting",
+        "tfdrl.inference.remote_actor",
         "tfdrl.rpc.inference_client",
         "tfdrl.environments",
-        "tfdrl.rpc.training_client",
-        "tfdrl.rpc.training_server",
+        "tfdrl.rpc.run_client",
+        "tfdrl.rpc.run_server",
         "binaries.train",
     ],
 )
@@ -66,5 +66,5 @@ def test_no_tensorflow(module):
 
 def test_the_list_of_heavy_modules_is_the_right_one():
     """Otherwise the tests above could not fail."""
-    _, loaded = after_import("tfdrl.parts.replay_tables")
+    _, loaded = after_import("tfdrl.replay.transition_table")
     assert {"tensorflow", "tf_agents", "reverb", "keras"} <= set(loaded)

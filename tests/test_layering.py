@@ -1,6 +1,7 @@
 """Imports in tfdrl/ point down: each package may use only those of a lower rank."""
 
 import ast
+import collections
 import pathlib
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PACKAGE = _ROOT / "tfdrl"
 
-#: The longest prefix of a module's name decides.
+#: The longest prefix of a module's name decides. A room imports rooms below it, and itself.
 RANKS = {
     "tfdrl": 0,  # the package's own __init__
     "tfdrl.types": 0,
@@ -20,21 +21,30 @@ RANKS = {
     "tfdrl.ops": 1,
     "tfdrl.environments": 1,
     "tfdrl.rpc": 1,
-    "tfdrl.networks": 2,
-    "tfdrl.agents": 2,
     "tfdrl.environments_tf": 2,
-    "tfdrl.parts": 3,
-    "tfdrl.architectures": 4,
-    "tfdrl.launch": 5,
-    "tfdrl.benchmarks": 6,  # measures whole runs
+    "tfdrl.networks": 2,
+    "tfdrl.agents": 3,
+    "tfdrl.runtime": 4,
+    "tfdrl.experience": 5,
+    "tfdrl.acting": 6,
+    "tfdrl.replay": 6,
+    "tfdrl.inference": 7,
+    "tfdrl.evaluation": 7,
+    "tfdrl.learning": 8,
+    "tfdrl.parameter_server": 9,
+    "tfdrl.architectures": 10,
+    "tfdrl.launch": 11,
+    "tfdrl.benchmarks": 12,  # measures whole runs
+    "tfdrl.studies": 12,  # trains whole runs
 }
-#: Standard library only, for every rank to use; a test below holds it to that.
-ANYONES = "tfdrl.parts.locks"
-#: Within a rank only these may use each other; within a package anybody may.
-EQUALS = {("tfdrl.agents", "tfdrl.networks")}
 #: What an architecture's page may import before a role runs.
 RANK_ZERO = ("tfdrl.types", "tfdrl.errors", "tfdrl.topology", "tfdrl.experiment")
 LIGHT = ("gin", "__future__", "dataclasses", "collections", "typing", "math", "enum", "pathlib")
+#: Standard library only: the launcher holds a lock, and draws a program, without anything else.
+STANDARD_LIBRARY_ONLY = ("tfdrl.runtime.locks", "tfdrl.topology")
+#: Rooms that never name TensorFlow, and the only ones that name Reverb.
+WITHOUT_TENSORFLOW = ("tfdrl.environments.", "tfdrl.rpc.", "tfdrl.launch.cluster.")
+WITH_REVERB = ("tfdrl.replay.", "tfdrl.benchmarks.")  # these compare with the bare library
 
 
 def modules():
@@ -86,13 +96,8 @@ def test_imports_point_down(module):
     mine = package_of(module)
     for other in imported_modules(MODULES[module]):
         theirs = package_of(other)
-        is_allowed = (
-            RANKS[theirs] < RANKS[mine]
-            or theirs == mine
-            or other == ANYONES
-            or (mine, theirs) in EQUALS
-            or (RANKS[mine] == RANKS[theirs] == 0)
-        )
+        are_data = RANKS[theirs] == RANKS[mine] == 0
+        is_allowed = theirs == mine or RANKS[theirs] < RANKS[mine] or are_data
         assert is_allowed, f"{module} (rank {RANKS[mine]}) imports {other} (rank {RANKS[theirs]})"
 
 
@@ -105,33 +110,49 @@ def test_architectures_import_only_rank_zero_at_their_top(module):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="needs sys.stdlib_module_names")
-@pytest.mark.parametrize("module", [ANYONES, "tfdrl.topology"])
+@pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
 def test_standard_library_only(module):
     for name in imports_of(MODULES[module]):
         is_ours = name.startswith("tfdrl.errors")  # which is standard library only, too
         assert is_ours or name.split(".")[0] in sys.stdlib_module_names, f"{module}: {name}"
 
 
-def third_parties(packages):
-    for module, path in MODULES.items():
-        if package_of(module) in packages:
-            for name in imports_of(path):
-                yield module, name.split(".")[0]
-
-
 def test_what_serves_actors_without_tensorflow_never_names_it():
     heavy = {"tensorflow", "tf_agents", "reverb", "tensorflow_probability", "tree"}
-    light = {p for p, rank in RANKS.items() if rank == 0} | {"tfdrl.environments", "tfdrl.rpc"}
-    named = [(m, n) for m, n in third_parties(light) if n in heavy]
-    assert not named
+    light = {p for p, rank in RANKS.items() if rank == 0}
+    for module, path in MODULES.items():
+        if package_of(module) in light or module.startswith(WITHOUT_TENSORFLOW):
+            named = {name.split(".")[0] for name in imports_of(path)}
+            assert not named & heavy, module
+
+
+def test_only_the_replay_names_reverb():
+    named = {m for m, path in MODULES.items() if "reverb" in map(_head, imports_of(path))}
+    assert any(m.startswith("tfdrl.replay.") for m in named)
+    assert not [m for m in named if not m.startswith(WITH_REVERB)]
+
+
+def _head(name):
+    return name.split(".")[0]
+
+
+def test_no_room_holds_too_much():
+    lines = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    rooms = collections.Counter()
+    for module, count in lines.items():
+        rooms[".".join(module.split(".")[: 3 if module.startswith("tfdrl.launch.") else 2])] += (
+            count
+        )
+    whole = sum(lines.values())
+    assert not {room: n for room, n in rooms.items() if n > 0.12 * whole}
 
 
 def test_ops_are_pure():
     """No gin, flags, variables or logs in the mathematics."""
-    named = {name for _, name in third_parties({"tfdrl.ops"})}
-    assert named <= {"__future__", "typing", "numpy", "tensorflow", "tfdrl"}
     for module, path in MODULES.items():
         if module.startswith("tfdrl.ops."):
+            named = set(map(_head, imports_of(path)))
+            assert named <= {"__future__", "typing", "numpy", "tensorflow", "tfdrl"}
             text = path.read_text()
             assert "tf.Variable" not in text and "print(" not in text, module
 

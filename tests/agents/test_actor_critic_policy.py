@@ -10,10 +10,10 @@ import tree
 from tf_agents.trajectories import time_step as ts
 
 from tfdrl.agents import actor_critic_policy as acp
+from tfdrl.experience.unroll_assembler import UnrollAssembler
+from tfdrl.experience.unroll_batches import to_batch
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-from tfdrl.parts.evaluation import act_function
-from tfdrl.parts.unroll_assembler import UnrollAssembler
-from tfdrl.parts.unroll_samples import to_batch
+from tfdrl.runtime.compiled import act_function
 from tfdrl.types import FIRST, LAST, MID, TimeSteps
 
 FEATURES, ACTIONS, SIZE, UNROLL_STEPS = 4, 3, 2, 5

@@ -12,10 +12,10 @@ from v_trace_equations import Unrolls
 from tfdrl.agents import actor_critic_policy as acp
 from tfdrl.agents import optimizers
 from tfdrl.agents.gradient_step import apply_gradients
+from tfdrl.learning.trainer import Trainer
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-from tfdrl.parts import construction
-from tfdrl.parts.checkpoints import Checkpoints
-from tfdrl.parts.training import Trainer
+from tfdrl.runtime import agent_factory
+from tfdrl.runtime.checkpoints import Checkpoints
 
 ACTIONS, FEATURES, UNITS, BATCH = 3, 4, 5, 6
 DEFAULT = tf.distribute.get_strategy()
@@ -63,7 +63,7 @@ def test_what_is_not_finite_counts_as_gradients_of_0(gradient, loss, clip_norm):
 
 def make_agent(optimizer, seed=3, **settings):
     """With all that a batch can carry: a recurrent state, last actions and last rewards."""
-    construction.set_seed(seed)
+    agent_factory.set_seed(seed)
     return tables.make_agent(
         tables.discrete(ACTIONS),
         functools.partial(MlpActorCriticNetwork, layer_units=(8,), lstm_units=UNITS),
@@ -113,7 +113,7 @@ def results_of(strategy, reduction, correction, clip_norm):
 
 def compare_strategies():
     """Run by the test below in a process where two logical devices can still be made."""
-    from tfdrl.parts.strategies import strategy
+    from tfdrl.learning.devices import strategy
 
     mirrored = strategy(kind="mirrored", devices=("CPU:0", "CPU:1"))
     assert mirrored.num_replicas_in_sync == 2

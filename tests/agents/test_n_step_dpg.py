@@ -11,8 +11,8 @@ from tf_agents.trajectories import trajectory
 from tfdrl.agents.n_step_dpg import NStepDpgAgent
 from tfdrl.agents.noisy_policy import NoisyPolicy
 from tfdrl.errors import ConfigurationError
+from tfdrl.learning.trainer import Trainer
 from tfdrl.networks.continuous_networks import mlp_actor, mlp_critic
-from tfdrl.parts.training import Trainer
 
 GAMMA = 0.9
 STATES, ACTIONS = 3, 2
@@ -188,7 +188,7 @@ def results_of(strategy):
 
 def compare_strategies():
     """Run by the test below in a process where two logical devices can still be made."""
-    from tfdrl.parts.strategies import strategy
+    from tfdrl.learning.devices import strategy
 
     mirrored = strategy(kind="mirrored", devices=("CPU:0", "CPU:1"))
     assert mirrored.num_replicas_in_sync == 2

@@ -194,7 +194,7 @@ def replicated_path(strategy):
 
 def compare_strategies():
     """Run by the test below where two logical devices can still be made."""
-    from tfdrl.parts.strategies import strategy
+    from tfdrl.learning.devices import strategy
 
     mirrored = strategy(kind="mirrored", devices=("CPU:0", "CPU:1"))
     assert mirrored.num_replicas_in_sync == 2

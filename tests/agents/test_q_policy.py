@@ -8,7 +8,7 @@ from tf_agents.trajectories import time_step as ts
 
 from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.networks.q_networks import MlpQNetwork
-from tfdrl.parts.evaluation import act_function
+from tfdrl.runtime.compiled import act_function
 
 STATES, ACTIONS = 6, 4
 

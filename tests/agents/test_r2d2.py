@@ -8,11 +8,12 @@ import tree
 from tfdrl.agents.r2d2 import R2D2Agent
 from tfdrl.environments.registry import gym_environment
 from tfdrl.errors import ConfigurationError
+from tfdrl.experience.unroll_batches import to_batch, train_arguments
+from tfdrl.experience.unroll_queue import UnrollQueue
+from tfdrl.experience.unrolls import UnrollCollector
 from tfdrl.networks.recurrent_q_networks import MlpRecurrentQNetwork
-from tfdrl.parts import construction, unroll_samples
-from tfdrl.parts.evaluation import act_function
-from tfdrl.parts.unroll_collector import UnrollCollector
-from tfdrl.parts.unroll_queue import UnrollQueue
+from tfdrl.runtime import agent_factory
+from tfdrl.runtime.compiled import act_function
 from tfdrl.types import LAST
 
 _N, _T, _BURN_IN = 3, 6, 4
@@ -29,8 +30,8 @@ def make(environment, network=None, **settings):
         "target_update_period_steps": 3,
         "gradient_clip_norm": None,
     }
-    construction.set_seed(1)
-    return construction.make_agent(
+    agent_factory.set_seed(1)
+    return agent_factory.make_agent(
         lambda *specs, **more: R2D2Agent(
             *specs, network=network, **{**defaults, **settings}, **more
         ),
@@ -75,7 +76,7 @@ def data():
 
 
 def arguments(agent, unrolls):
-    return unroll_samples.arguments(agent, unroll_samples.to_batch(unrolls))
+    return train_arguments(agent, to_batch(unrolls))
 
 
 def test_priorities_of_acting_are_those_of_learning(data):

@@ -23,9 +23,9 @@ def make_agent(seed, reduction):
     from tfdrl.agents.v_trace import VTraceAgent
     from tfdrl.environments import gym_environment
     from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-    from tfdrl.parts import construction
+    from tfdrl.runtime import agent_factory
 
-    construction.set_seed(seed)
+    agent_factory.set_seed(seed)
     agent = functools.partial(
         VTraceAgent,
         network=functools.partial(MlpActorCriticNetwork, layer_units=(8,), lstm_units=4),
@@ -35,14 +35,14 @@ def make_agent(seed, reduction):
         gradient_clip_norm=0.5,
     )
     with gym_environment(1, True, 0, id="tfdrl/Catch-v0") as environment:
-        return construction.make_agent(agent, environment)
+        return agent_factory.make_agent(agent, environment)
 
 
 def unrolls(step, task):
     """A learner's batch at a step: random, with episode ends."""
     import tensorflow as tf
 
-    from tfdrl.parts import unroll_samples
+    from tfdrl.experience.unroll_batches import to_batch
     from tfdrl.types import TimeSteps, Unrolls
 
     random = np.random.default_rng([step, task])
@@ -65,18 +65,19 @@ def unrolls(step, task):
         version=np.zeros(BATCH, np.int64),
         time_secs=np.zeros(BATCH),
     )
-    return unroll_samples.to_batch(tf.nest.map_structure(tf.constant, made))
+    return to_batch(tf.nest.map_structure(tf.constant, made))
 
 
 def train(agent, strategy, batches, together):
     """Losses of one step for each batch."""
-    from tfdrl.parts import training, unroll_samples
+    from tfdrl.experience.unroll_batches import train_arguments
+    from tfdrl.learning.trainer import Trainer
 
-    trainer = training.Trainer(agent, strategy, max_bad_steps=1)
+    trainer = Trainer(agent, strategy, max_bad_steps=1)
     losses = []
     for batch in batches:
         with together():
-            losses.append(trainer.train_once(**unroll_samples.arguments(agent, batch))[0])
+            losses.append(trainer.train_once(**train_arguments(agent, batch))[0])
     return losses
 
 
@@ -94,11 +95,11 @@ def main():
     cluster = tuple(map(Address.parse, cluster.split(",")))
     context = Context("learner", int(task), len(cluster), pathlib.Path(directory), cluster=cluster)
     process.silence()
-    from tfdrl.parts import strategies
-    from tfdrl.parts.learner_group import LearnerGroup
+    from tfdrl.learning import devices
+    from tfdrl.learning.synchronous_learners import LearnerGroup
 
-    strategy = strategies.make_strategy(
-        lambda cluster: strategies.strategy("multi_worker", cluster=cluster), context, TIMEOUT_SECS
+    strategy = devices.make_strategy(
+        lambda cluster: devices.strategy("multi_worker", cluster=cluster), context, TIMEOUT_SECS
     )
     group = LearnerGroup(strategy, context, TIMEOUT_SECS)
     with group.together(), strategy.scope():

@@ -17,15 +17,18 @@ from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_actor_critic import NStepActorCriticAgent
 from tfdrl.architectures import a3c
 from tfdrl.environments import gym_environment
+from tfdrl.experience.unroll_assembler import UnrollAssembler
+from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.experiment import Experiment
+from tfdrl.learning.trainer import Trainer
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-from tfdrl.parts import construction, global_parameters, rollout_learning, unroll_samples
-from tfdrl.parts.evaluation import act_function
-from tfdrl.parts.parameter_serving import ServedShard
-from tfdrl.parts.parameter_settings import ParameterServer
-from tfdrl.parts.training import Trainer
-from tfdrl.parts.unroll_assembler import UnrollAssembler
-from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.parameter_server import rollout_learning
+from tfdrl.parameter_server.client import GlobalParameters
+from tfdrl.parameter_server.role import ServedShard
+from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.rpc.run_server import TrainingServer
+from tfdrl.runtime import agent_factory
+from tfdrl.runtime.compiled import act_function
 from tfdrl.topology import Address, Context
 
 UPDATES, T_MAX, ENVIRONMENTS, SEED = 40, 7, 2, 1
@@ -71,7 +74,7 @@ def a3c_networks(root_dir, workers, clip_norm, monkeypatch):
         config.barrier,
     )
     service = TrainingServer(Address("127.0.0.1", 0), "x")
-    networks, push = collections.defaultdict(list), global_parameters.GlobalParameters.push
+    networks, push = collections.defaultdict(list), GlobalParameters.push
 
     def recorded(parameters, gradient, steps):
         mine = networks[parameters._context.task]
@@ -81,7 +84,7 @@ def a3c_networks(root_dir, workers, clip_norm, monkeypatch):
         else:  # of all workers: one that ends early would leave the others at the barrier
             parameters._context.stop.set()
 
-    monkeypatch.setattr(global_parameters.GlobalParameters, "push", recorded)
+    monkeypatch.setattr(GlobalParameters, "push", recorded)
     threads = [
         threading.Thread(
             target=a3c.worker,
@@ -125,9 +128,9 @@ class Environments:
 
 def a2c_networks(workers, clip_norm):
     """The network after each update, and how many episodes ended."""
-    construction.set_seed(SEED)
+    agent_factory.set_seed(SEED)
     with environment(num_envs=1, training=True, seed=SEED) as any_environment:
-        learner = construction.make_agent(
+        learner = agent_factory.make_agent(
             agent(gradient_clip_norm=clip_norm, optimizer=optimizers.rmsprop(**RULE)),
             any_environment,
         )
@@ -136,7 +139,7 @@ def a2c_networks(workers, clip_norm):
     for _ in range(UPDATES):
         rollouts = [player.play() for player in players]
         batch = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *rollouts)
-        trainer.train_once(**unroll_samples.arguments(learner, unroll_samples.to_batch(batch)))
+        trainer.train_once(**train_arguments(learner, to_batch(batch)))
         networks.append(by_shape(learner.collect_policy.variables()))
     return networks, sum(player.episodes for player in players)
 

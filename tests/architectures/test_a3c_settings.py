@@ -6,8 +6,8 @@ from tfdrl.architectures import a3c
 from tfdrl.architectures.a3c import A3c
 from tfdrl.environments import gym_environment
 from tfdrl.errors import EXIT_CONFIGURATION, ConfigurationError
-from tfdrl.parts.parameter_settings import ParameterServer
-from tfdrl.parts.parameter_shard import require_settings
+from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.shard import require_settings
 
 
 def settings(**kwargs):

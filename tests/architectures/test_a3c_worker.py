@@ -13,10 +13,10 @@ from tfdrl.environments import gym_environment
 from tfdrl.errors import UnavailableError
 from tfdrl.experiment import Experiment
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-from tfdrl.parts import rollout_learning
-from tfdrl.parts.parameter_serving import ServedShard
-from tfdrl.parts.parameter_settings import ParameterServer
-from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.parameter_server import rollout_learning
+from tfdrl.parameter_server.role import ServedShard
+from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.topology import Address, Context
 
 

@@ -11,18 +11,21 @@ import pytest
 import reverb
 import tensorflow as tf
 
+from tfdrl.acting.exploration import collect_policy
+from tfdrl.acting.learner_connection import LearnerLink
 from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.environments.registry import gym_environment
+from tfdrl.experience.transitions import TransitionAssembler, to_trajectory
+from tfdrl.experience.uniform_replay import UniformReplay
+from tfdrl.learning.trainer import Trainer
 from tfdrl.networks.q_networks import MlpQNetwork
-from tfdrl.parts import acting, construction, replay_samples, replay_tables
-from tfdrl.parts.evaluation import act_function
-from tfdrl.parts.learner_link import LearnerLink
-from tfdrl.parts.replay_writer import TransitionWriter
-from tfdrl.parts.training import Trainer
-from tfdrl.parts.transitions import TransitionAssembler, to_trajectory
-from tfdrl.parts.uniform_replay import UniformReplay
-from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.replay import transition_table
+from tfdrl.replay.transition_dataset import sample_dataset
+from tfdrl.replay.transition_writer import TransitionWriter
+from tfdrl.rpc.run_server import TrainingServer
+from tfdrl.runtime import agent_factory
+from tfdrl.runtime.compiled import act_function
 from tfdrl.topology import Address, Context
 
 N_STEP, GAMMA, BATCH, STEPS, WARM_UP_STEPS, PERIOD_STEPS = 3, 0.99, 8, 120, 40, 4
@@ -33,7 +36,7 @@ def make_environment():
 
 
 def make_agent(environment):
-    construction.set_seed(11)
+    agent_factory.set_seed(11)
 
     def factory(time_step_spec, action_spec, train_step_counter):
         return NStepDqnAgent(
@@ -46,7 +49,7 @@ def make_agent(environment):
             train_step_counter=train_step_counter,
         )
 
-    return construction.make_agent(factory, environment)
+    return agent_factory.make_agent(factory, environment)
 
 
 class DqnSide:
@@ -55,7 +58,7 @@ class DqnSide:
     def __init__(self):
         self.environment = make_environment()
         self.agent = make_agent(self.environment)
-        self.act = act_function(acting.collect_policy(self.agent, np.array([0.2]), seed=3))
+        self.act = act_function(collect_policy(self.agent, np.array([0.2]), seed=3))
         self.replay = UniformReplay(1000, 1, N_STEP, GAMMA)
         self.trainer = Trainer(self.agent, tf.distribute.get_strategy(), max_bad_steps=1)
         self.now = self.environment.reset()
@@ -78,8 +81,8 @@ class ApexSide:
 
     def __init__(self, tmp_path):
         self.environment = make_environment()
-        self.signature = replay_tables.transition_signature(self.environment)
-        table = replay_tables.replay_table(
+        self.signature = transition_table.transition_signature(self.environment)
+        table = transition_table.replay_table(
             self.signature, max_size=1000, min_size=1, sampler="uniform"
         )
         self.server = reverb.Server([table], port=None)
@@ -96,7 +99,7 @@ class ApexSide:
             self.service.address, self.context, actor.collect_policy.variables(), "", 20.0
         )
         self.link.start()
-        self.act = act_function(acting.collect_policy(actor, np.array([0.2]), seed=3))
+        self.act = act_function(collect_policy(actor, np.array([0.2]), seed=3))
         self.assembler = TransitionAssembler(1, N_STEP, GAMMA, block_steps=1)
         self.writer = TransitionWriter(self.address, 1, N_STEP, 20.0, self.context.stop)
         self.now, self.steps = self.environment.reset(), 0
@@ -118,7 +121,7 @@ class ApexSide:
 
     def sample(self):
         self.writer.close()
-        dataset = replay_samples.sample_dataset(self.address, self.signature, BATCH, 1, 0.4, 1)
+        dataset = sample_dataset(self.address, self.signature, BATCH, 1, 0.4, 1)
         return next(iter(dataset))
 
     def learn(self, batch):

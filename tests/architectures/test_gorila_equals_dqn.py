@@ -16,11 +16,12 @@ from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.architectures import dqn, gorila
 from tfdrl.environments import gym_environment
 from tfdrl.experiment import Experiment
+from tfdrl.learning.one_process import OneProcess
 from tfdrl.networks.q_networks import MlpQNetwork
-from tfdrl.parts import one_process, transition_learning
-from tfdrl.parts.parameter_serving import ServedShard
-from tfdrl.parts.parameter_settings import ParameterServer
-from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.parameter_server import transition_learning
+from tfdrl.parameter_server.role import ServedShard
+from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.topology import Address, Context
 
 UPDATES, TARGET_PERIOD_UPDATES = 80, 15
@@ -72,14 +73,14 @@ def dqn_networks(root_dir, monkeypatch):
         ),
         **SHARED,
     )
-    recorder, learn = Recorder(context), one_process.OneProcess.learn
+    recorder, learn = Recorder(context), OneProcess.learn
 
     def recorded(run, batch):
         if not context.stop.is_set():
             learn(run, batch)
             recorder.add(run._agent)
 
-    monkeypatch.setattr(one_process.OneProcess, "learn", recorded)
+    monkeypatch.setattr(OneProcess, "learn", recorded)
     dqn.learner(Experiment(config), context)
     return recorder.networks
 

@@ -6,8 +6,8 @@ from tfdrl.architectures import gorila
 from tfdrl.architectures.gorila import Gorila
 from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError
-from tfdrl.parts.outlier_filter import OutlierFilter
-from tfdrl.parts.parameter_settings import ParameterServer
+from tfdrl.parameter_server.outlier_filter import OutlierFilter
+from tfdrl.parameter_server.settings import ParameterServer
 
 
 def settings(**kwargs):

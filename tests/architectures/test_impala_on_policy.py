@@ -12,17 +12,22 @@ import pytest
 import reverb
 import tensorflow as tf
 
+from tfdrl.acting.exploration import collect_policy
+from tfdrl.acting.learner_connection import LearnerLink
+from tfdrl.acting.loop import ActorLoop
 from tfdrl.agents import optimizers
 from tfdrl.agents.v_trace import VTraceAgent
 from tfdrl.environments.registry import gym_environment
+from tfdrl.experience.unroll_assembler import UnrollAssembler
+from tfdrl.experience.unroll_batches import train_arguments
+from tfdrl.learning.publisher import Publisher
+from tfdrl.learning.trainer import Trainer
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-from tfdrl.parts import acting, construction, unroll_samples, unroll_tables
-from tfdrl.parts.learner_link import LearnerLink
-from tfdrl.parts.publishing import Publisher
-from tfdrl.parts.training import Trainer
-from tfdrl.parts.unroll_assembler import UnrollAssembler
-from tfdrl.parts.unroll_writer import UnrollWriter
-from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.replay import unroll_tables
+from tfdrl.replay.unroll_dataset import unroll_dataset
+from tfdrl.replay.unroll_writer import UnrollWriter
+from tfdrl.rpc.run_server import TrainingServer
+from tfdrl.runtime import agent_factory
 from tfdrl.topology import Address, Context
 from tfdrl.types import FIRST, LAST
 
@@ -44,7 +49,7 @@ def short_episodes():
 
 
 def make_agent(environment, lstm_units, is_told, seed):
-    construction.set_seed(seed)
+    agent_factory.set_seed(seed)
 
     def factory(time_step_spec, action_spec, train_step_counter):
         return VTraceAgent(
@@ -58,7 +63,7 @@ def make_agent(environment, lstm_units, is_told, seed):
             train_step_counter=train_step_counter,
         )
 
-    return construction.make_agent(factory, environment)
+    return agent_factory.make_agent(factory, environment)
 
 
 class Loop:
@@ -73,12 +78,12 @@ class Loop:
         self.publisher.publish(0)
         # Other first weights: what it acts by must come from the learner.
         actor = make_agent(self.environment, lstm_units, is_told, seed=12)
-        policy = acting.collect_policy(actor, [0.0] * NUM_ENVS, seed=3)
+        policy = collect_policy(actor, [0.0] * NUM_ENVS, seed=3)
         self.context = Context("actor", 0, 1, tmp_path, experiment="test")
         variables = actor.collect_policy.variables()
         self.link = LearnerLink(self.service.address, self.context, variables, "", 20.0)
         self.link.start()
-        self.acting = acting.ActorLoop(self.environment, policy, self.link, self.context)
+        self.acting = ActorLoop(self.environment, policy, self.link, self.context)
         self.steps = self.acting.steps()
         self.assembler = UnrollAssembler(NUM_ENVS, UNROLL_STEPS)
         self.assembler.begin(self.acting.state)
@@ -88,7 +93,7 @@ class Loop:
         self.server = reverb.Server(unroll_tables.unroll_tables(signature, NUM_ENVS, 0), port=None)
         address = Address("localhost", self.server.port)
         self.writer = UnrollWriter(address, (unroll_tables.QUEUE,), 20.0, self.context.stop)
-        self.batches = iter(unroll_samples.unroll_dataset(address, signature, NUM_ENVS, 0.0))
+        self.batches = iter(unroll_dataset(address, signature, NUM_ENVS, 0.0))
 
     def act(self):
         """Puts one unroll of each environment into the queue."""
@@ -101,7 +106,7 @@ class Loop:
     def learn(self):
         """Trains on what the queue holds; returns (info, batch)."""
         batch = next(self.batches)
-        _, info = self.trainer.train_once(**unroll_samples.arguments(self.learner, batch))
+        _, info = self.trainer.train_once(**train_arguments(self.learner, batch))
         self.publisher.publish_if_due(int(self.learner.train_step_counter.numpy()))
         return info, batch
 

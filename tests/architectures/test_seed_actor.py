@@ -12,7 +12,7 @@ from tfdrl import configuration
 from tfdrl.environments.registry import atari_environment
 from tfdrl.rpc import inference_messages
 from tfdrl.rpc.inference_server import InferenceService, TrainingIsOver
-from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.topology import Address
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ import reverb
 import tensorflow as tf
 from running_roles import free_port
 
-from tfdrl.parts.checkpoints import Checkpoints
-from tfdrl.parts.replay_server import ReplayServer
+from tfdrl.replay.server import ReplayServer
+from tfdrl.runtime.checkpoints import Checkpoints
 from tfdrl.topology import Address
 
 _SIZE = 200_000  # large enough for a write to take some milliseconds

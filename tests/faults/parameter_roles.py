@@ -11,8 +11,8 @@ import time
 
 from running_roles import Process, Roles, free_port
 
-from tfdrl.parts.parameter_session import LostError
-from tfdrl.parts.parameter_watch import ParameterWatch
+from tfdrl.parameter_server.session import LostError
+from tfdrl.parameter_server.watch import ParameterWatch
 from tfdrl.topology import Address
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

@@ -18,8 +18,8 @@ import pytest
 
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.security import Security
-from tfdrl.rpc.training_client import TrainingClient
 from tfdrl.topology import Address
 
 _HERE = pathlib.Path(__file__).resolve().parent

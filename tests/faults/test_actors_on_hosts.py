@@ -14,8 +14,8 @@ import tensorflow as tf
 from hosts import LOSSES, Hosts, back_within
 from running_roles import APEX, IMPALA, Roles, actor_runs, wait
 
-from tfdrl.parts.replay_tables import TABLE
-from tfdrl.parts.unroll_tables import QUEUE
+from tfdrl.replay.transition_table import TABLE
+from tfdrl.replay.unroll_tables import QUEUE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -15,8 +15,8 @@ import reverb
 import tensorflow as tf
 from running_roles import APEX, Roles, actor_runs, can_make_pid_namespaces, small_disk, wait
 
-from tfdrl.parts.replay_server import complete_checkpoints
-from tfdrl.parts.replay_tables import TABLE
+from tfdrl.replay.server import complete_checkpoints
+from tfdrl.replay.transition_table import TABLE
 
 _DISK_MEGABYTES = 64
 

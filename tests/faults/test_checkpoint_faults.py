@@ -13,8 +13,8 @@ import tensorflow as tf
 from running_roles import free_port, small_disk
 
 from tfdrl.errors import ConfigurationError, TfdrlError
-from tfdrl.parts.checkpoints import Checkpoints
-from tfdrl.parts.replay_server import ReplayServer, complete_checkpoints
+from tfdrl.replay.server import ReplayServer, complete_checkpoints
+from tfdrl.runtime.checkpoints import Checkpoints
 from tfdrl.topology import Address
 
 _HERE = pathlib.Path(__file__).resolve().parent

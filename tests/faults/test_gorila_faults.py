@@ -14,8 +14,8 @@ import reverb
 from parameter_roles import ParameterRoles
 from running_roles import wait
 
-from tfdrl.parts.replay_server import complete_checkpoints
-from tfdrl.parts.replay_tables import TABLE
+from tfdrl.replay.server import complete_checkpoints
+from tfdrl.replay.transition_table import TABLE
 
 #: Nine processes: minutes of two cores. A3C's story, with the same servers, is run every time.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -14,8 +14,8 @@ import reverb
 from running_roles import IMPALA, WatchedRoles, can_make_pid_namespaces, checkpoint_contents, wait
 from tf_agents.trajectories import StepType
 
-from tfdrl.parts.replay_server import complete_checkpoints
-from tfdrl.parts.unroll_tables import QUEUE, REPLAY
+from tfdrl.replay.server import complete_checkpoints
+from tfdrl.replay.unroll_tables import QUEUE, REPLAY
 
 _CAPACITY, _ENVIRONMENTS = 400, 4  # of the replay, and of an actor: as the gin file says
 _START_SECS = 150.0  # of a role, on a machine that has much else to do

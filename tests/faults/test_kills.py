@@ -9,7 +9,7 @@ import pytest
 from running_roles import actor_runs, wait
 from whole_programs import WholeProgram
 
-from tfdrl.parts.replay_server import complete_checkpoints
+from tfdrl.replay.server import complete_checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -11,8 +11,8 @@ import pytest
 from running_roles import actor_runs, wait
 from whole_programs import EXIT_CODE, WholeProgram
 
-from tfdrl.parts.parameter_watch import ParameterWatch
-from tfdrl.parts.unroll_tables import QUEUE
+from tfdrl.parameter_server.watch import ParameterWatch
+from tfdrl.replay.unroll_tables import QUEUE
 from tfdrl.topology import Address
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

@@ -9,7 +9,7 @@ from running_roles import WatchedRoles, free_port
 
 from tfdrl import configuration
 from tfdrl.experiment import Experiment
-from tfdrl.parts.unroll_tables import QUEUE
+from tfdrl.replay.unroll_tables import QUEUE
 
 #: Of a role that a signal stops.
 EXIT_CODE = 143

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.launch import addresses
-from tfdrl.launch.cluster import Place, place
+from tfdrl.launch.cluster.membership import Place, place
+from tfdrl.launch.local.launcher import addresses
 from tfdrl.topology import Address, Program, Role
 
 LEARNER = Role("learner", "", replicas=3, serves=True, clusters=True)

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.launch import command_line, compose, role, role_flags
+from tfdrl.launch import command_line, role, role_flags
+from tfdrl.launch.cluster.membership import compose
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 _DOCKER = _CHECKOUT / "docker"

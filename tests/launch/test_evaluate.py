@@ -17,10 +17,13 @@ from tfdrl import configuration
 from tfdrl.architectures import dqn
 from tfdrl.environments import atari_environment, gym_environment
 from tfdrl.errors import ConfigurationError, TfdrlError
+from tfdrl.evaluation.episodes import play
+from tfdrl.evaluation.saved_players import from_checkpoint
+from tfdrl.evaluation.video import Video
 from tfdrl.experiment import Experiment
-from tfdrl.launch import addresses, evaluate, run_directory
-from tfdrl.parts import evaluation, playing
-from tfdrl.parts.video import Video
+from tfdrl.launch import run_directory
+from tfdrl.launch.local.launcher import addresses
+from tfdrl.launch.tools import evaluate
 from tfdrl.topology import Address, Context
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -99,7 +102,7 @@ def test_a_checkpoint_acts_greedily_by_the_values_that_it_holds(root_dir):
     for step in (first, last):
         path = evaluate.find_checkpoint(root_dir / "checkpoints", str(step))
         with gym_environment(1, False, 0, id="CartPole-v1") as environment:
-            player = playing.from_checkpoint(make_agent, environment, path, step)
+            player = from_checkpoint(make_agent, environment, path, step)
         hidden = np.maximum(_values(path, "_torso/0", observation), 0)
         values = _values(path, "_q_head/0", np.maximum(_values(path, "_torso/1", hidden), 0))
         action = player.act(*steps, observation, player.initial_state(200)).action
@@ -258,7 +261,7 @@ def test_atari_is_filmed_in_colour(tmp_path):
             def act(step_type, *unused):
                 return tf.nest.map_structure(tf.constant, _policy_step(step_type))
 
-            returns = evaluation.play(
+            returns = play(
                 environment, act, lambda n: (), 1, on_step=lambda _: video.add(environment.render())
             )
     pictures, fps = _frames(tmp_path / "pong.mp4")

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from tfdrl.launch import starting
-from tfdrl.launch.preloading import preloaded
+from tfdrl.launch.local.launcher import processes as local_processes
+from tfdrl.launch.local.preloading import preloaded
+from tfdrl.launch.local.processes import ForkServers
 from tfdrl.launch.process import arguments_of
-from tfdrl.launch.starting import ForkServers
 from tfdrl.launch.supervisor import Limits, Replica, Supervisor, role_environment
 from tfdrl.topology import Program, Role
 
@@ -80,7 +80,9 @@ def _fork_server(directory):
         for path in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = arguments_of(int(path.name))
-                if {f"--root_dir={directory.parent}", "tfdrl.launch.fork_server"} <= set(words):
+                if {f"--root_dir={directory.parent}", "tfdrl.launch.local.fork_server"} <= set(
+                    words
+                ):
                     return int(path.name)
         return None
 
@@ -193,7 +195,7 @@ def test_module_that_starts_a_thread_at_import_is_left_to_the_roles(
         "import threading, time\n"
         "threading.Thread(target=time.sleep, args=(99,), daemon=True).start()\n"
     )
-    monkeypatch.setattr(starting, "preloaded", lambda *unused: ["tfdrl_threaded", "json"])
+    monkeypatch.setattr(local_processes, "preloaded", lambda *unused: ["tfdrl_threaded", "json"])
     found, said = servers(_LIGHT)
     process, log = start(found, _LIGHT, "tell")
     assert process.wait() == 5
@@ -209,7 +211,7 @@ def test_module_that_uses_tensorflow_at_import_is_left_to_the_roles(
 ):
     (tmp_path / "uses_tensorflow.py").write_text("import tensorflow as tf\ntf.constant(1.0)\n")
     modules = ["tensorflow", "uses_tensorflow"]
-    monkeypatch.setattr(starting, "preloaded", lambda *unused: modules)
+    monkeypatch.setattr(local_processes, "preloaded", lambda *unused: modules)
     found, said = servers(_HEAVY)
     process, log = start(found, _HEAVY, "tell")
     assert process.wait() == 5
@@ -239,18 +241,18 @@ def test_what_is_preloaded_are_the_parts_of_the_roles():
     roles = {role.name: role for role in Apex(environment=print, agent=print).program().roles}
     learner = preloaded([roles["learner"]], ["my_package", "tfdrl.agents.n_step_dqn"], True)
     assert learner[:4] == ["gymnasium", "tensorflow", "tf_agents", "reverb"]
-    assert {"tfdrl.parts.replay_samples", "tfdrl.parts.learner_session"} < set(learner)
+    assert {"tfdrl.replay.transition_dataset", "tfdrl.learning.session"} < set(learner)
     assert "tfdrl.agents.n_step_dqn" in learner and "my_package" not in learner
     actors = [r for r in Seed(environment=print, agent=print).program().roles if r.name == "actor"]
     light = preloaded(actors, ["tfdrl.agents.v_trace", "tfdrl.environments.registry"], False)
-    assert "tfdrl.parts.remote_acting" in light and "tfdrl.environments.registry" in light
+    assert "tfdrl.inference.remote_actor" in light and "tfdrl.environments.registry" in light
     assert not {"tensorflow", "tf_agents", "reverb", "tfdrl.agents.v_trace"} & set(light)
 
 
 def test_a_launcher_that_dies_takes_the_fork_server_along(tmp_path):
     script = (
         "import os, pathlib, sys, time\n"
-        "from tfdrl.launch.starting import ForkServers\n"
+        "from tfdrl.launch.local.processes import ForkServers\n"
         "from tfdrl.launch.supervisor import role_environment\n"
         "from tfdrl.topology import Program, Role\n"
         "role = Role('actor', 'forked_role:console', needs_tensorflow=True)\n"

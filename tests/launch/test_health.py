@@ -10,9 +10,9 @@ import certificates
 import pytest
 
 from tfdrl.errors import UnavailableError
-from tfdrl.launch import health
+from tfdrl.launch.tools import health
+from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.rpc.security import Security
-from tfdrl.rpc.training_server import TrainingServer
 from tfdrl.topology import Address
 
 _ANYWHERE = Address("localhost", 0)
@@ -80,7 +80,7 @@ def test_nobody_is_there():
 def test_server_that_stands_still():
     code = """if True:
         import sys, time
-        from tfdrl.rpc.training_server import TrainingServer
+        from tfdrl.rpc.run_server import TrainingServer
         from tfdrl.topology import Address
         print(TrainingServer(Address("localhost", 0), "experiment", "specs").address, flush=True)
         time.sleep(100)"""
@@ -132,6 +132,8 @@ def test_role_that_serves_nothing(role):
 
 
 def test_it_needs_no_tensorflow():
-    code = "import sys, binaries.health, tfdrl.launch.health; print('tensorflow' in sys.modules)"
+    code = (
+        "import sys, binaries.health, tfdrl.launch.tools.health; print('tensorflow' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr

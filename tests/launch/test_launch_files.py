@@ -13,10 +13,10 @@ import pytest
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
-from tfdrl.launch import curves, progress, run_directory, summary
+from tfdrl.launch import curves, panel, run_directory, summary
 from tfdrl.launch.status import Snapshot, Tracker, combined
-from tfdrl.parts.locks import lock
-from tfdrl.rpc.training_messages import Evaluation, RoleStatus, Status
+from tfdrl.rpc.run_messages import Evaluation, RoleStatus, Status
+from tfdrl.runtime.locks import lock
 from tfdrl.topology import Role
 
 _EVALUATION = Evaluation(3, 1000, 432.1, 430.0, 5.25, 100.0, 500.0, 100, 2.0)
@@ -28,7 +28,7 @@ def _status(step=100, frames=2000, evaluation=None, metrics=None, roles=()):
 
 def test_lock_names_its_holder_and_dies_with_it(tmp_path):
     code = (
-        "import sys, time; from tfdrl.parts.locks import lock\n"
+        "import sys, time; from tfdrl.runtime.locks import lock\n"
         "held = lock(sys.argv[1], 'learner'); print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
@@ -140,15 +140,15 @@ def test_line_shows_what_is_known_and_nothing_else():
         frames_per_second=12345.0,
         steps_per_second=9.5,
     )
-    crews = [progress.Crew(Role("actor", "", replicas=8), 7)]
-    rows = progress.facts(
+    crews = [panel.Crew(Role("actor", "", replicas=8), 7)]
+    rows = panel.facts(
         *(snapshot, crews, 1),
         elapsed_secs=3725,
         now_secs=61.0,
         experiment=_experiment(solved_return=475.0),
-        load=progress.Load(1.9, 2),
+        load=panel.Load(1.9, 2),
     )
-    assert progress.line(rows) == (
+    assert panel.line(rows) == (
         "elapsed 1:02:05 | frames 1,234,567 (12,345/s) | learner steps 12,000 (9.5/s) | "
         "evaluation return 432.1 ± 5.2 (best 450.0, target 475.0) | replay 5,000 items | "
         "waiting learner 4 %, actors 12 % | processes actor 7/8, 1 restart"
@@ -170,7 +170,7 @@ def test_the_way_to_each_end_is_shown():
     )
 
     def rows(snapshot):
-        found = progress.facts(snapshot, (), 0, elapsed_secs=120, now_secs=90.0, experiment=limits)
+        found = panel.facts(snapshot, (), 0, elapsed_secs=120, now_secs=90.0, experiment=limits)
         return {row.label: row.value for row in found if row.label.startswith("to ")}
 
     assert rows(snapshot) == {
@@ -198,14 +198,14 @@ def test_first_evaluation_is_where_the_way_begins():
 def test_machine_with_more_to_do_than_cores_is_said():
     def waiting(load):
         snapshot = Snapshot(status=_status(metrics={"learner/waiting_share": 0.0}))
-        rows = progress.facts(snapshot, (), 0, elapsed_secs=70, now_secs=1.0, load=load)
+        rows = panel.facts(snapshot, (), 0, elapsed_secs=70, now_secs=1.0, load=load)
         return dict(rows)["waiting"]
 
-    assert waiting(progress.Load(2.0, 2)) == "learner 0 %"
-    assert waiting(progress.Load(5.3, 2)) == (
+    assert waiting(panel.Load(2.0, 2)) == "learner 0 %"
+    assert waiting(panel.Load(5.3, 2)) == (
         "for cores: 5.3 runnable threads on 2 (mean of a minute); learner 0 %"
     )
-    now = progress.Load.now()
+    now = panel.Load.now()
     assert now.threads >= 0 and now.cores >= 1
 
 
@@ -234,31 +234,31 @@ def test_the_replay_ratio_and_who_waits_for_it(name):
     told = {} if share is None else {"actor/ratio_waiting_share": share}
     roles = [RoleStatus("actor", 0, 1, 1.0, told)]
     snapshot = Snapshot(status=_status(metrics=metrics, roles=roles), answered_secs=1.0)
-    rows = progress.facts(snapshot, [], 0, elapsed_secs=1, now_secs=1.0)
+    rows = panel.facts(snapshot, [], 0, elapsed_secs=1, now_secs=1.0)
     assert dict(rows).get("replay ratio") == row
 
 
 def test_start_and_silence_are_said():
-    crews = [progress.Crew(Role("learner", ""), 1), progress.Crew(Role("actor", "", replicas=4), 4)]
-    before = progress.facts(Snapshot(), crews, 0, elapsed_secs=3, now_secs=3.0)
-    assert progress.line(before) == (
+    crews = [panel.Crew(Role("learner", ""), 1), panel.Crew(Role("actor", "", replicas=4), 4)]
+    before = panel.facts(Snapshot(), crews, 0, elapsed_secs=3, now_secs=3.0)
+    assert panel.line(before) == (
         "elapsed 0:00:03 | starting learner, 4 actors "
         "(5 of 5 processes run; they build their networks)"
     )
-    imports = progress.facts(
+    imports = panel.facts(
         Snapshot(), crews, 0, elapsed_secs=3, now_secs=3.0, doing="importing TensorFlow"
     )
-    assert progress.line(imports) == (
+    assert panel.line(imports) == (
         "elapsed 0:00:03 | starting learner, 4 actors (importing TensorFlow)"
     )
     silent = Snapshot(status=_status(), answered_secs=10.0)
-    rows = progress.facts(silent, crews, 0, elapsed_secs=200, now_secs=200.0)
+    rows = panel.facts(silent, crews, 0, elapsed_secs=200, now_secs=200.0)
     assert ("WARNING", "no answer from the learner for 0:03:10") in rows
 
 
 def test_learner_says_what_it_does_before_its_first_step():
     status = _status(0)._replace(doing="replay: 512 of 1,000 items")
-    rows = progress.facts(Snapshot(status=status), (), 0, elapsed_secs=9, now_secs=1.0)
+    rows = panel.facts(Snapshot(status=status), (), 0, elapsed_secs=9, now_secs=1.0)
     assert ("learner", "replay: 512 of 1,000 items") in rows
 
 

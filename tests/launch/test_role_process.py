@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tfdrl.parts import locks
+from tfdrl.runtime import locks
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 

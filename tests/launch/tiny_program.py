@@ -119,7 +119,7 @@ def _misconfigured(context):
 
 
 def _serve(context):
-    from tfdrl.rpc.training_server import TrainingServer
+    from tfdrl.rpc.run_server import TrainingServer
 
     server = TrainingServer(context.listen, experiment=context.experiment)
     server.set_status(5, {"learner/waiting_share": 1.0})

@@ -11,7 +11,8 @@ import tensorflow as tf
 from tfdrl import configuration
 from tfdrl.architectures import dqn
 from tfdrl.experiment import Experiment
-from tfdrl.launch import addresses, evaluate
+from tfdrl.launch.local.launcher import addresses
+from tfdrl.launch.tools import evaluate
 from tfdrl.topology import Address, Context
 
 _HERE = pathlib.Path(__file__).parent

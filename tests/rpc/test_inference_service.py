@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.rpc import codec, inference_messages, inference_pb2, inference_server, training_pb2
+from tfdrl.rpc import inference_messages, inference_pb2, inference_server, tensors, training_pb2
 from tfdrl.rpc.inference_client import InferenceClient, LearnerRestartedError, StoppedError
 from tfdrl.rpc.inference_server import InferenceService, TrainingIsOver
-from tfdrl.rpc.training_server import TrainingServer
+from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.topology import Address
 from tfdrl.types import FIRST, LAST, MID, ArraySpec, Episodes, TimeSteps
 
@@ -130,7 +130,7 @@ def step_message(t=0, **changes):
             del message.observation[:]
             message.observation.extend(value)
         else:
-            getattr(message, name).CopyFrom(codec.encode(value))
+            getattr(message, name).CopyFrom(tensors.encode(value))
     return inference_pb2.ActRequest(steps=message)
 
 
@@ -165,7 +165,7 @@ def test_an_actor_of_another_language_needs_the_proto_only(server):
     first.hello.sender.experiment = ""
     replies = talk(server, first, step_message(0), step_message(1))
     assert [reply.WhichOneof("content") for reply in replies] == ["welcome", "actions", "actions"]
-    assert codec.decode(replies[2].actions.action[0]).tolist() == [1, 11, 21]
+    assert tensors.decode(replies[2].actions.action[0]).tolist() == [1, 11, 21]
 
 
 def test_health_and_reflection_answer(server):
@@ -187,8 +187,8 @@ def test_health_and_reflection_answer(server):
 
 
 _NAN = np.array([0.0, np.nan, 0.0], np.float32)
-_POSITION = codec.encode(np.zeros((_N, 2), np.float32))
-_SCREEN = codec.encode(np.zeros((_N, 4, 4), np.uint8))
+_POSITION = tensors.encode(np.zeros((_N, 2), np.float32))
+_SCREEN = tensors.encode(np.zeros((_N, 4, 4), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -480,7 +480,7 @@ def test_no_bytes_whatever_do_more_than_be_refused():
             request = inference_messages.parse_request(bytes(broken))
             if isinstance(request, inference_messages.Steps):
                 door.time_steps(request)
-        except codec.MessageError:
+        except tensors.MessageError:
             refused += 1
     assert 1000 < refused < 3000
 
@@ -490,11 +490,11 @@ def test_order_of_step_types():
     check(np.array([FIRST, FIRST]), None)
     check(np.array([MID, LAST]), np.array([FIRST, MID]))
     check(np.array([FIRST, LAST]), np.array([LAST, FIRST]))
-    with pytest.raises(codec.MessageError, match="must be FIRST"):
+    with pytest.raises(tensors.MessageError, match="must be FIRST"):
         check(np.array([FIRST, MID]), None)
-    with pytest.raises(codec.MessageError, match=r"environment 1 .* from step_type 2 to 1"):
+    with pytest.raises(tensors.MessageError, match=r"environment 1 .* from step_type 2 to 1"):
         check(np.array([MID, MID]), np.array([FIRST, LAST]))
-    with pytest.raises(codec.MessageError, match="environment 0"):
+    with pytest.raises(tensors.MessageError, match="environment 0"):
         check(np.array([FIRST, MID]), np.array([MID, MID]))
 
 

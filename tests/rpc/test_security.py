@@ -14,9 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.rpc import security
+from tfdrl.rpc.run_client import TrainingClient
+from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.rpc.security import Security
-from tfdrl.rpc.training_client import TrainingClient
-from tfdrl.rpc.training_server import TrainingServer
 from tfdrl.topology import Address
 
 

@@ -159,10 +159,11 @@ class A3c:
 
 def parameter_server(experiment: Experiment, context: Context) -> None:
     """Holds a shard of the global network and applies gradients as they come."""
-    from tfdrl.parts import parameter_serving, rollout_learning
+    from tfdrl.parameter_server import rollout_learning
+    from tfdrl.parameter_server.role import serve
 
     config = experiment.architecture
-    parameter_serving.serve(
+    serve(
         lambda: rollout_learning.make_learner(experiment).variables,
         config.parameter_server,
         context,
@@ -172,29 +173,31 @@ def parameter_server(experiment: Experiment, context: Context) -> None:
 
 def coordinator(experiment: Experiment, context: Context, parameter_server: Addresses) -> None:
     """Counts for the run, publishes the global network, says when the run is over."""
-    from tfdrl.parts import coordinating, rollout_learning
+    from tfdrl.parameter_server import rollout_learning
+    from tfdrl.parameter_server.coordinator import run
 
     learner = rollout_learning.make_learner(experiment)
-    coordinating.run(
-        experiment, context, learner, parameter_server, experiment.architecture.barrier
-    )
+    run(experiment, context, learner, parameter_server, experiment.architecture.barrier)
 
 
 def worker(
     experiment: Experiment, context: Context, parameter_server: Addresses, coordinator: Address
 ) -> None:
     """Copies the network, acts for t_max steps, sends their gradient, and again (algorithm S3)."""
-    from tfdrl.parts import acting, construction, rollout_learning
-    from tfdrl.parts.global_parameters import GlobalParameters
-    from tfdrl.parts.run_link import RunLink
-    from tfdrl.parts.straggling import Straggling
-    from tfdrl.parts.unroll_assembler import UnrollAssembler
+    from tfdrl.acting.artificial_stragglers import Straggling
+    from tfdrl.acting.exploration import collect_policy
+    from tfdrl.acting.loop import ActorLoop
+    from tfdrl.acting.run_connection import RunLink
+    from tfdrl.experience.unroll_assembler import UnrollAssembler
+    from tfdrl.parameter_server import rollout_learning
+    from tfdrl.parameter_server.client import GlobalParameters
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     num_envs, seed = config.environments_per_worker, experiment.seed + 1009 * (context.task + 1)
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = construction.make_agent(config.agent, environment)
-    policy = acting.collect_policy(agent, [config.epsilon_start] * num_envs, seed)
+    agent = agent_factory.make_agent(config.agent, environment)
+    policy = collect_policy(agent, [config.epsilon_start] * num_envs, seed)
     gradient = rollout_learning.rollout_gradient(agent, policy, environment, config.t_max)
     parameters = GlobalParameters(
         parameter_server,
@@ -205,14 +208,14 @@ def worker(
         config.barrier,
     )
     gradient.split(parameters.indices)
-    specs = construction.specs_text(environment)
+    specs = agent_factory.specs_text(environment)
     link = RunLink(coordinator, context, specs, config.timeout_secs)
     parameters.connect()  # first: its refusal shows both networks
     link.start()
     schedule = rollout_learning.Schedule(config, agent, policy, context, experiment.seed)
     straggling = Straggling(config, context)
     rollout = UnrollAssembler(num_envs, config.t_max)
-    loop = acting.ActorLoop(environment, policy, link, context)
+    loop = ActorLoop(environment, policy, link, context)
     rollout.begin(loop.state)
     schedule.update(parameters)
     for now, action, then, info in loop.steps():
@@ -230,7 +233,7 @@ def worker(
 
 def threads(experiment: Experiment, context: Context) -> None:
     """Everything but the evaluator, as threads that share this process's network."""
-    from tfdrl.parts import rollout_learning, worker_threads
+    from tfdrl.parameter_server import rollout_learning, worker_threads
 
     worker_threads.run(
         experiment, context, rollout_learning.make_learner, worker, experiment.architecture.barrier
@@ -239,6 +242,6 @@ def threads(experiment: Experiment, context: Context) -> None:
 
 def evaluator(experiment: Experiment, context: Context, coordinator: Address) -> None:
     """Plays the greedy policy and reports returns."""
-    from tfdrl.parts.evaluating import evaluate_until_stopped
+    from tfdrl.evaluation.role import evaluate_until_stopped
 
     evaluate_until_stopped(experiment, context, coordinator, experiment.architecture.timeout_secs)

@@ -104,7 +104,7 @@ class Apex:
     actor_threads: int = 1
 
     def __post_init__(self):
-        from tfdrl.parts.replay_ratio import check_settings
+        from tfdrl.replay.replay_ratio import check_settings
 
         least_one = (
             "n_step actors environments_per_actor actor_buffer_transitions "
@@ -154,38 +154,40 @@ class Apex:
 
 def replay(experiment: Experiment, context: Context) -> None:
     """Serves the table and checkpoints it on a period and at the end."""
-    from tfdrl.parts import replay_serving, replay_tables
+    from tfdrl.replay import transition_table
+    from tfdrl.replay.role import serve
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        signature = replay_tables.transition_signature(environment)
-    table = config.table or replay_tables.replay_table
-    replay_serving.serve(lambda: [table(signature)], context, config.replay_checkpoint_period_secs)
+        signature = transition_table.transition_signature(environment)
+    table = config.table or transition_table.replay_table
+    serve(lambda: [table(signature)], context, config.replay_checkpoint_period_secs)
 
 
 def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     """Trains on prioritised samples, writes priorities back and publishes parameters."""
-    from tfdrl.parts import (
-        construction,
-        ratio_limiters,
-        replay_identity,
-        replay_reading,
-        replay_samples,
-        replay_tables,
-        training,
-    )
-    from tfdrl.parts.learner_session import LearnerSession, check_gamma
-    from tfdrl.parts.strategies import strategy as default_strategy
+    from tfdrl.learning import ratio_limiters
+    from tfdrl.learning.devices import strategy as default_strategy
+    from tfdrl.learning.learner_metrics import LearningMetrics
+    from tfdrl.learning.session import LearnerSession
+    from tfdrl.learning.trainer import Trainer, check_batch
+    from tfdrl.replay import transition_table
+    from tfdrl.replay.client import ReplayInfo
+    from tfdrl.replay.identity import require_other_process
+    from tfdrl.replay.reading import Samples, ready_of
+    from tfdrl.replay.transition_dataset import PriorityWriter, require_priorities, sample_dataset
+    from tfdrl.runtime import agent_factory
+    from tfdrl.runtime.agent_factory import check_gamma
 
     config = experiment.architecture
     strategy = (config.strategy or default_strategy)()
-    training.check_batch(config.batch_size, strategy)
+    check_batch(config.batch_size, strategy)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        signature = replay_tables.transition_signature(environment)
-        specs = construction.specs_text(environment)
-        construction.set_seed(experiment.seed)
+        signature = transition_table.transition_signature(environment)
+        specs = agent_factory.specs_text(environment)
+        agent_factory.set_seed(experiment.seed)
         with strategy.scope():
-            agent = construction.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment)
     check_gamma(agent, config.gamma, "apex.gamma")
     session = LearnerSession(
         experiment,
@@ -196,14 +198,14 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
     )
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps, says=session.says)
-    server = replay_reading.ReplayInfo(replay, config.timeout_secs)
+    trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
+    server = ReplayInfo(replay, config.timeout_secs)
     table_info = server.wait(signature, "the learner", context.stop)
-    replay_identity.require_other_process(replay, replay_tables.TABLE)
+    require_other_process(replay, transition_table.TABLE)
     limiter = ratio_limiters.of_session(
         config, "apex", config.samples_per_call, table_info, session, context.stop
     )
-    dataset = replay_samples.sample_dataset(
+    dataset = sample_dataset(
         replay,
         signature,
         config.batch_size,
@@ -212,11 +214,11 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         config.prefetch_batches,
         config.sampler_workers,
     )
-    replay_samples.require_priorities(table_info, trainer, dataset.element_spec, agent)
-    ready = replay_reading.ready_of(config.prefetch_batches)
-    samples = replay_reading.Samples(dataset, ready, server, context.stop)
-    priorities = replay_samples.PriorityWriter(replay)
-    learning = replay_samples.LearningMetrics(server, samples, priorities, trainer)
+    require_priorities(table_info, trainer, dataset.element_spec, agent)
+    ready = ready_of(config.prefetch_batches)
+    samples = Samples(dataset, ready, server, context.stop)
+    priorities = PriorityWriter(replay)
+    learning = LearningMetrics(server, samples, priorities, trainer)
     with session:
         while session.goes_on():
             batch = samples.next() if limiter.allows_training() else None
@@ -230,31 +232,35 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
 
 def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
     """Acts with its own epsilon and sends n-step transitions with initial priorities."""
-    from tfdrl.parts import acting, construction, exploring, replay_ratio, replay_tables
-    from tfdrl.parts.learner_link import LearnerLink
-    from tfdrl.parts.ratio_limiters import ActorLimiter
-    from tfdrl.parts.replay_reading import ReplayInfo
-    from tfdrl.parts.replay_writer import TransitionWriter
-    from tfdrl.parts.transitions import TransitionAssembler
+    from tfdrl.acting import exploration as acting_exploration
+    from tfdrl.acting.exploration import collect_policy
+    from tfdrl.acting.learner_connection import LearnerLink
+    from tfdrl.acting.loop import ActorLoop
+    from tfdrl.experience.transitions import TransitionAssembler
+    from tfdrl.learning.ratio_limiters import ActorLimiter
+    from tfdrl.replay import replay_ratio, transition_table
+    from tfdrl.replay.client import ReplayInfo
+    from tfdrl.replay.transition_writer import TransitionWriter
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     num_envs = config.environments_per_actor
     seed = experiment.seed + 1009 * (context.task + 1)
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = construction.make_agent(config.agent, environment)
-    ladder = (config.exploration or exploring.epsilon_ladder)(context.replicas * num_envs)
+    agent = agent_factory.make_agent(config.agent, environment)
+    ladder = (config.exploration or acting_exploration.epsilon_ladder)(context.replicas * num_envs)
     rungs = slice(context.task * num_envs, (context.task + 1) * num_envs)
-    policy = acting.collect_policy(agent, ladder[rungs], seed)
+    policy = collect_policy(agent, ladder[rungs], seed)
     link = LearnerLink(
         learner,
         context,
         agent.collect_policy.variables(),
-        construction.specs_text(environment),
+        agent_factory.specs_text(environment),
         config.timeout_secs,
     )
     link.start()
     server = ReplayInfo(replay, config.timeout_secs)
-    signature = replay_tables.transition_signature(environment)
+    signature = transition_table.transition_signature(environment)
     table = server.wait(signature, "the actor", context.stop)
     ratio = replay_ratio.of_tables(config, "apex", config.samples_per_call, [table])
     assembler = TransitionAssembler(
@@ -270,7 +276,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
         config.timeout_secs,
         context.stop,
     )
-    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
     limiter = ActorLimiter(ratio, link, server, context)
 
     def tick():
@@ -291,6 +297,6 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
 
 def evaluator(experiment: Experiment, context: Context, learner: Address) -> None:
     """Plays the greedy policy and reports returns."""
-    from tfdrl.parts.evaluating import evaluate_until_stopped
+    from tfdrl.evaluation.role import evaluate_until_stopped
 
     evaluate_until_stopped(experiment, context, learner, experiment.architecture.timeout_secs)

@@ -90,7 +90,7 @@ class Dqn:
 
 def learner(experiment: Experiment, context: Context) -> None:
     """The whole of DQN."""
-    from tfdrl.parts.one_process import OneProcess
+    from tfdrl.learning.one_process import OneProcess
 
     config = experiment.architecture
     with OneProcess(experiment, context) as run:

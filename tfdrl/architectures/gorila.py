@@ -124,7 +124,7 @@ class Gorila:
     worker_threads: int = 1
 
     def __post_init__(self):
-        from tfdrl.parts.replay_ratio import check_settings
+        from tfdrl.replay.replay_ratio import check_settings
 
         least_one = (
             "workers actors learners replays parameter_servers n_step environments_per_worker "
@@ -161,7 +161,7 @@ class Gorila:
             )
 
     def _check_outlier_rule(self) -> None:
-        from tfdrl.parts.outlier_filter import OutlierFilter
+        from tfdrl.parameter_server.outlier_filter import OutlierFilter
 
         OutlierFilter(
             self.outlier_num_std, self.outlier_warmup, self.outlier_max_rejections_in_a_row
@@ -219,10 +219,11 @@ class Gorila:
 
 def parameter_server(experiment: Experiment, context: Context) -> None:
     """Holds a shard of the Q-network and applies gradients as they come."""
-    from tfdrl.parts import parameter_serving, transition_learning
+    from tfdrl.parameter_server import transition_learning
+    from tfdrl.parameter_server.role import serve
 
     config = experiment.architecture
-    parameter_serving.serve(
+    serve(
         lambda: transition_learning.make_learner(experiment).variables,
         config.parameter_server,
         context,
@@ -231,30 +232,34 @@ def parameter_server(experiment: Experiment, context: Context) -> None:
 
 def coordinator(experiment: Experiment, context: Context, parameter_server: Addresses) -> None:
     """Counts for the run, publishes the Q-network, says when the run is over."""
-    from tfdrl.parts import coordinating, transition_learning
+    from tfdrl.parameter_server import transition_learning
+    from tfdrl.parameter_server.coordinator import run
 
     learner = transition_learning.make_learner(experiment)
-    coordinating.run(experiment, context, learner, parameter_server)
+    run(experiment, context, learner, parameter_server)
 
 
 def worker(
     experiment: Experiment, context: Context, parameter_server: Addresses, coordinator: Address
 ) -> None:
     """A bundle: acts, stores, samples, computes gradients, all with one copy of the network."""
-    from tfdrl.parts import acting, construction, transition_learning
-    from tfdrl.parts.global_parameters import GlobalParameters
-    from tfdrl.parts.learner_session import check_gamma
-    from tfdrl.parts.run_link import RunLink
-    from tfdrl.parts.straggling import Straggling
-    from tfdrl.parts.uniform_replay import UniformReplay
-    from tfdrl.parts.update_pace import UpdatePace
+    from tfdrl.acting.artificial_stragglers import Straggling
+    from tfdrl.acting.exploration import collect_policy
+    from tfdrl.acting.loop import ActorLoop
+    from tfdrl.acting.run_connection import RunLink
+    from tfdrl.experience.uniform_replay import UniformReplay
+    from tfdrl.learning.one_process import UpdatePace
+    from tfdrl.parameter_server import transition_learning
+    from tfdrl.parameter_server.client import GlobalParameters
+    from tfdrl.runtime import agent_factory
+    from tfdrl.runtime.agent_factory import check_gamma
 
     config = experiment.architecture
     num_envs, seed = config.environments_per_worker, experiment.seed + 1009 * context.task
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = construction.make_agent(config.agent, environment)
+    agent = agent_factory.make_agent(config.agent, environment)
     check_gamma(agent, config.gamma, "gorila.gamma")
-    policy = acting.collect_policy(agent, [config.epsilon_start] * num_envs, seed)
+    policy = collect_policy(agent, [config.epsilon_start] * num_envs, seed)
     gradient = transition_learning.transition_gradient(agent, environment, config.batch_size)
     parameters = GlobalParameters(
         parameter_server, gradient.variables, config.parameter_server, context, config.timeout_secs
@@ -264,14 +269,14 @@ def worker(
         *(config.replay_capacity_steps, num_envs, config.n_step, config.gamma),
         *(config.frame_stack, seed),
     )
-    link = RunLink(coordinator, context, construction.specs_text(environment), config.timeout_secs)
+    link = RunLink(coordinator, context, agent_factory.specs_text(environment), config.timeout_secs)
     parameters.connect()  # first: its refusal shows both networks
     link.start()
     learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
     epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
     pace, steps = UpdatePace(config.min_replay_steps, config.update_period_steps), 0
     straggling = Straggling(config, context)
-    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
     epsilon.update(parameters.version)
     for now, action, then, _ in loop.steps():
         replay.add(now, action, then)
@@ -288,13 +293,14 @@ def worker(
 
 def replay(experiment: Experiment, context: Context) -> None:
     """Serves one part of the global replay; checkpoints it on a period and at the end."""
-    from tfdrl.parts import replay_serving, replay_tables
+    from tfdrl.replay import transition_table
+    from tfdrl.replay.role import serve
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        signature = replay_tables.transition_signature(environment)
-    table = config.table or replay_tables.replay_table
-    replay_serving.serve(lambda: [table(signature)], context, config.replay_checkpoint_period_secs)
+        signature = transition_table.transition_signature(environment)
+    table = config.table or transition_table.replay_table
+    serve(lambda: [table(signature)], context, config.replay_checkpoint_period_secs)
 
 
 def learner(
@@ -305,18 +311,22 @@ def learner(
     coordinator: Address,
 ) -> None:
     """Samples from all parts of the replay in turn and sends gradients."""
-    from tfdrl.parts import construction, ratio_limiters, shared_replay, transition_learning
-    from tfdrl.parts.global_parameters import GlobalParameters
-    from tfdrl.parts.learner_session import check_gamma
-    from tfdrl.parts.run_link import RunLink
-    from tfdrl.parts.straggling import Straggling
+    from tfdrl.acting.artificial_stragglers import Straggling
+    from tfdrl.acting.run_connection import RunLink
+    from tfdrl.learning import ratio_limiters
+    from tfdrl.parameter_server import transition_learning
+    from tfdrl.parameter_server.client import GlobalParameters
+    from tfdrl.parameter_server.reports import LearnerReports
+    from tfdrl.replay.several_servers import SharedSamples
+    from tfdrl.runtime import agent_factory
+    from tfdrl.runtime.agent_factory import check_gamma
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        agent = construction.make_agent(config.agent, environment)
+        agent = agent_factory.make_agent(config.agent, environment)
         gradient = transition_learning.trajectory_gradient(agent, environment, config.batch_size)
-        specs = construction.specs_text(environment)
-        samples = shared_replay.SharedSamples(replay, environment, config, context)
+        specs = agent_factory.specs_text(environment)
+        samples = SharedSamples(replay, environment, config, context)
     check_gamma(agent, config.gamma, "gorila.gamma")
     parameters = GlobalParameters(
         parameter_server, gradient.variables, config.parameter_server, context, config.timeout_secs
@@ -328,7 +338,7 @@ def learner(
     learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
     straggling = Straggling(config, context)
     limiter = ratio_limiters.of_link(config, "gorila", samples.tables, link, context)
-    reports = shared_replay.LearnerReports(link, parameters, samples, limiter, context)
+    reports = LearnerReports(link, parameters, samples, limiter, context)
     while not context.stop.is_set():
         link.check()
         batch = samples.next() if limiter.allows_training() else None
@@ -349,35 +359,39 @@ def actor(
     coordinator: Address,
 ) -> None:
     """Acts by the newest parameters it pulled and sends transitions to one part of the replay."""
-    from tfdrl.parts import acting, construction, replay_ratio, replay_tables, transition_learning
-    from tfdrl.parts.global_parameters import GlobalParameters
-    from tfdrl.parts.ratio_limiters import ActorLimiter
-    from tfdrl.parts.replay_reading import ReplayInfo
-    from tfdrl.parts.replay_writer import TransitionWriter
-    from tfdrl.parts.run_link import RunLink
-    from tfdrl.parts.transitions import TransitionAssembler
+    from tfdrl.acting.exploration import collect_policy
+    from tfdrl.acting.loop import ActorLoop
+    from tfdrl.acting.run_connection import RunLink
+    from tfdrl.experience.transitions import TransitionAssembler
+    from tfdrl.learning.ratio_limiters import ActorLimiter
+    from tfdrl.parameter_server import transition_learning
+    from tfdrl.parameter_server.client import GlobalParameters
+    from tfdrl.replay import replay_ratio, transition_table
+    from tfdrl.replay.client import ReplayInfo
+    from tfdrl.replay.transition_writer import TransitionWriter
+    from tfdrl.runtime import agent_factory
 
     config, server = experiment.architecture, one_of(replay, context.task)
     num_envs, seed = config.environments_per_worker, experiment.seed + 1009 * (context.task + 1)
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = construction.make_agent(config.agent, environment)
-    policy = acting.collect_policy(agent, [config.epsilon_start] * num_envs, seed)
+    agent = agent_factory.make_agent(config.agent, environment)
+    policy = collect_policy(agent, [config.epsilon_start] * num_envs, seed)
     variables = transition_learning.transition_gradient(agent, environment, 1).variables
     parameters = GlobalParameters(
         parameter_server, variables, config.parameter_server, context, config.timeout_secs
     )
-    link = RunLink(coordinator, context, construction.specs_text(environment), config.timeout_secs)
+    link = RunLink(coordinator, context, agent_factory.specs_text(environment), config.timeout_secs)
     parameters.connect()  # first: its refusal shows both networks
     link.start()
     info = ReplayInfo(server, config.timeout_secs)
-    signature = replay_tables.transition_signature(environment)
+    signature = transition_table.transition_signature(environment)
     tables = [info.wait(signature, "the actor", context.stop)] * config.replays
     ratio = replay_ratio.of_tables(config, "gorila", config.batch_size, tables)
     block_steps = -(-config.actor_buffer_transitions // num_envs)
     assembler = TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps)
     writer = TransitionWriter(server, num_envs, config.n_step, config.timeout_secs, context.stop)
     epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
-    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
     limiter = ActorLimiter(ratio, link, info, context)
 
     def counters():
@@ -405,6 +419,6 @@ def actor(
 
 def evaluator(experiment: Experiment, context: Context, coordinator: Address) -> None:
     """Plays the greedy policy and reports returns."""
-    from tfdrl.parts.evaluating import evaluate_until_stopped
+    from tfdrl.evaluation.role import evaluate_until_stopped
 
     evaluate_until_stopped(experiment, context, coordinator, experiment.architecture.timeout_secs)

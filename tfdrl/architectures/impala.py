@@ -174,16 +174,18 @@ class Impala:
 
 def replay(experiment: Experiment, context: Context) -> None:
     """Serves the queue of unrolls and, if batches are mixed, the replay."""
-    from tfdrl.parts import construction, replay_serving, unroll_tables
+    from tfdrl.replay import unroll_tables
+    from tfdrl.replay.role import serve
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        policy = construction.make_agent(config.agent, environment).collect_policy
+        policy = agent_factory.make_agent(config.agent, environment).collect_policy
         signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
     fresh = config.fresh_unrolls
     capacity = unroll_tables.queue_table_capacity(config.queue_capacity_unrolls or fresh, fresh)
     replay_capacity = config.replay_capacity_unrolls if config.replay_share else 0
-    replay_serving.serve(
+    serve(
         lambda: unroll_tables.unroll_tables(signature, capacity, replay_capacity),
         context,
         config.replay_checkpoint_period_secs,
@@ -192,40 +194,37 @@ def replay(experiment: Experiment, context: Context) -> None:
 
 def learner(experiment: Experiment, context: Context, replay: Addresses) -> None:
     """Trains on batches of unrolls and publishes parameters after every step."""
-    from tfdrl.parts import (
-        construction,
-        replay_identity,
-        replay_reading,
-        training,
-        unroll_samples,
-        unroll_tables,
-    )
-    from tfdrl.parts.learner_group import LearnerGroup
+    from tfdrl.experience.unroll_batches import train_arguments
+    from tfdrl.learning.learner_metrics import UnrollMetrics
+    from tfdrl.learning.synchronous_learners import LearnerGroup
+    from tfdrl.learning.trainer import Trainer
+    from tfdrl.replay import unroll_tables
+    from tfdrl.replay.client import ReplayInfo
+    from tfdrl.replay.identity import require_other_process
+    from tfdrl.replay.reading import Samples
+    from tfdrl.replay.unroll_dataset import unroll_dataset
+    from tfdrl.runtime import agent_factory
 
     config, queue = experiment.architecture, one_of(replay, context.task)
     strategy = _strategy(config, context)
     group = LearnerGroup(strategy, context, config.timeout_secs)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        specs = construction.specs_text(environment)
-        construction.set_seed(experiment.seed)
+        specs = agent_factory.specs_text(environment)
+        agent_factory.set_seed(experiment.seed)
         with group.together(), strategy.scope():
-            agent = construction.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment)
         signature = unroll_tables.unroll_signature(
             environment, agent.collect_policy, config.unroll_steps
         )
     session = _session(experiment, context, agent, specs, group)
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps, says=session.says)
-    info = replay_reading.ReplayInfo(queue, config.timeout_secs, unroll_tables.QUEUE)
+    trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
+    info = ReplayInfo(queue, config.timeout_secs, unroll_tables.QUEUE)
     info.wait(unroll_tables.with_row(signature), "the learner", context.stop)
-    replay_identity.require_other_process(queue, unroll_tables.QUEUE)
-    dataset = unroll_samples.unroll_dataset(
-        queue, signature, config.batch_size, config.replay_share
-    )
+    require_other_process(queue, unroll_tables.QUEUE)
+    dataset = unroll_dataset(queue, signature, config.batch_size, config.replay_share)
     # One batch is made while the one before is trained on, and waits; the next stays in the queue.
-    samples = replay_reading.Samples(dataset, 1, info, context.stop)
-    learning = unroll_samples.UnrollMetrics(
-        info.size, samples.waiting, trainer, config.fresh_unrolls
-    )
+    samples = Samples(dataset, 1, info, context.stop)
+    learning = UnrollMetrics(info.size, samples.waiting, trainer, config.fresh_unrolls)
     batch = None
     with session:
         while True:
@@ -236,7 +235,7 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
                 break
             if all_are_ready:
                 with group.together():
-                    step = trainer.train_once(**unroll_samples.arguments(agent, batch))
+                    step = trainer.train_once(**train_arguments(agent, batch))
                 session.count(1)
                 learning.add(*step, batch, session.step)
                 batch = None
@@ -244,17 +243,18 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
 
 
 def _strategy(config: Impala, context: Context):
-    from tfdrl.parts import strategies, training
+    from tfdrl.learning.devices import make_strategy
+    from tfdrl.learning.trainer import check_batch
 
-    found = strategies.make_strategy(config.strategy, context, config.timeout_secs)
-    training.check_batch(config.batch_size, found)
+    found = make_strategy(config.strategy, context, config.timeout_secs)
+    check_batch(config.batch_size, found)
     return found
 
 
 def _session(experiment, context, agent, specs, group):
     """The chief's session, or that of another learner; all agents are then alike."""
-    from tfdrl.parts.learner_follower import FollowerSession
-    from tfdrl.parts.learner_session import LearnerSession
+    from tfdrl.learning.follower import FollowerSession
+    from tfdrl.learning.session import LearnerSession
 
     config = experiment.architecture
     if group.is_chief:
@@ -278,23 +278,27 @@ def _session(experiment, context, agent, specs, group):
 
 def actor(experiment: Experiment, context: Context, replay: Addresses, learner: Addresses) -> None:
     """Pulls parameters, acts for one unroll, puts it into the queue, and again."""
-    from tfdrl.parts import acting, construction, replay_reading, unroll_tables
-    from tfdrl.parts.learner_link import LearnerLink
-    from tfdrl.parts.unroll_assembler import UnrollAssembler
-    from tfdrl.parts.unroll_writer import UnrollWriter
+    from tfdrl.acting.exploration import collect_policy
+    from tfdrl.acting.learner_connection import LearnerLink
+    from tfdrl.acting.loop import ActorLoop
+    from tfdrl.experience.unroll_assembler import UnrollAssembler
+    from tfdrl.replay import unroll_tables
+    from tfdrl.replay.client import ReplayInfo
+    from tfdrl.replay.unroll_writer import UnrollWriter
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     queue = one_of(replay, context.task)
     num_envs = config.environments_per_actor
     seed = experiment.seed + 1009 * (context.task + 1)
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = construction.make_agent(config.agent, environment)
-    policy = acting.collect_policy(agent, [0.0] * num_envs, seed)
+    agent = agent_factory.make_agent(config.agent, environment)
+    policy = collect_policy(agent, [0.0] * num_envs, seed)
     link = LearnerLink(
         one_of(learner, 0),
         context,
         agent.collect_policy.variables(),
-        construction.specs_text(environment),
+        agent_factory.specs_text(environment),
         config.timeout_secs,
         parameters_from=one_of(learner, context.task),
     )
@@ -302,11 +306,11 @@ def actor(experiment: Experiment, context: Context, replay: Addresses, learner: 
     signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
     tables = [unroll_tables.QUEUE] + [unroll_tables.REPLAY] * (config.replay_share > 0)
     for table in tables:
-        info = replay_reading.ReplayInfo(queue, config.timeout_secs, table)
+        info = ReplayInfo(queue, config.timeout_secs, table)
         info.wait(unroll_tables.with_row(signature), "the actor", context.stop)
     writer = UnrollWriter(queue, tables, config.timeout_secs, context.stop, link.check)
     assembler = UnrollAssembler(num_envs, config.unroll_steps)
-    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
     assembler.begin(loop.state)
     for now, action, then, info in loop.steps():
         unrolls = assembler.add(now, action, then, info, link.version)
@@ -322,7 +326,7 @@ def actor(experiment: Experiment, context: Context, replay: Addresses, learner: 
 
 def evaluator(experiment: Experiment, context: Context, learner: Addresses) -> None:
     """Plays the greedy policy and reports returns."""
-    from tfdrl.parts.evaluating import evaluate_until_stopped
+    from tfdrl.evaluation.role import evaluate_until_stopped
 
     chief = one_of(learner, 0)
     evaluate_until_stopped(experiment, context, chief, experiment.architecture.timeout_secs)

@@ -94,7 +94,7 @@ class R2d2:
     actor_threads: int = 1
 
     def __post_init__(self):
-        from tfdrl.parts.replay_ratio import check_settings
+        from tfdrl.replay.replay_ratio import check_settings
 
         least_one = (
             "sequence_steps actors environments_per_actor parameter_pull_period_frames batch_size "
@@ -136,41 +136,42 @@ class R2d2:
 
 def replay(experiment: Experiment, context: Context) -> None:
     """Serves the prioritised replay of sequences; checkpoints it on a period and at the end."""
-    from tfdrl.parts import (
-        construction,
-        frame_storage,
-        replay_serving,
-        replay_tables,
-        unroll_tables,
-    )
-    from tfdrl.parts.sequence_writer import SEQUENCES
+    from tfdrl.experience import frame_stacks
+    from tfdrl.replay import transition_table, unroll_tables
+    from tfdrl.replay.role import serve
+    from tfdrl.replay.sequence_writer import SEQUENCES
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        agent = construction.make_agent(config.agent, environment)
+        agent = agent_factory.make_agent(config.agent, environment)
         signature = _signature(environment, agent, config)
-        signature = frame_storage.thin_signature(signature, environment.frame_stack)
-    make = config.table or replay_tables.replay_table
+        signature = frame_stacks.thin_signature(signature, environment.frame_stack)
+    make = config.table or transition_table.replay_table
     row = unroll_tables.with_row(signature)
     period_secs = config.replay_checkpoint_period_secs
-    replay_serving.serve(lambda: [make(row, name=SEQUENCES)], context, period_secs)
+    serve(lambda: [make(row, name=SEQUENCES)], context, period_secs)
 
 
 def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     """Trains on prioritised sequences, writes priorities back and publishes parameters."""
-    from tfdrl.parts import construction, ratio_limiters, training, unroll_samples
-    from tfdrl.parts.learner_session import LearnerSession
-    from tfdrl.parts.sequence_replay import SequenceSamples
-    from tfdrl.parts.strategies import strategy as default_strategy
+    from tfdrl.experience.unroll_batches import train_arguments
+    from tfdrl.learning import ratio_limiters
+    from tfdrl.learning.devices import strategy as default_strategy
+    from tfdrl.learning.learner_metrics import UnrollMetrics
+    from tfdrl.learning.session import LearnerSession
+    from tfdrl.learning.trainer import Trainer, check_batch
+    from tfdrl.replay.sequence_dataset import SequenceSamples
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     strategy = (config.strategy or default_strategy)()
-    training.check_batch(config.batch_size, strategy)
+    check_batch(config.batch_size, strategy)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        specs, frame_stack = construction.specs_text(environment), environment.frame_stack
-        construction.set_seed(experiment.seed)
+        specs, frame_stack = agent_factory.specs_text(environment), environment.frame_stack
+        agent_factory.set_seed(experiment.seed)
         with strategy.scope():
-            agent = construction.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment)
         signature = _signature(environment, agent, config)
     session = LearnerSession(
         experiment,
@@ -181,7 +182,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
     )
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps, says=session.says)
+    trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
     sequences = SequenceSamples(
         replay, signature, config, frame_stack, context.stop, config.prefetch_batches
     )
@@ -192,13 +193,11 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         limiter = ratio_limiters.of_session(
             config, "r2d2", config.batch_size, table, session, context.stop
         )
-        learning = unroll_samples.UnrollMetrics(
-            sequences.size, sequences.waiting, trainer, config.batch_size
-        )
+        learning = UnrollMetrics(sequences.size, sequences.waiting, trainer, config.batch_size)
         while session.goes_on():
             batch = sequences.next() if limiter.allows_training() else None
             if batch is not None:
-                arguments = unroll_samples.arguments(agent, batch.unrolls)
+                arguments = train_arguments(agent, batch.unrolls)
                 loss, priority, info = trainer.train_sequences(**arguments, weights=batch.weights)
                 sequences.update(batch, priority)
                 session.count(1, config.batch_size)
@@ -208,30 +207,35 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
 
 def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
     """Acts with its own epsilon and sends sequences with initial priorities."""
-    from tfdrl.parts import acting, construction, exploring, frame_storage, replay_ratio
-    from tfdrl.parts.learner_link import LearnerLink
-    from tfdrl.parts.ratio_limiters import ActorLimiter
-    from tfdrl.parts.replay_reading import ReplayInfo
-    from tfdrl.parts.sequence_writer import SEQUENCES, SequenceAssembler, SequenceWriter
-    from tfdrl.parts.unroll_tables import with_row
+    from tfdrl.acting import exploration as acting_exploration
+    from tfdrl.acting.exploration import collect_policy
+    from tfdrl.acting.learner_connection import LearnerLink
+    from tfdrl.acting.loop import ActorLoop
+    from tfdrl.experience import frame_stacks
+    from tfdrl.learning.ratio_limiters import ActorLimiter
+    from tfdrl.replay import replay_ratio
+    from tfdrl.replay.client import ReplayInfo
+    from tfdrl.replay.sequence_writer import SEQUENCES, SequenceAssembler, SequenceWriter
+    from tfdrl.replay.unroll_tables import with_row
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     num_envs, seed = config.environments_per_actor, experiment.seed + 1009 * (context.task + 1)
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = construction.make_agent(config.agent, environment)
-    ladder = (config.exploration or exploring.epsilon_ladder)(context.replicas * num_envs)
+    agent = agent_factory.make_agent(config.agent, environment)
+    ladder = (config.exploration or acting_exploration.epsilon_ladder)(context.replicas * num_envs)
     rungs = slice(context.task * num_envs, (context.task + 1) * num_envs)
-    policy = acting.collect_policy(agent, ladder[rungs], seed)
+    policy = collect_policy(agent, ladder[rungs], seed)
     link = LearnerLink(
         learner,
         context,
         agent.collect_policy.variables(),
-        construction.specs_text(environment),
+        agent_factory.specs_text(environment),
         config.timeout_secs,
     )
     link.start()
     signature = _signature(environment, agent, config)
-    signature = with_row(frame_storage.thin_signature(signature, environment.frame_stack))
+    signature = with_row(frame_stacks.thin_signature(signature, environment.frame_stack))
     server = ReplayInfo(replay, config.timeout_secs, SEQUENCES)
     table = server.wait(signature, "the actor", context.stop)
     ratio = replay_ratio.of_tables(config, "r2d2", config.batch_size, [table])
@@ -240,7 +244,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     )
     steps, burn_in = config.sequence_steps, agent.burn_in_steps
     assembler = SequenceAssembler(num_envs, burn_in + steps, burn_in)
-    loop = acting.ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
     limiter = ActorLimiter(ratio, link, server, context)
 
     def tick():
@@ -263,7 +267,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
 
 def evaluator(experiment: Experiment, context: Context, learner: Address) -> None:
     """Plays the greedy policy and reports returns."""
-    from tfdrl.parts.evaluating import evaluate_until_stopped
+    from tfdrl.evaluation.role import evaluate_until_stopped
 
     evaluate_until_stopped(experiment, context, learner, experiment.architecture.timeout_secs)
 
@@ -274,7 +278,7 @@ def _signature(environment, agent, config):
     Raises:
       ConfigurationError: the agent does not train on sequences with priorities.
     """
-    from tfdrl.parts import unroll_tables
+    from tfdrl.replay import unroll_tables
 
     if not hasattr(agent, "initial_priorities") or not hasattr(agent, "burn_in_steps"):
         raise ConfigurationError(

@@ -219,50 +219,51 @@ class Seed:
 
 def replay(experiment: Experiment, context: Context) -> None:
     """Serves the prioritised replay of sequences."""
-    from tfdrl.parts import (
-        construction,
-        frame_storage,
-        replay_serving,
-        replay_tables,
-        unroll_tables,
-    )
-    from tfdrl.parts.sequence_replay import SEQUENCES
+    from tfdrl.experience import frame_stacks
+    from tfdrl.replay import transition_table, unroll_tables
+    from tfdrl.replay.role import serve
+    from tfdrl.replay.sequence_writer import SEQUENCES
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        agent = construction.make_agent(config.agent, environment)
+        agent = agent_factory.make_agent(config.agent, environment)
         steps = _overlap(agent) + config.unroll_steps
         signature = unroll_tables.unroll_signature(environment, agent.collect_policy, steps)
-        signature = frame_storage.thin_signature(signature, environment.frame_stack)
-    make = config.table or replay_tables.replay_table
+        signature = frame_stacks.thin_signature(signature, environment.frame_stack)
+    make = config.table or transition_table.replay_table
     row = unroll_tables.with_row(signature)
     period_secs = config.replay_checkpoint_period_secs
-    replay_serving.serve(lambda: [make(row, name=SEQUENCES)], context, period_secs)
+    serve(lambda: [make(row, name=SEQUENCES)], context, period_secs)
 
 
 def learner(experiment: Experiment, context: Context, replay: Address | None = None) -> None:
     """Acts for all environments and trains on what they show, with the same variables."""
-    from tfdrl.parts import construction, exploring, strategies, training, unroll_tables
-    from tfdrl.parts.central_inference import Inference
-    from tfdrl.parts.central_player import CentralPlayer
-    from tfdrl.parts.learner_session import LearnerSession
-    from tfdrl.parts.unroll_queue import UnrollQueue
+    from tfdrl.acting import exploration as acting_exploration
+    from tfdrl.experience.unroll_queue import UnrollQueue
+    from tfdrl.inference.environments import CentralPlayer
+    from tfdrl.inference.policy import Inference
+    from tfdrl.learning.devices import check_devices, make_logical_cpus, make_strategy
+    from tfdrl.learning.session import LearnerSession
+    from tfdrl.learning.trainer import Trainer, check_batch
+    from tfdrl.replay import unroll_tables
     from tfdrl.rpc import inference_messages
     from tfdrl.rpc.inference_server import InferenceService
+    from tfdrl.runtime import agent_factory
 
     if replay is not None:
-        from tfdrl.parts.sequence_replay import SequenceReplay
+        from tfdrl.replay.sequence_dataset import SequenceReplay
     config = experiment.architecture
-    strategies.make_logical_cpus(config.inference_devices)
-    strategy = strategies.make_strategy(config.strategy, context, config.timeout_secs)
-    strategies.check_devices("seed.inference_devices", config.inference_devices)
-    training.check_batch(config.batch_size, strategy)
+    make_logical_cpus(config.inference_devices)
+    strategy = make_strategy(config.strategy, context, config.timeout_secs)
+    check_devices("seed.inference_devices", config.inference_devices)
+    check_batch(config.batch_size, strategy)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        specs_text = construction.specs_text(environment)
+        specs_text = agent_factory.specs_text(environment)
         specs = inference_messages.environment_specs(environment)
-        construction.set_seed(experiment.seed)
+        agent_factory.set_seed(experiment.seed)
         with strategy.scope():
-            agent = construction.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment)
         overlap = _overlap(agent)
         signature = unroll_tables.unroll_signature(
             environment, agent.collect_policy, overlap + config.unroll_steps
@@ -277,7 +278,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         time_limit_secs=config.inference_time_limit_ms / 1000,
         devices=config.inference_devices,
         jit_compile=config.jit_compile,
-        epsilon=(config.exploration or exploring.epsilon_ladder)(config.environments),
+        epsilon=(config.exploration or acting_exploration.epsilon_ladder)(config.environments),
     )
     player = CentralPlayer(
         inference,
@@ -298,9 +299,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
         more=InferenceService(player, context.experiment, specs).served_for(config.environments),
     )
-    trainer = training.Trainer(
-        agent, strategy, config.max_bad_steps, config.jit_compile, says=session.says
-    )
+    trainer = Trainer(agent, strategy, config.max_bad_steps, config.jit_compile, says=session.says)
     with session:
         player.open(session.service.record, lambda: session.step)
         try:
@@ -324,17 +323,18 @@ def _overlap(agent) -> int:
 
 def _train_on_the_queue(config, agent, session, trainer, queue, player):
     """Every unroll once, in the order of their completion."""
-    from tfdrl.parts import unroll_samples
-    from tfdrl.parts.metrics import Every, WaitingClock
+    from tfdrl.experience.unroll_batches import to_batch, train_arguments
+    from tfdrl.learning.learner_metrics import UnrollMetrics
+    from tfdrl.runtime.metrics import Every, WaitingClock
 
     waiting, warning_is_due = WaitingClock(), Every(5.0)
-    learning = unroll_samples.UnrollMetrics(queue.__len__, waiting, trainer, config.batch_size)
+    learning = UnrollMetrics(queue.__len__, waiting, trainer, config.batch_size)
     while session.goes_on():
         with waiting:
             unrolls = queue.take(config.batch_size, timeout_secs=0.5)
         if unrolls is not None:
-            batch = unroll_samples.to_batch(unrolls)
-            step = trainer.train_once(**unroll_samples.arguments(agent, batch))
+            batch = to_batch(unrolls)
+            step = trainer.train_once(**train_arguments(agent, batch))
             session.count(1)
             learning.add(*step, batch, session.step)
         elif warning_is_due():
@@ -344,13 +344,12 @@ def _train_on_the_queue(config, agent, session, trainer, queue, player):
 
 def _train_from_the_replay(config, agent, session, trainer, queue, player, sequences):
     """Sequences into the replay and, at the ratio that is set, batches out of it."""
-    from tfdrl.parts import unroll_samples
-    from tfdrl.parts.metrics import Every
+    from tfdrl.experience.unroll_batches import train_arguments
+    from tfdrl.learning.learner_metrics import UnrollMetrics
+    from tfdrl.runtime.metrics import Every
 
     warning_is_due = Every(5.0)
-    learning = unroll_samples.UnrollMetrics(
-        queue.__len__, sequences.waiting, trainer, config.batch_size
-    )
+    learning = UnrollMetrics(queue.__len__, sequences.waiting, trainer, config.batch_size)
     while session.goes_on():
         if not sequences.allow_a_step:
             with sequences.waiting:
@@ -360,7 +359,7 @@ def _train_from_the_replay(config, agent, session, trainer, queue, player, seque
             elif warning_is_due():
                 player.warn_of_waiting()
         elif (batch := sequences.sample()) is not None:
-            arguments = unroll_samples.arguments(agent, batch.unrolls)
+            arguments = train_arguments(agent, batch.unrolls)
             loss, priority, info = trainer.train_sequences(**arguments, weights=batch.weights)
             sequences.update(batch, priority)
             session.count(1)
@@ -371,13 +370,13 @@ def _train_from_the_replay(config, agent, session, trainer, queue, player, seque
 
 def actor(experiment: Experiment, context: Context, learner: Address) -> None:
     """Steps environments by the learner's actions. This process never loads TensorFlow."""
-    from tfdrl.parts.remote_acting import act_remotely
+    from tfdrl.inference.remote_actor import act_remotely
 
     act_remotely(experiment, context, learner)
 
 
 def evaluator(experiment: Experiment, context: Context, learner: Address) -> None:
     """Plays the greedy policy and reports returns."""
-    from tfdrl.parts.evaluating import evaluate_until_stopped
+    from tfdrl.evaluation.role import evaluate_until_stopped
 
     evaluate_until_stopped(experiment, context, learner, experiment.architecture.timeout_secs)

@@ -9,14 +9,17 @@ import tensorflow as tf
 import tree
 from tf_agents.trajectories import time_step
 
+from tfdrl.acting import exploration
+from tfdrl.acting.exploration import collect_policy
+from tfdrl.acting.loop import ActorLoop
 from tfdrl.architectures.apex import Apex
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.stepping import NoLearner, compare, make_environment
 from tfdrl.benchmarks.subject import Job
-from tfdrl.parts import acting, construction, exploring
-from tfdrl.parts.replay_tables import TABLE
-from tfdrl.parts.replay_writer import TransitionWriter
-from tfdrl.parts.transitions import Block, TransitionAssembler
+from tfdrl.experience.transitions import Block, TransitionAssembler
+from tfdrl.replay.transition_table import TABLE
+from tfdrl.replay.transition_writer import TransitionWriter
+from tfdrl.runtime import agent_factory
 from tfdrl.topology import Address, Context
 
 _INSERT_STEPS = 1500  # environment steps whose transitions are inserted again and again
@@ -61,12 +64,12 @@ def _acting(job: Job, environment, agent):
 
 def _loop(job: Job, environment, agent):
     config, num_envs = job.config, environment.num_envs
-    ladder = (config.exploration or exploring.epsilon_ladder)(config.actors * num_envs)
-    policy = acting.collect_policy(agent, ladder[:num_envs], job.seed)
+    ladder = (config.exploration or exploration.epsilon_ladder)(config.actors * num_envs)
+    policy = collect_policy(agent, ladder[:num_envs], job.seed)
     context = Context("actor", 0, config.actors, job.directory)
     block_steps = -(-config.actor_buffer_transitions // num_envs)
     return (
-        acting.ActorLoop(environment, policy, NoLearner(), context),
+        ActorLoop(environment, policy, NoLearner(), context),
         TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps),
     )
 
@@ -75,7 +78,7 @@ def collect(job: Job, transitions: int) -> list[Block]:
     """Blocks of about so many transitions, as an actor of this configuration makes them."""
     blocks, size, size_bytes = [], 0, 0
     with make_environment(job) as environment:
-        agent = construction.make_agent(job.config.agent, environment)
+        agent = agent_factory.make_agent(job.config.agent, environment)
         loop, assembler = _loop(job, environment, agent)
         for now, action, then, info in loop.steps():
             block = assembler.add(now, action, then, info, 0)

@@ -13,9 +13,14 @@ from tfdrl.benchmarks import apex_acting
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.subject import Job
 from tfdrl.errors import UnavailableError
-from tfdrl.parts import construction, replay_reading, replay_samples, replay_tables, training
-from tfdrl.parts.replay_tables import TABLE, TransitionItem
-from tfdrl.parts.strategies import strategy as default_strategy
+from tfdrl.experience.transitions import DISCOUNT, TransitionItem
+from tfdrl.learning.devices import strategy as default_strategy
+from tfdrl.learning.trainer import Trainer
+from tfdrl.replay.client import ReplayInfo
+from tfdrl.replay.reading import Samples, ready_of
+from tfdrl.replay.transition_dataset import sample_dataset, to_trajectory
+from tfdrl.replay.transition_table import TABLE, transition_signature
+from tfdrl.runtime import agent_factory
 from tfdrl.topology import Address
 
 _TIMEOUT_SECS = 60.0
@@ -39,7 +44,7 @@ def sampling(job: Job) -> dict[str, list[Turn]]:
 
 def _signature(config: Apex, seed: int) -> TransitionItem:
     with config.environment(num_envs=1, training=True, seed=seed) as environment:
-        return replay_tables.transition_signature(environment)
+        return transition_signature(environment)
 
 
 def _raw_sampling(config: Apex, signature: TransitionItem, replay: Address) -> Variant:
@@ -66,7 +71,7 @@ def _raw_sampling(config: Apex, signature: TransitionItem, replay: Address) -> V
 
 
 def _learner_sampling(config: Apex, signature: TransitionItem, replay: Address) -> Variant:
-    dataset = replay_samples.sample_dataset(
+    dataset = sample_dataset(
         replay,
         signature,
         config.batch_size,
@@ -75,9 +80,9 @@ def _learner_sampling(config: Apex, signature: TransitionItem, replay: Address) 
         config.prefetch_batches,
         config.sampler_workers,
     )
-    info = replay_reading.ReplayInfo(replay, _TIMEOUT_SECS)
-    ready = replay_reading.ready_of(config.prefetch_batches)
-    samples = replay_reading.Samples(dataset, ready, info, threading.Event())
+    info = ReplayInfo(replay, _TIMEOUT_SECS)
+    ready = ready_of(config.prefetch_batches)
+    samples = Samples(dataset, ready, info, threading.Event())
 
     def work():
         if samples.next(_TIMEOUT_SECS) is None:
@@ -96,11 +101,11 @@ def learning(job: Job) -> dict[str, list[Turn]]:
     config = job.config
     strategy = (config.strategy or default_strategy)()
     with config.environment(num_envs=1, training=True, seed=job.seed) as environment:
-        signature = replay_tables.transition_signature(environment)
+        signature = transition_signature(environment)
         with strategy.scope():
-            agent = construction.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment)
         num_actions = environment.action_spec.num_values if _counts(environment) else None
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
+    trainer = Trainer(agent, strategy, config.max_bad_steps)
     experience = _experience(config, signature, num_actions)
     weights = tf.ones([config.updates_per_call, config.batch_size])
 
@@ -130,8 +135,8 @@ def _experience(config: Apex, signature: TransitionItem, num_actions: int | None
 
     def item():
         found = tf.nest.map_structure(draw, signature)
-        found.step[..., replay_tables.DISCOUNT] = config.gamma ** (config.n_step - 1)
-        return replay_samples.to_trajectory(tf.nest.map_structure(tf.constant, found))
+        found.step[..., DISCOUNT] = config.gamma ** (config.n_step - 1)
+        return to_trajectory(tf.nest.map_structure(tf.constant, found))
 
     items = [item() for _ in range(updates)]
     return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *items)

@@ -10,14 +10,16 @@ import tensorflow as tf
 import tree
 from tf_agents.trajectories import time_step
 
+from tfdrl.acting.exploration import collect_policy
+from tfdrl.acting.loop import ActorLoop
 from tfdrl.architectures.impala import Impala
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.stepping import NoLearner, compare, make_environment
 from tfdrl.benchmarks.subject import Job
-from tfdrl.parts import acting, construction
-from tfdrl.parts.unroll_assembler import UnrollAssembler
-from tfdrl.parts.unroll_tables import QUEUE, REPLAY
-from tfdrl.parts.unroll_writer import UnrollWriter
+from tfdrl.experience.unroll_assembler import UnrollAssembler
+from tfdrl.replay.unroll_tables import QUEUE, REPLAY
+from tfdrl.replay.unroll_writer import UnrollWriter
+from tfdrl.runtime import agent_factory
 from tfdrl.topology import Context
 from tfdrl.types import Unrolls
 
@@ -68,9 +70,9 @@ def _acting(job: Job, environment, agent):
 
 def _unrolls(job: Job, environment, agent) -> Iterator[Unrolls | None]:
     """What the actor's assembler has after each step: N unrolls, or None before they are full."""
-    policy = acting.collect_policy(agent, [0.0] * environment.num_envs, job.seed)
+    policy = collect_policy(agent, [0.0] * environment.num_envs, job.seed)
     context = Context("actor", 0, job.config.actors, job.directory)
-    loop = acting.ActorLoop(environment, policy, NoLearner(), context)
+    loop = ActorLoop(environment, policy, NoLearner(), context)
     assembler = UnrollAssembler(environment.num_envs, job.config.unroll_steps)
     assembler.begin(loop.state)
     for now, action, then, info in loop.steps():
@@ -84,7 +86,7 @@ def collect(job: Job) -> list[Unrolls]:
     """Some unrolls, as an actor of this configuration makes them: N and N and so on."""
     found, size, size_bytes = [], 0, 0
     with make_environment(job) as environment:
-        agent = construction.make_agent(job.config.agent, environment)
+        agent = agent_factory.make_agent(job.config.agent, environment)
         for unrolls in _unrolls(job, environment, agent):
             if unrolls is None:
                 continue

@@ -15,10 +15,16 @@ from tfdrl.benchmarks import impala_acting
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.subject import Job
 from tfdrl.errors import UnavailableError
+from tfdrl.experience.unroll_batches import to_batch, train_arguments
+from tfdrl.learning.devices import strategy as default_strategy
+from tfdrl.learning.trainer import Trainer
 from tfdrl.ops import vtrace
-from tfdrl.parts import construction, replay_reading, training, unroll_samples, unroll_tables
-from tfdrl.parts.strategies import strategy as default_strategy
-from tfdrl.parts.unroll_tables import QUEUE, REPLAY
+from tfdrl.replay import unroll_tables
+from tfdrl.replay.client import ReplayInfo
+from tfdrl.replay.reading import Samples, nothing_ahead
+from tfdrl.replay.unroll_dataset import time_step, unroll_dataset
+from tfdrl.replay.unroll_tables import QUEUE, REPLAY
+from tfdrl.runtime import agent_factory
 from tfdrl.types import Unrolls
 
 _TIMEOUT_SECS = 60.0
@@ -60,7 +66,7 @@ def reading(job: Job) -> dict[str, list[Turn]]:
 def _signature(job: Job) -> Unrolls:
     config = job.config
     with config.environment(num_envs=1, training=True, seed=job.seed) as environment:
-        policy = construction.make_agent(config.agent, environment).collect_policy
+        policy = agent_factory.make_agent(config.agent, environment).collect_policy
         return unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
 
 
@@ -91,7 +97,7 @@ def _filler(job: Job, unrolls: int) -> Callable[[], None]:
         for i in range(0, len(every.version), _UNROLLS_AT_ONCE)
     )
     writer = impala_acting.make_writer(job)
-    queue = replay_reading.ReplayInfo(job.replay, _TIMEOUT_SECS, QUEUE)
+    queue = ReplayInfo(job.replay, _TIMEOUT_SECS, QUEUE)
 
     def fill():
         end = writer.items + unrolls - queue.table(timeout_secs=int(_TIMEOUT_SECS)).current_size
@@ -117,17 +123,15 @@ def _raw_reader(job: Job, signature: Unrolls) -> Callable:
         )
         dataset = dataset.batch(sizes[table], drop_remainder=True)
         # Or TensorFlow would fetch ahead, unasked, all that the queue has for both readers.
-        datasets.append(iter(replay_reading.nothing_ahead(dataset)))
+        datasets.append(iter(nothing_ahead(dataset)))
     return lambda: [next(batches) for batches in datasets]
 
 
 def _learner_reader(job: Job, signature: Unrolls) -> Callable:
     config = job.config
-    dataset = unroll_samples.unroll_dataset(
-        job.replay, signature, config.batch_size, config.replay_share
-    )
-    info = replay_reading.ReplayInfo(job.replay, _TIMEOUT_SECS, QUEUE)
-    samples = replay_reading.Samples(dataset, 1, info, threading.Event())
+    dataset = unroll_dataset(job.replay, signature, config.batch_size, config.replay_share)
+    info = ReplayInfo(job.replay, _TIMEOUT_SECS, QUEUE)
+    samples = Samples(dataset, 1, info, threading.Event())
 
     def read():
         if samples.next(_TIMEOUT_SECS) is None:
@@ -146,17 +150,17 @@ def learning(job: Job) -> dict[str, list[Turn]]:
     strategy = (config.strategy or default_strategy)()
     with config.environment(num_envs=1, training=True, seed=job.seed) as environment:
         with strategy.scope():
-            agent = construction.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment)
         signature = unroll_tables.unroll_signature(
             environment, agent.collect_policy, config.unroll_steps
         )
         spec = environment.action_spec
         num_actions = spec.num_values if getattr(spec, "is_discrete", False) else 1
-    trainer = training.Trainer(agent, strategy, config.max_bad_steps)
-    batch = unroll_samples.to_batch(_random_unrolls(config, signature, num_actions))
+    trainer = Trainer(agent, strategy, config.max_bad_steps)
+    batch = to_batch(_random_unrolls(config, signature, num_actions))
 
     def train():
-        trainer.train_once(**unroll_samples.arguments(agent, batch))
+        trainer.train_once(**train_arguments(agent, batch))
         return 1
 
     variants = {"train": Variant(train), "vtrace": vtrace_variant(config)}
@@ -206,5 +210,5 @@ def _random_unrolls(config: Impala, signature: Unrolls, num_actions: int) -> Unr
 
     found = tf.nest.map_structure(draw, signature)
     steps = found.steps
-    mid = tf.fill(tf.shape(steps.step_type), unroll_samples.time_step.StepType.MID)
+    mid = tf.fill(tf.shape(steps.step_type), time_step.StepType.MID)
     return found._replace(steps=steps._replace(step_type=mid))

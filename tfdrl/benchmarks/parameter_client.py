@@ -53,8 +53,8 @@ def main(argv: Sequence[str]) -> int:
 def _measure(experiment, addresses, context, rounds, server_pid) -> dict:
     import tensorflow as tf
 
-    from tfdrl.parts import update_rules
-    from tfdrl.parts.global_parameters import GlobalParameters
+    from tfdrl.parameter_server import update_rules
+    from tfdrl.parameter_server.client import GlobalParameters
 
     config = experiment.architecture
     gradient, batch, variables = _gradient(experiment)
@@ -121,15 +121,17 @@ def _gradient(experiment):
     """The gradient of the architecture's workers, a batch of ones, and what it is of."""
     import tensorflow as tf
 
+    from tfdrl.acting.exploration import collect_policy
     from tfdrl.architectures.a3c import A3c
-    from tfdrl.parts import acting, construction, rollout_learning, transition_learning
+    from tfdrl.parameter_server import rollout_learning, transition_learning
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     num_envs = config.environments_per_worker if isinstance(config, A3c) else 1
     with config.environment(num_envs=num_envs, training=True, seed=1) as environment:
-        agent = construction.make_agent(config.agent, environment)
+        agent = agent_factory.make_agent(config.agent, environment)
         if isinstance(config, A3c):
-            policy = acting.collect_policy(agent, [0.0] * num_envs, 0)
+            policy = collect_policy(agent, [0.0] * num_envs, 0)
             gradient = rollout_learning.rollout_gradient(agent, policy, environment, config.t_max)
         else:
             gradient = transition_learning.transition_gradient(

@@ -20,7 +20,7 @@ from tfdrl.environments.batched import first_time_steps
 from tfdrl.errors import EXIT_OK
 from tfdrl.experiment import Experiment
 from tfdrl.launch import command_line, process
-from tfdrl.rpc import connection
+from tfdrl.rpc import channels
 from tfdrl.rpc import inference_messages as messages
 from tfdrl.rpc.inference_client import InferenceClient
 from tfdrl.topology import Address
@@ -79,7 +79,7 @@ def _bare(values, specs: messages.EnvironmentSpecs, first: TimeSteps) -> Callabl
     """grpcio alone: the same bytes each time."""
     data = messages.StepsEncoder(specs, len(first.reward)).encode(0, first, 0, None)
     size = messages.max_request_bytes(specs, len(first.reward))
-    channel = grpc.insecure_channel(values.server, connection.channel_options(size, size))
+    channel = grpc.insecure_channel(values.server, channels.channel_options(size, size))
     requests: queue.SimpleQueue = queue.SimpleQueue()
     replies = channel.stream_stream(f"/{messages.SERVICE}/{messages.METHOD}")(
         iter(requests.get, None)

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _echo(config) -> tuple[grpc.Server, int]:
     """A bare stream that answers each message with as many actions."""
-    from tfdrl.rpc import codec, connection, inference_pb2
+    from tfdrl.rpc import channels, inference_pb2, tensors
     from tfdrl.rpc import inference_messages as messages
 
     with config.environment(num_envs=1, training=True, seed=0) as environment:
@@ -59,11 +59,11 @@ def _echo(config) -> tuple[grpc.Server, int]:
     reply = inference_pb2.ActReply()
     for spec in specs.action:
         zeros = np.zeros((config.environments_per_actor, *spec.shape), spec.dtype)
-        reply.actions.action.append(codec.encode(zeros))
+        reply.actions.action.append(tensors.encode(zeros))
     answer = reply.SerializeToString()
     size = messages.max_request_bytes(specs, config.environments_per_actor)
     pool = futures.ThreadPoolExecutor(config.actors + 4)
-    server = grpc.server(pool, options=connection.server_options(size, size))
+    server = grpc.server(pool, options=channels.server_options(size, size))
     handler = grpc.stream_stream_rpc_method_handler(
         lambda requests, context: (answer for _ in requests)
     )
@@ -80,17 +80,17 @@ def _service(experiment, digest: str, kind: str):
     """The learner's own service, whose unrolls nobody learns from."""
     import tensorflow as tf
 
-    from tfdrl.parts import construction
-    from tfdrl.parts.central_inference import Inference
-    from tfdrl.parts.central_player import CentralPlayer
+    from tfdrl.inference.environments import CentralPlayer
+    from tfdrl.inference.policy import Inference
     from tfdrl.rpc import inference_messages
     from tfdrl.rpc.inference_server import InferenceService
-    from tfdrl.rpc.training_server import TrainingServer
+    from tfdrl.rpc.run_server import TrainingServer
+    from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=0) as environment:
         specs = inference_messages.environment_specs(environment)
-        agent = construction.make_agent(config.agent, environment)
+        agent = agent_factory.make_agent(config.agent, environment)
 
     info = tf.nest.flatten(agent.collect_policy.info_spec)
 

@@ -9,7 +9,7 @@ import numpy as np
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.subject import Job
 from tfdrl.environments.batched import BatchedEnvironment
-from tfdrl.parts import construction
+from tfdrl.runtime import agent_factory
 
 #: Environment steps of all N environments between two looks at the clock.
 STEPS_AT_ONCE = 16
@@ -42,7 +42,7 @@ def compare(
     """
     num_envs = job.config.environments_per_actor
     with make_environment(job) as environment, make_environment(job, 1) as other:
-        agent = construction.make_agent(job.config.agent, environment)
+        agent = agent_factory.make_agent(job.config.agent, environment)
         vector_env = bare_environment(other)
         variants = {
             "environment": _bare(vector_env, other, None),

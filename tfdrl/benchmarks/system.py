@@ -17,7 +17,8 @@ from tfdrl.benchmarks.measuring import cpu_secs, rss_bytes, slope
 from tfdrl.configuration import Configuration
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
-from tfdrl.launch import local, process
+from tfdrl.launch import process
+from tfdrl.launch.local.launcher import run_local
 from tfdrl.launch.status import Watch
 from tfdrl.topology import Address, Role
 
@@ -191,7 +192,7 @@ def run(
     program = experiment.architecture.program()
     observer = _Observer(configuration.digest, program.role(program.chief), window_secs)
     with contextlib.redirect_stdout(sys.stderr), observer as it:
-        code = local.run_local(
+        code = run_local(
             experiment,
             program,
             configuration,

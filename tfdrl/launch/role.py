@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Union
 
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
-from tfdrl.launch import cluster as clusters
 from tfdrl.launch import command_line, process, role_flags, run_directory
-from tfdrl.parts import locks
+from tfdrl.launch.cluster.membership import membership as clusters
 from tfdrl.rpc import security
+from tfdrl.runtime import locks
 from tfdrl.topology import Address, Context, Program, Role
 
 _LOG = logging.getLogger(__name__)

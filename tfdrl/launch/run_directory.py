@@ -9,7 +9,7 @@ import time
 
 from tfdrl import configuration
 from tfdrl.errors import ConfigurationError
-from tfdrl.parts import locks
+from tfdrl.runtime import locks
 
 CONFIG = "config.gin"
 LOGS = "logs"

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 
 from tfdrl.errors import TfdrlError
-from tfdrl.rpc.training_client import TrainingClient
-from tfdrl.rpc.training_messages import Evaluation, Status
+from tfdrl.rpc.run_client import TrainingClient
+from tfdrl.rpc.run_messages import Evaluation, Status
 from tfdrl.topology import Address
 
 _POLL_SECS = 1.0

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfdrl.launch import curves, printed_commands, run_directory
-from tfdrl.launch.progress import duration
+from tfdrl.launch.panel import duration
 from tfdrl.launch.status import Snapshot
 
 FILE = "summary.txt"

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
+from tfdrl.launch.local.processes import FreshProcesses, Started, Starter
 from tfdrl.launch.process import LAUNCHER_VARIABLE, has_ended
-from tfdrl.launch.starting import FreshProcesses, Started, Starter
 from tfdrl.topology import Role
 
 _POLL_SECS = 0.1

@@ -13,10 +13,10 @@ import grpc
 from google.protobuf import message as protobuf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.rpc import codec, connection, inference_pb2, training_pb2
+from tfdrl.rpc import channels, inference_pb2, tensors, training_pb2
 from tfdrl.rpc import inference_messages as messages
+from tfdrl.rpc.run_messages import finite_episodes
 from tfdrl.rpc.security import Security
-from tfdrl.rpc.training_messages import finite_episodes
 from tfdrl.topology import Address
 from tfdrl.types import Episodes, Nest, TimeSteps
 
@@ -84,7 +84,7 @@ class InferenceClient:
         self._security = security
         self._channel = security.channel(
             address,
-            connection.channel_options(64 << 20, messages.max_request_bytes(specs, environments)),
+            channels.channel_options(64 << 20, messages.max_request_bytes(specs, environments)),
         )
         call = self._channel.stream_stream(_METHOD)
         self._call = functools.partial(call, metadata=security.metadata)
@@ -197,12 +197,12 @@ class InferenceClient:
             raise self._nonsense(f"{len(reply.actions.action)} action arrays, not {len(specs)}")
         try:
             leaves = [
-                codec.decode(
+                tensors.decode(
                     tensor, "action", dtype=spec.dtype, shape=(self._environments, *spec.shape)
                 )
                 for tensor, spec in zip(reply.actions.action, specs)
             ]
-        except codec.MessageError as error:
+        except tensors.MessageError as error:
             raise self._nonsense(str(error)) from None
         return messages.pack(self._specs.action_nest, leaves)
 
@@ -215,7 +215,7 @@ class InferenceClient:
         too_large = "larger than max" in (error.details() or "")
         if error.code() in _WORTH_ANOTHER_TRY and not too_large:
             return _Broken(f"{error.code().name}: {error.details()}")
-        return connection.to_tfdrl_error(
+        return channels.to_tfdrl_error(
             error, self._name, self._server_name, messages.METHOD, self._timeout_secs
         )
 

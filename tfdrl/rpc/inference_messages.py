@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf import message as protobuf
 
-from tfdrl.rpc import codec, inference_pb2, tensor_pb2, training_pb2, wire
-from tfdrl.rpc.codec import MessageError
+from tfdrl.rpc import inference_pb2, protobuf_views, tensor_pb2, tensors, training_pb2
+from tfdrl.rpc.tensors import MessageError
 from tfdrl.types import FIRST, LAST, ArraySpec, Nest, TimeSteps, map_specs
 
 SERVICE = "tfdrl.v1.Inference"
@@ -169,21 +169,21 @@ class StepsEncoder:
         self._specs = specs
         zeros = np.zeros(environments, np.float32)
         self._small = inference_pb2.Steps(
-            step_type=codec.encode(zeros.astype(np.uint8)),
-            reward=codec.encode(zeros),
-            discount=codec.encode(zeros),
+            step_type=tensors.encode(zeros.astype(np.uint8)),
+            reward=tensors.encode(zeros),
+            discount=tensors.encode(zeros),
         )
         self._shapes, self._dtypes, self._heads = [], [], []
         self._large_bytes = 0
         for spec, shape in zip(specs.observation, _sent_shapes(specs, environments)):
-            dtype_name = codec.name_of(spec.dtype)
-            dtype = codec.DTYPES[dtype_name]
+            dtype_name = tensors.name_of(spec.dtype)
+            dtype = tensors.DTYPES[dtype_name]
             nbytes = int(np.prod(shape)) * dtype.itemsize
             tensor = tensor_pb2.Tensor(dtype=dtype_name, shape=shape).SerializeToString()
-            tensor += wire.head(_TENSOR_DATA, nbytes)
+            tensor += protobuf_views.head(_TENSOR_DATA, nbytes)
             self._shapes.append(shape)
             self._dtypes.append(dtype)
-            self._heads.append(wire.head(_OBSERVATION, len(tensor) + nbytes) + tensor)
+            self._heads.append(protobuf_views.head(_OBSERVATION, len(tensor) + nbytes) + tensor)
             self._large_bytes += len(self._heads[-1]) + nbytes
 
     def encode(
@@ -199,7 +199,7 @@ class StepsEncoder:
         if episodes is not None:
             small.episodes.CopyFrom(episodes)
         small_bytes = small.SerializeToString()
-        parts = [wire.head(_STEPS, len(small_bytes) + self._large_bytes), small_bytes]
+        parts = [protobuf_views.head(_STEPS, len(small_bytes) + self._large_bytes), small_bytes]
         leaves = flatten(self._specs.observation_nest, steps.observation)
         if self._specs.frame_stack > 1:
             leaves = [leaves[0][..., -1:]]
@@ -214,10 +214,10 @@ def parse_request(data: bytes) -> inference_pb2.Hello | Steps | None:
     """What an ActRequest says; None if it says nothing. Raises MessageError."""
     found = None
     try:
-        for number, kind, _, value in wire.fields(memoryview(data)):
-            if kind == wire.LENGTH_DELIMITED and number == _HELLO:
+        for number, kind, _, value in protobuf_views.fields(memoryview(data)):
+            if kind == protobuf_views.LENGTH_DELIMITED and number == _HELLO:
                 found = inference_pb2.Hello.FromString(bytes(value))
-            elif kind == wire.LENGTH_DELIMITED and number == _STEPS:
+            elif kind == protobuf_views.LENGTH_DELIMITED and number == _STEPS:
                 found = _parse_steps(value)
     except (protobuf.DecodeError, UnicodeDecodeError, MessageError) as error:
         raise MessageError(
@@ -228,8 +228,8 @@ def parse_request(data: bytes) -> inference_pb2.Hello | Steps | None:
 
 def _parse_steps(message: memoryview) -> Steps:
     rest, observation = [], []
-    for number, kind, field, value in wire.fields(message):
-        if number == _OBSERVATION and kind == wire.LENGTH_DELIMITED:
+    for number, kind, field, value in protobuf_views.fields(message):
+        if number == _OBSERVATION and kind == protobuf_views.LENGTH_DELIMITED:
             observation.append(_parse_tensor(value))
         else:
             rest.append(field)
@@ -238,8 +238,8 @@ def _parse_steps(message: memoryview) -> Steps:
 
 def _parse_tensor(message: memoryview) -> tuple[str, Sequence[int], memoryview]:
     rest, data = [], memoryview(b"")
-    for number, kind, field, value in wire.fields(message):
-        if number == _TENSOR_DATA and kind == wire.LENGTH_DELIMITED:
+    for number, kind, field, value in protobuf_views.fields(message):
+        if number == _TENSOR_DATA and kind == protobuf_views.LENGTH_DELIMITED:
             data = value
         else:
             rest.append(field)
@@ -266,14 +266,14 @@ class StepsDoor:
         Raises MessageError for wrong dtypes, shapes, step types, or numbers that are not finite.
         """
         message, shape = steps.message, self._shape
-        step_type = codec.decode(message.step_type, "step_type", dtype=_UINT8, shape=shape)
+        step_type = tensors.decode(message.step_type, "step_type", dtype=_UINT8, shape=shape)
         if step_type.max() > LAST:
             raise MessageError(f"a step_type is {step_type.max()}; it is 0 FIRST, 1 MID or 2 LAST")
-        reward = codec.decode(message.reward, "reward", dtype=_FLOAT32, shape=shape)
+        reward = tensors.decode(message.reward, "reward", dtype=_FLOAT32, shape=shape)
         # Zero times anything finite is zero: one call where isfinite needs two.
         if reward.dot(self._zeros) != 0:
             raise MessageError("reward has a number that is not finite")
-        discount = codec.decode(message.discount, "discount", dtype=_FLOAT32, shape=shape)
+        discount = tensors.decode(message.discount, "discount", dtype=_FLOAT32, shape=shape)
         if not (discount.min() >= 0 and discount.max() <= 1):
             raise MessageError("a discount is outside 0 to 1")
         if len(steps.observation) != len(self._expected):
@@ -282,7 +282,7 @@ class StepsDoor:
             )
         leaves = []
         for i, (tensor, (spec, sizes)) in enumerate(zip(steps.observation, self._expected)):
-            leaf = codec.to_array(*tensor, f"observation {i}", dtype=spec.dtype, shape=sizes)
+            leaf = tensors.to_array(*tensor, f"observation {i}", dtype=spec.dtype, shape=sizes)
             if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
                 raise MessageError(f"observation {i} has a number that is not finite")
             leaves.append(leaf)

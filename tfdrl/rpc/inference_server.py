@@ -13,11 +13,11 @@ from typing import Protocol, Union
 import grpc
 import numpy as np
 
-from tfdrl.rpc import codec, inference_pb2, serving
+from tfdrl.rpc import grpc_server, inference_pb2, tensors
 from tfdrl.rpc import inference_messages as messages
-from tfdrl.rpc.codec import MessageError
-from tfdrl.rpc.serving import RefusedError
-from tfdrl.rpc.training_server import MoreServices
+from tfdrl.rpc.grpc_server import RefusedError
+from tfdrl.rpc.run_server import MoreServices
+from tfdrl.rpc.tensors import MessageError
 from tfdrl.types import TimeSteps
 
 #: What `inference_messages.parse_request` returns.
@@ -67,7 +67,7 @@ class InferenceService:
 
     def __init__(self, player: Player, experiment: str, specs: messages.EnvironmentSpecs):
         self._player, self._experiment, self._specs = player, experiment, specs
-        self._refuse = serving.Refuser()
+        self._refuse = grpc_server.Refuser()
 
     def served_for(self, environments: int) -> MoreServices:
         """What a server is told to serve up to as many streams, and a few that it refuses."""
@@ -130,7 +130,7 @@ async def _answer(seat: Seat, door: messages.StepsDoor, request: Request) -> byt
     reply = inference_pb2.ActReply()
     reply.actions.index = message.index
     for leaf in actions:
-        reply.actions.action.append(codec.encode(leaf))
+        reply.actions.action.append(tensors.encode(leaf))
     return reply.SerializeToString()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 import grpc
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.rpc import connection
+from tfdrl.rpc import channels
 from tfdrl.topology import Address, Context
 
 TOKEN_VARIABLE = "TFDRL_TOKEN"
@@ -103,7 +103,7 @@ class Security:
         )
         return server.add_secure_port(str(address), credentials)
 
-    def channel(self, address: Address, options: connection.Options) -> grpc.Channel:
+    def channel(self, address: Address, options: channels.Options) -> grpc.Channel:
         """A channel, with TLS if an authority is known."""
         if not self.authority:
             return grpc.insecure_channel(str(address), options)

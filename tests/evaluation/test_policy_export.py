@@ -1,0 +1,85 @@
+"""The exported policy is the best that was evaluated, whoever evaluated it."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_agents.policies import tf_policy
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import policy_step, time_step
+
+from tfdrl.evaluation.episodes import summarise
+from tfdrl.evaluation.policy_export import PolicyExport
+
+
+class _Constant(tf_policy.TFPolicy):
+    """Always does what its one variable says."""
+
+    def __init__(self):
+        observation = tf.TensorSpec([1], tf.float32)
+        action = tensor_spec.BoundedTensorSpec([], tf.int32, 0, 9)
+        super().__init__(time_step.time_step_spec(observation), action)
+        self.choice = tf.Variable(0)
+
+    def _variables(self):
+        return [self.choice]
+
+    def _action(self, time_step, policy_state, seed):
+        batch = tf.shape(time_step.step_type)
+        return policy_step.PolicyStep(tf.fill(batch, self.choice), policy_state, ())
+
+
+def _evaluation(*returns):
+    return summarise(np.float64(returns), version=7, frames=70, start_secs=0.0)
+
+
+def _exported(directory):
+    """What the policy on disk does."""
+    policy = tf.saved_model.load(str(directory))
+    now = time_step.restart(tf.zeros([1, 1]), 1)
+    return int(policy.action(now, policy.get_initial_state(1)).action[0])
+
+
+@pytest.fixture
+def policy():
+    return _Constant()
+
+
+def test_only_a_better_policy_replaces_the_one_that_is_there(policy, tmp_path):
+    export = PolicyExport(policy, tmp_path / "policy")
+    assert export.best is None
+    offered = [(2, (1.0, 3.0)), (3, (2.0, 2.0)), (4, (1.5,)), (5, (2.5,)), (6, (float("nan"),))]
+    done = []
+    for choice, returns in offered:
+        policy.choice.assign(choice)
+        done.append(export.offer(_evaluation(*returns)))
+    assert done == [True, False, False, True, False]
+    assert _exported(tmp_path / "policy") == 5 and export.best == 2.5
+    found = json.loads((tmp_path / "policy" / "evaluation.json").read_text())
+    assert (found["mean"], found["version"], found["episodes"]) == (2.5, 7, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_a_restarted_evaluator_knows_how_good_it_is(policy, tmp_path):
+    policy.choice.assign(3)
+    assert PolicyExport(policy, tmp_path / "policy").offer(_evaluation(10.0))
+    again = PolicyExport(policy, tmp_path / "policy")
+    policy.choice.assign(4)
+    assert again.best == 10.0 and not again.offer(_evaluation(9.0))
+    assert _exported(tmp_path / "policy") == 3
+    assert again.offer(_evaluation(11.0)) and _exported(tmp_path / "policy") == 4
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"mean": null}', '{"mean": "x"}'])
+def test_of_a_policy_without_its_evaluation_nothing_is_known(policy, tmp_path, text):
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "evaluation.json").write_text(text)
+    export = PolicyExport(policy, tmp_path / "policy")
+    assert export.best is None
+
+
+def test_a_policy_that_could_not_be_written_is_offered_again(policy, tmp_path):
+    (tmp_path / "file").write_text("")
+    export = PolicyExport(policy, tmp_path / "file" / "policy")
+    assert not export.offer(_evaluation(1.0)) and export.best is None

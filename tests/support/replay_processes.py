@@ -1,0 +1,58 @@
+"""Replay servers in processes of their own: in one with the reader Reverb samples without gRPC."""
+
+import contextlib
+import os
+import pathlib
+import re
+import tempfile
+import time
+
+import preloaded
+
+from tfdrl.topology import Address
+
+_TESTS = pathlib.Path(__file__).resolve().parents[1]
+
+
+@contextlib.contextmanager
+def serving_elsewhere(function):
+    """The address of what `module:function`, of the replay's tests, serves.
+
+    Args:
+      function: calls `serve_until_killed`.
+    """
+    directory = _TESTS / "replay"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, [_TESTS, _TESTS / "support", directory])),
+    }
+    with tempfile.TemporaryDirectory() as place:
+        log = pathlib.Path(place) / "log"
+        process = preloaded.Process("called", [function], log, environment, directory)
+        try:
+            deadline = time.monotonic() + 60
+            while not (found := re.search(r"^serving on (\d+)$", log.read_text(), re.MULTILINE)):
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.02)
+            yield Address("localhost", int(found.group(1)))
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+def serve_until_killed(address):
+    """Tells the port and stays."""
+    print(f"serving on {address.port}", flush=True)
+    while True:
+        time.sleep(60)
+
+
+def given_out(replay):
+    """Samples that the server of a `ReplayInfo` has given out, when no more come."""
+    before = -1
+    while True:
+        now = replay.table().rate_limiter_info.sample_stats.completed
+        if now == before:
+            return now
+        before = now
+        time.sleep(0.3)

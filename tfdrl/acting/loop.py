@@ -1,0 +1,126 @@
+"""The loop of an actor: one batched inference and one step of all its environments at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import tree
+
+from tfdrl.acting.run_connection import RunLink
+from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.runtime.compiled import act_function
+from tfdrl.runtime.metrics import Every, MetricsWriter, Rate, WaitingClock
+from tfdrl.topology import Context
+from tfdrl.types import Nest, TimeSteps
+
+_REPORT_PERIOD_SECS = 1.0
+_EVENTS_PERIOD_SECS = 10.0
+
+
+class ActorLoop:
+    """Steps N environments with a policy, counts frames, keeps the parameters fresh.
+
+    Args:
+      environment: N environments.
+      policy: acts for a batch of N.
+      link: to who counts for the run; a `LearnerLink` to use `pull_parameters`.
+      context: of the role.
+      max_frames_per_second: slows acting down to this; None for as fast as it goes.
+
+    Attributes:
+      frames: environment frames stepped by this start of the actor.
+      frames_since_pull: since `pull_parameters`.
+      state: of the policy, before the next step.
+    """
+
+    def __init__(
+        self,
+        environment: BatchedEnvironment,
+        policy,
+        link: RunLink,
+        context: Context,
+        max_frames_per_second: float | None = None,
+    ):
+        self._environment, self._link, self._context = environment, link, context
+        self._act = act_function(policy)
+        self.state = policy.get_initial_state(environment.num_envs)
+        self._frames_per_call = environment.num_envs * environment.frames_per_step
+        self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
+        self._report_is_due = Every(_REPORT_PERIOD_SECS)
+        self._events_are_due = Every(_EVENTS_PERIOD_SECS)
+        self._rate = Rate()
+        self._max_frames_per_second = max_frames_per_second
+        self._resume_secs = time.monotonic()
+        self._sources: tuple[WaitingClock, Callable[[], Mapping[str, float]]] | None = None
+        self.frames = self.frames_since_pull = 0
+
+    def steps(self) -> Iterator[tuple[TimeSteps, Nest, TimeSteps, Nest]]:
+        """Yields (time step, action, next time step, policy info) until told to stop.
+
+        At the end it tells the link the last frames, which close() of the link sends: what a
+        preempted actor did is counted.
+        """
+        now = self._environment.reset()
+        while not self._context.stop.is_set():
+            action, info = self._step(now)
+            then = self._environment.step(action)
+            self.frames += self._frames_per_call
+            self.frames_since_pull += self._frames_per_call
+            yield now, action, then, info
+            now = then
+            if self._max_frames_per_second is not None:
+                self._pace()
+        self._report()
+
+    def _pace(self) -> None:
+        """Waits until the frames of this step have had their time; a delay is not caught up."""
+        self._resume_secs += self._frames_per_call / self._max_frames_per_second
+        ahead_secs = self._resume_secs - time.monotonic()
+        if ahead_secs > 0.005:  # shorter waits would mostly be overhead
+            self._context.stop.wait(ahead_secs)
+        elif ahead_secs < -0.1:
+            self._resume_secs = time.monotonic()
+
+    def _step(self, now: TimeSteps):
+        step = self._act(*now, self.state)
+        self.state = step.state
+        return tree.map_structure(lambda x: x.numpy(), (step.action, step.info))
+
+    def pull_parameters(self) -> None:
+        """Takes what came since the last call, and asks for newer ones in the background."""
+        self._link.apply_newest()
+        self._link.request_parameters()
+        self.frames_since_pull = 0
+
+    def tick(self, waiting: WaitingClock, counters: Callable[[], Mapping[str, float]]) -> None:
+        """Reports about once a second.
+
+        Args:
+          waiting: of the writer.
+          counters: `counters() -> dict` of the actor's own numbers; called when it reports.
+
+        Raises:
+          UnavailableError, ConfigurationError: the link has failed for good.
+        """
+        self._sources = waiting, counters
+        if self._report_is_due():
+            self._link.check()
+            self._report()
+
+    def _report(self) -> None:
+        if self._sources is None:  # told to stop before the first step
+            return
+        waiting, counters = self._sources
+        episodes = self._environment.take_episodes()
+        metrics = {
+            "actor/frames_per_second": self._rate.take(self.frames),
+            "actor/waiting_share": waiting.take_share(),
+            "actor/parameter_version": self._link.version,
+            **counters(),
+        }
+        if len(episodes.returns):
+            metrics["actor/episode_return"] = float(episodes.returns.mean())
+        self._link.report(self.frames, metrics, episodes)
+        if self._events_are_due():
+            self._metrics.write(self.frames, metrics)

@@ -1,0 +1,90 @@
+"""The exported policy: a SavedModel that needs TensorFlow alone, replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import pathlib
+import shutil
+
+import tensorflow as tf
+from tf_agents.policies import policy_saver, tf_policy
+
+from tfdrl.rpc.run_messages import Evaluation
+
+#: Of what is exported, beside the SavedModel's own files.
+_EVALUATION = "evaluation.json"
+
+
+class ActionsOnly(tf_policy.TFPolicy):
+    """A policy without its distribution.
+
+    With it, the SavedModel could be loaded only where TensorFlow Probability is imported.
+    """
+
+    def __init__(self, policy: tf_policy.TFPolicy):
+        super().__init__(
+            policy.time_step_spec,
+            policy.action_spec,
+            policy_state_spec=policy.policy_state_spec,
+            info_spec=policy.info_spec,
+            clip=False,
+            automatic_state_reset=False,  # the wrapped policy does what it does
+        )
+        self._policy = policy
+
+    def _variables(self):
+        return self._policy.variables()
+
+    def _get_initial_state(self, batch_size):
+        return self._policy.get_initial_state(batch_size)
+
+    def _action(self, time_step, policy_state, seed):
+        return self._policy.action(time_step, policy_state, seed)
+
+    def _distribution(self, time_step, policy_state):
+        raise NotImplementedError("the exported policy has actions only")
+
+
+class PolicyExport:
+    """Exports a policy each time it is better than what is there, also of an earlier start.
+
+    Args:
+      policy: a TFPolicy.
+      directory: of the SavedModel; its evaluation.json says how good it was.
+
+    Attributes:
+      best: mean return of the policy that is there; None if there is none that is known.
+    """
+
+    def __init__(self, policy, directory: pathlib.Path):
+        self._policy, self._directory = policy, pathlib.Path(directory)
+        self._saver = None  # tracing it takes seconds: only when there is something to save
+        try:
+            self.best = float(json.loads((self._directory / _EVALUATION).read_text())["mean"])
+        except (OSError, ValueError, TypeError, KeyError):
+            self.best = None
+
+    def offer(self, evaluation: Evaluation) -> bool:
+        """Exports the policy if this evaluation of it is the best; returns whether it did."""
+        is_better = self.best is None or evaluation.mean > self.best
+        return is_better and math.isfinite(evaluation.mean) and self._save(evaluation)
+
+    def _save(self, evaluation: Evaluation) -> bool:
+        """Writes the policy beside the old one, then swaps them; False with a warning if not."""
+        temporary = self._directory.with_name(self._directory.name + ".new")
+        try:
+            if self._saver is None:
+                self._saver = policy_saver.PolicySaver(ActionsOnly(self._policy), batch_size=None)
+            shutil.rmtree(temporary, ignore_errors=True)
+            self._saver.save(str(temporary))
+            (temporary / _EVALUATION).write_text(json.dumps(evaluation._asdict(), indent=2))
+            shutil.rmtree(self._directory, ignore_errors=True)
+            temporary.rename(self._directory)
+        except (OSError, tf.errors.OpError) as error:
+            logging.warning("the policy could not be exported to %s: %s", self._directory, error)
+            shutil.rmtree(temporary, ignore_errors=True)
+            return False
+        self.best = evaluation.mean
+        return True

@@ -1,0 +1,202 @@
+"""Makes n-step transitions of the steps that an actor takes, a block at a time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import tree
+from tf_agents.trajectories import time_step, trajectory
+
+from tfdrl.ops import priorities as priorities_ops
+from tfdrl.ops import returns
+from tfdrl.types import LAST, Nest, TimeSteps, Transitions
+
+#: Write times are stored modulo this, so that float32 resolves them to 1/128 s.
+TIME_PERIOD_SECS = 2.0**16
+
+
+class Block(NamedTuple):
+    """Rows for the replay: t is the time of the observation, t - n that of the transition.
+
+    rows          TransitionItem of observation [T, N, ...], action [T, N, ...] and
+                  step <float32>[T, N, 4]
+    length_steps  <int32>[T, N], m: the transition bootstraps from the observation at t - n + m
+    is_valid      <bool>[T, N], whether a transition began at t - n
+    priority      <float32>[T, N], |G - Q(s, a)| by the actor's own Q-values; 1 without them
+    """
+
+    rows: TransitionItem
+    length_steps: np.ndarray
+    is_valid: np.ndarray
+    priority: np.ndarray
+
+
+class TransitionAssembler:
+    """Collects the steps of N environments and hands them out in blocks, without per-step work.
+
+    A transition is complete n steps after it began, when the Q-values of its last observation
+    are known too; at an episode's end the windows are shorter (Ape-X, appendix F). The last n
+    steps of a block begin the next.
+
+    Args:
+      num_envs: N.
+      n: steps of a full window.
+      gamma: discount factor of one step.
+      block_steps: T, steps of each environment in a block.
+    """
+
+    def __init__(self, num_envs: int, n: int, gamma: float, block_steps: int):
+        self._n, self._gamma, self._block_steps = n, gamma, block_steps
+        self._length = n + block_steps
+        self._observation = self._action = None
+        shape = (self._length, num_envs)
+        self._reward, self._discount, self._version = (
+            np.zeros(shape, np.float32) for _ in range(3)
+        )
+        self._q_taken, self._max_q = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self._is_last, self._ends = np.zeros(shape, bool), np.zeros(shape, bool)
+        self._has_q = False
+        self._stored = 0
+        self._overlap = 0  # steps at the front that an earlier block handed out
+
+    def add(
+        self, now: TimeSteps, action: Nest, then: TimeSteps, info: Nest, version: int
+    ) -> Block | None:
+        """Adds one step of each environment; returns a block when enough are there.
+
+        Args:
+          now: the time step that was acted upon.
+          action: nest of [N, ...].
+          then: the time step that followed.
+          info: of the policy; `q_taken` and `max_q` <float32>[N] give initial priorities.
+          version: of the parameters that acted.
+        """
+        if self._observation is None:
+            self._observation = _storage(now.observation, self._length)
+            self._action = _storage(action, self._length)
+            self._has_q = hasattr(info, "q_taken")
+        t = self._stored
+        _store(self._observation, t, now.observation)
+        _store(self._action, t, action)
+        self._reward[t], self._discount[t] = then.reward, then.discount
+        self._is_last[t], self._ends[t] = now.step_type == LAST, then.step_type == LAST
+        self._version[t] = version
+        if self._has_q:
+            self._q_taken[t], self._max_q[t] = info.q_taken, info.max_q
+        self._stored += 1
+        return self._take_block() if self._stored == self._length else None
+
+    def _take_block(self) -> Block:
+        n, starts = self._n, self._block_steps
+        used = slice(0, self._length - 1)
+        windows = returns.n_step_windows(
+            self._reward[used], self._discount[used], self._ends[used], n, self._gamma
+        )
+        step = np.empty((starts, self._reward.shape[1], STEP_COLUMNS), np.float32)
+        step[..., N_STEP_RETURN] = windows.n_step_return
+        step[..., DISCOUNT] = windows.discount
+        step[..., VERSION] = self._version[:starts]
+        step[..., TIME_SECS] = time.time() % TIME_PERIOD_SECS
+        block = Block(
+            rows=TransitionItem(
+                tree.map_structure(lambda x: x[n:].copy(), self._observation),
+                tree.map_structure(lambda x: x[:starts].copy(), self._action),
+                step,
+            ),
+            length_steps=windows.length_steps,
+            is_valid=~self._is_last[:starts],
+            priority=self._priorities(windows),
+        )
+        block = block if self._overlap else self._with_first_rows(block)
+        self._keep_last_steps()
+        return block
+
+    def _priorities(self, windows) -> np.ndarray:
+        starts = self._block_steps
+        if not self._has_q:
+            return np.ones_like(windows.n_step_return)
+        ends = np.arange(starts)[:, None] + windows.length_steps
+        max_q = np.take_along_axis(self._max_q, ends, axis=0)
+        return priorities_ops.initial_priorities(
+            windows.n_step_return, self._gamma * windows.discount, self._q_taken[:starts], max_q
+        )
+
+    def _with_first_rows(self, block: Block) -> Block:
+        """Puts the first n observations before the first block: nothing began n steps earlier."""
+        n = self._n
+        rows = TransitionItem(
+            tree.map_structure(lambda x: x.copy(), self._observation),
+            *tree.map_structure(lambda x: _pad(x, n), tuple(block.rows[1:])),
+        )
+        return Block(rows, *(_pad(x, n) for x in block[1:]))
+
+    def _keep_last_steps(self) -> None:
+        arrays = [
+            *tree.flatten((self._observation, self._action)),
+            *(self._reward, self._discount, self._version, self._q_taken, self._max_q),
+            *(self._is_last, self._ends),
+        ]
+        for array in arrays:
+            array[: self._n] = array[self._block_steps :].copy()
+        self._stored = self._overlap = self._n
+
+
+def _storage(nest: Nest, length: int) -> Nest:
+    def allocate(leaf):
+        leaf = np.asarray(leaf)
+        return np.zeros((length, *leaf.shape), leaf.dtype)
+
+    return tree.map_structure(allocate, nest)
+
+
+def _store(storage: Nest, t: int, nest: Nest) -> None:
+    tree.map_structure(lambda array, leaf: array.__setitem__(t, leaf), storage, nest)
+
+
+def _pad(array: np.ndarray, n: int) -> np.ndarray:
+    return np.concatenate([np.zeros((n, *array.shape[1:]), array.dtype), array])
+
+
+def to_trajectory(batch: Transitions, stack=np.stack) -> trajectory.Trajectory:
+    """Transitions [B, ...] -> Trajectory [B, 2, ...], as agents train on it (`NStepDqnAgent`).
+
+    Args:
+      stack: of arrays, or `tf.stack` for tensors.
+    """
+
+    def pair(first, second):
+        return stack([first, second], axis=1)
+
+    step_type = np.full(batch.n_step_return.shape[0], time_step.StepType.MID, np.int32)
+    mid = pair(step_type, step_type)
+    return trajectory.Trajectory(
+        step_type=mid,
+        observation=tree.map_structure(pair, batch.observation, batch.next_observation),
+        action=tree.map_structure(lambda x: pair(x, x), batch.action),
+        policy_info=(),
+        next_step_type=mid,
+        reward=pair(batch.n_step_return, batch.n_step_return),
+        discount=pair(batch.discount, batch.discount),
+    )
+
+
+#: The columns of `TransitionItem.step`.
+N_STEP_RETURN, DISCOUNT, VERSION, TIME_SECS = range(4)
+STEP_COLUMNS = 4
+
+
+class TransitionItem(NamedTuple):
+    """One item: an n-step transition. s_t and s_{t+m} are references to frames stored once.
+
+    observation  nest of [2, ...]   s_t and s_{t+m}
+    action       nest of [1, ...]   a_t
+    step         <float32>[1, 4]    n-step return; discount gamma^(m-1), 0 after a termination;
+                                    version of the parameters that acted; Unix time when it was
+                                    written, modulo `transitions.TIME_PERIOD_SECS`
+    """
+
+    observation: Any
+    action: Any
+    step: Any

@@ -1,0 +1,229 @@
+"""The launcher's end of a fork server (tfdrl.launch.local.fork_server), and what it forks.
+
+On the socket between them travels, from the launcher, for each role
+
+    8 bytes, little-endian: the size of the rest; with it, as files: the log, and a pipe's read end
+    JSON: module, arguments, environment, directory, title
+
+and back, each on a line, JSON: {"importing": name}, {"ready": true} and {"pid": process id}. The
+role waits for one byte in the pipe: what the launcher does not know of must not run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from tfdrl.launch.local.launcher import fork_server
+from tfdrl.launch.process import has_ended
+
+_PR_SET_CHILD_SUBREAPER = 36
+#: Of TensorFlow, on a slow disk.
+_IMPORT_SECS = 300.0
+_FORK_SECS = 30.0
+_CLOSE_SECS = 1.0
+_MAX_LINE_BYTES = 1 << 16
+
+
+def start_afresh(
+    command: Sequence[str],
+    log: IO[bytes],
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen:
+    """Starts a command that writes to `log`, in a session of its own."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        start_new_session=True,  # the terminal's Ctrl-C reaches the launcher only
+        pass_fds=pass_fds,
+    )
+
+
+class ForkedProcess:
+    """A child of this process that another process has forked for it."""
+
+    def __init__(self, pid: int):
+        self.pid = pid
+
+    def wait(self) -> int:
+        """Waits for its end; returns its exit code, negative for a signal."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+class ForkServerError(Exception):
+    """A fork server that can fork nothing (any more)."""
+
+    def __init__(self, why: str, worth_another: bool = True):
+        super().__init__(why)
+        self.worth_another = worth_another
+
+
+class ForkServer:
+    """The launcher's end of one fork server.
+
+    Args:
+      preload: modules that it imports, in this order.
+      log: file that it appends its own output to.
+      environment: of the fork server; that of a role comes with the role.
+      quiet: libraries keep their start-up messages to themselves.
+      may_die: whether there will be another one if this one dies.
+    """
+
+    def __init__(
+        self,
+        preload: Sequence[str],
+        log: pathlib.Path,
+        environment: Mapping[str, str],
+        quiet: bool,
+        may_die: bool = True,
+    ):
+        self._arguments = preload, log, environment, quiet
+        self._may_die, self.log = may_die, log
+        self.doing = "starting Python"
+        self._received = b""
+        self._is_ready = False
+        self._start_secs = time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._channel, theirs = socket.socketpair()
+        with theirs, log.open("ab") as file:
+            if fork_server.has_imported(preload):
+                self._process = self._fork_here(theirs, file)
+            else:
+                self._process = self._start(theirs, file)
+
+    @staticmethod
+    def _fork_here(theirs: socket.socket, log: IO[bytes]) -> ForkedProcess:
+        """This process has imported everything itself."""
+        pid = os.fork()
+        if pid == 0:
+            fork_server.serve_from_here(theirs, log.fileno())
+        return ForkedProcess(pid)
+
+    def _start(self, theirs: socket.socket, log: IO[bytes]) -> subprocess.Popen:
+        preload, path, environment, quiet = self._arguments
+        command = [sys.executable, "-m", "tfdrl.launch.local.fork_server"]
+        command += [f"--root_dir={path.parents[1]}", f"--socket={theirs.fileno()}"]
+        command += ["--quiet"] * quiet + [f"--preload={module}" for module in preload]
+        return start_afresh(command, log, environment, [theirs.fileno()])
+
+    def again(self) -> ForkServer | None:
+        """Another one like it; None for the second."""
+        return ForkServer(*self._arguments, may_die=False) if self._may_die else None
+
+    def is_ready(self) -> bool:
+        """Whether it can fork now. Raises ForkServerError if it never will."""
+        while (words := self._next(0.0)) is not None:
+            self._take(words)
+        if not self._is_ready and time.monotonic() > self._start_secs + _IMPORT_SECS:
+            raise ForkServerError(f"has not imported everything after {_IMPORT_SECS:g} s")
+        return self._is_ready
+
+    def fork(
+        self,
+        title: str,
+        module: str,
+        arguments: Sequence[str],
+        log: IO[bytes],
+        environment: Mapping[str, str],
+        directory: str | os.PathLike = "",
+    ) -> ForkedProcess:
+        """Returns a new child of this process that calls the module's `console()`.
+
+        Args:
+          title: its name in `ps`.
+          module: as `python -m` takes it.
+          arguments: of its command line.
+          log: of its output.
+          environment: its variables.
+          directory: its working directory; this process's if empty.
+
+        Raises ForkServerError.
+        """
+        request = {
+            "module": module,
+            "arguments": list(arguments),
+            "environment": dict(environment),
+            "directory": str(directory) or os.getcwd(),
+            "title": title,
+        }
+        data = json.dumps(request).encode()
+        read_end, write_end = os.pipe()
+        try:
+            with _adopting():
+                pid = self._ask(data, [log.fileno(), read_end])
+            os.write(write_end, b"g")
+            return ForkedProcess(pid)
+        finally:
+            os.close(read_end)
+            os.close(write_end)
+
+    def close(self) -> None:
+        """Ends it. What it has forked goes on."""
+        self._channel.close()
+        deadline_secs = time.monotonic() + _CLOSE_SECS
+        while time.monotonic() < deadline_secs and not has_ended(self._process.pid):
+            time.sleep(0.02)
+        if not has_ended(self._process.pid):
+            os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _ask(self, data: bytes, files: Sequence[int]) -> int:
+        try:
+            self._channel.settimeout(_FORK_SECS)
+            socket.send_fds(self._channel, [len(data).to_bytes(8, "little")], files)
+            self._channel.sendall(data)
+        except OSError as error:
+            raise ForkServerError(f"takes no requests ({error})") from None
+        words = self._next(_FORK_SECS)
+        if words is None or "pid" not in words:
+            raise ForkServerError(f"has not forked within {_FORK_SECS:g} s")
+        return int(words["pid"])
+
+    def _take(self, words: Mapping[str, str | bool]) -> None:
+        if "importing" in words:
+            self.doing = f"importing {words['importing']}"
+        elif "ready" in words:
+            self._is_ready, self.doing = True, ""
+
+    def _next(self, limit_secs: float) -> dict | None:
+        """The next line that it wrote; None if there is none in time. Raises ForkServerError."""
+        deadline_secs = time.monotonic() + limit_secs
+        while b"\n" not in self._received:
+            self._channel.settimeout(max(deadline_secs - time.monotonic(), 0.0))
+            try:
+                part = self._channel.recv(4096)
+            except (BlockingIOError, socket.timeout):
+                return None
+            except OSError as error:
+                raise ForkServerError(f"is gone ({error})") from None
+            self._received += part
+            if not part or len(self._received) > _MAX_LINE_BYTES:
+                raise ForkServerError("died" if not part else "says nonsense")
+        line, _, self._received = self._received.partition(b"\n")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def _adopting():
+    """Meanwhile the orphans of this process's descendants become its own children."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise ForkServerError(f"cannot be used: {os.strerror(ctypes.get_errno())}", False)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)

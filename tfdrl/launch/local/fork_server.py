@@ -1,0 +1,236 @@
+"""The fork server: a process that has imported what roles need, used none of it, and forks them.
+
+    python -m tfdrl.launch.local.fork_server --socket=FD --preload=MODULE[:FUNCTION] ...
+
+Importing TensorFlow, TF-Agents and Reverb costs seconds of CPU time and hundreds of megabytes; a
+fork costs milliseconds, and what was imported stays shared. A runtime, a channel, a server or a
+thread would not survive the fork, so there is none before it: modules are imported, functions
+called that are made for this, and a module that starts a thread is left to the roles.
+
+A role becomes the launcher's own child: the fork server forks an intermediate process, which forks
+the role and ends, and the kernel gives the orphan to the launcher, which has asked for it.
+Signals, exit codes, and the launcher's death then are as if it had started the role itself.
+
+`tfdrl.launch.local.fork_client` is the other side of the socket, and says what travels on it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import setproctitle
+
+from tfdrl.errors import EXIT_FAILED, EXIT_OK
+from tfdrl.launch import process
+
+#: Of these a thread is known to be harmless: OpenBLAS ends its own before a fork.
+_FORK_SAFE = ("numpy",)
+#: What the panel says while it imports, by package.
+_TITLES = {
+    "tensorflow": "TensorFlow",
+    "tf_agents": "TF-Agents",
+    "reverb": "Reverb",
+    "gymnasium": "Gymnasium",
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Imports, says that it is ready, and forks a role for each request until the socket ends."""
+    options = _options(argv)
+    channel = socket.socket(fileno=int(options["socket"][0]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process.die_with_launcher()
+    setproctitle.getproctitle()  # finds the memory of its arguments, before anybody moves it
+    if "quiet" in options:
+        process.silence()
+    without = set(options.get("without", ()))
+    preload = [m for m in options.get("preload", ()) if m.partition(":")[0] not in without]
+    culprit = _preload(preload, channel)
+    if culprit:
+        print(f"{culprit} starts a thread when it is imported: the roles import it themselves")
+        sys.stdout.flush()
+        # The thread cannot be ended: begin again without it.
+        again = [*argv[1:], f"--without={culprit}"]
+        os.execv(sys.executable, [sys.executable, "-m", "tfdrl.launch.local.fork_server", *again])
+    _serve(channel)
+
+
+def serve_from_here(channel: socket.socket, log: int) -> None:
+    """Makes this process, just forked from a launcher that has imported all, a fork server."""
+    try:
+        os.setsid()
+        _redirect(log)
+        os.closerange(3, channel.fileno())
+        os.closerange(channel.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.environ[process.LAUNCHER_VARIABLE] = str(os.getppid())
+        process.die_with_launcher()
+        _serve(channel)
+        os._exit(EXIT_OK)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(EXIT_FAILED)
+
+
+def has_imported(modules: Sequence[str]) -> bool:
+    """Whether this process could be forked in place of one that imports them and no others.
+
+    It has one thread, and not TensorFlow unless they have it.
+    """
+    if threads() > 1 or ("tensorflow" in sys.modules) != ("tensorflow" in modules):
+        return False
+    return all(module.partition(":")[0] in sys.modules for module in modules)
+
+
+def _options(argv: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for argument in argv[1:]:
+        name, _, value = argument.lstrip("-").partition("=")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _preload(modules: Sequence[str], channel: socket.socket) -> str:
+    """Imports the modules in turn; returns the first that left a thread running, or ""."""
+    for module in (*_FORK_SAFE, *modules):
+        title = _TITLES.get(module, "")
+        if title:
+            _say(channel, importing=title)
+        before = threads()
+        module, _, function = module.partition(":")
+        try:
+            imported = importlib.import_module(module)
+            if function:
+                getattr(imported, function)()
+        except Exception as error:  # the role that needs it says so, with all that belongs to it
+            print(f"{module} could not be imported here: {error}", file=sys.stderr, flush=True)
+        if module not in _FORK_SAFE and threads() > before:
+            return module
+    return ""
+
+
+def threads() -> int:
+    """How many threads this process has."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def _say(channel: socket.socket, **words: Any) -> None:
+    channel.sendall(json.dumps(words).encode() + b"\n")
+
+
+def _serve(channel: socket.socket) -> None:
+    gc.collect()
+    gc.freeze()  # the collector would write to, and so copy, what is shared
+    _say(channel, ready=True)
+    while True:
+        header, files, _, _ = socket.recv_fds(channel, 8, 2)
+        if len(header) < 8 or len(files) < 2:
+            process.leave(EXIT_OK)  # the launcher has ended, or wants no more roles
+        request = json.loads(_read(channel, int.from_bytes(header, "little")))
+        pid = _fork(request, files, channel)
+        for file in files:
+            os.close(file)
+        _say(channel, pid=pid)
+
+
+def _read(channel: socket.socket, size: int) -> bytes:
+    parts = []
+    while size:
+        part = channel.recv(min(size, 1 << 16))
+        if not part:
+            raise EOFError("the launcher ended in the middle of a request")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _fork(request: dict[str, Any], files: Sequence[int], channel: socket.socket) -> int:
+    """Forks a process that forks the role and ends; returns the role's process id."""
+    read_end, write_end = os.pipe()
+    intermediate = os.fork()
+    if intermediate == 0:
+        try:
+            pid = os.fork()
+            if pid == 0:
+                os.close(read_end)
+                os.close(write_end)
+                _become(request, *files, channel)
+            os.write(write_end, pid.to_bytes(8, "little"))
+            os._exit(EXIT_OK)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(EXIT_FAILED)
+    os.close(write_end)
+    pid = int.from_bytes(os.read(read_end, 8), "little")
+    os.close(read_end)
+    os.waitpid(intermediate, 0)  # from here on the role is the launcher's child
+    return pid
+
+
+def _become(request: dict[str, Any], log: int, go: int, channel: socket.socket) -> None:
+    """Makes this process the role that is asked for, and ends with it."""
+    channel.close()
+    process.remember_generated()
+    os.setsid()  # the terminal's Ctrl-C reaches the launcher only
+    # The launcher says go once it knows this process; one that it never knows must not run.
+    if not select.select([go], [], [], 60.0)[0] or not os.read(go, 1):
+        os._exit(EXIT_FAILED)
+    _redirect(log)
+    os.closerange(3, max(log, go) + 1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _move(request["environment"], request["directory"])
+    module, arguments = request["module"], request["arguments"]
+    sys.argv = [module, *arguments]
+    _set_title(request["title"], module, arguments)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # otherwise every role would draw the same
+    try:
+        importlib.import_module(module).console()
+    except SystemExit as error:
+        process.leave(error.code if isinstance(error.code, int) else error.code is not None)
+
+
+def _redirect(log: int) -> None:
+    """Standard input is empty from here on, and all output goes to the log."""
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+
+def _move(environment: Mapping[str, str], directory: str) -> None:
+    """As if Python had been started there, with these variables."""
+    before, here = os.environ.get("PYTHONPATH", ""), os.getcwd()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    added = [directory] if directory != here else []
+    if (path := environment.get("PYTHONPATH", "")) != before:
+        added += [entry for entry in path.split(os.pathsep) if entry]
+    sys.path[:0] = added
+
+
+def _set_title(name: str, module: str, arguments: Sequence[str]) -> None:
+    setproctitle.setproctitle(" ".join([f"tfdrl {name}: -m {module}", *arguments]))
+    setproctitle.setthreadtitle(f"tfdrl {name}")
+
+
+if __name__ == "__main__":
+    # Not as __main__: a role that spawns processes would make each import this module anew.
+    from tfdrl.launch.local.launcher import fork_server
+
+    fork_server.main(sys.argv)

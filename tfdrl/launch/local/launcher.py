@@ -1,0 +1,312 @@
+"""Runs a whole program on this machine: one process for each replica, until it is finished."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tfdrl.configuration import Configuration
+from tfdrl.errors import EXIT_FAILED, EXIT_OK
+from tfdrl.experiment import Experiment
+from tfdrl.launch import curves, panel, run_directory, summary
+from tfdrl.launch.local.launcher import addresses
+from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
+from tfdrl.launch.status import Snapshot, Watch
+from tfdrl.launch.supervisor import (
+    Departure,
+    Ending,
+    Limits,
+    Replica,
+    Supervisor,
+    describe,
+    role_environment,
+)
+from tfdrl.topology import Program
+
+_TICK_SECS = 0.1
+_ROLE_MODULE = "tfdrl.launch.role"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Settings(NamedTuple):
+    """How a local run is watched over.
+
+    Attributes:
+      limits: of restarts and of the shutdown.
+      stuck_after_secs: without a learner step and without a frame for so long, the run ends.
+      verbose: the roles keep the messages of TensorFlow and other libraries in their logs.
+      allow_config_change: continue root_dir with settings that differ from its config.gin.
+      preload: roles are forked from a process that has imported TensorFlow already; else each
+        imports it anew.
+    """
+
+    limits: Limits = Limits()
+    stuck_after_secs: float = 600.0
+    verbose: bool = False
+    allow_config_change: bool = False
+    preload: bool = True
+
+
+class Interrupts:
+    """Counts SIGINT, SIGTERM and SIGHUP instead of dying of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _receive(self, *unused: object) -> None:
+        self.count += 1
+
+    def __enter__(self) -> Interrupts:
+        self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def run_local(
+    experiment: Experiment,
+    program: Program,
+    configuration: Configuration,
+    root_dir: str | os.PathLike,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str] = (),
+    settings: Settings = Settings(),  # noqa: B008  (immutable)
+    command: Sequence[str] = (),
+) -> int:
+    """Starts every role, watches them to the end, and leaves no process behind.
+
+    Call from the main thread: it takes over the signals, and the roles die with it.
+
+    Args:
+      experiment: what is trained, and until when.
+      program: the roles.
+      configuration: of this start; its text is kept as root_dir/config.gin.
+      root_dir: the run's directory; created, or continued.
+      gin_files: as given on the command line; the roles get them.
+      gin_bindings: the same.
+      settings: of the supervision.
+      command: that continues this run, for the summary.
+
+    Returns the exit code: 0 if training finished or was told to stop, else that of the role
+    which ended the run. Raises ConfigurationError before any process has started.
+    """
+    root_dir = pathlib.Path(root_dir).resolve()
+    started_at = time.time()
+    with Interrupts() as interrupts, run_directory.claim(root_dir):
+        run_directory.keep_configuration(root_dir, configuration.text, settings.allow_config_change)
+        places = addresses.allocate(program)
+        arguments = _common_arguments(root_dir, gin_files, gin_bindings, settings)
+        replicas = _replicas(program, places, root_dir, arguments)
+        print(_announcement(program, places, root_dir), flush=True)
+        with contextlib.ExitStack() as held:
+            title = f"tfdrl: {program.name}"
+            display = held.enter_context(contextlib.closing(panel.display(title)))
+            # Before there is any thread: it may fork this process.
+            starter = _starter(program, configuration, root_dir, settings, display.say)
+            held.callback(starter.close)
+            watch = Watch(places.listeners.get(program.chief, ()), configuration.digest)
+            run = _Run(program, watch, interrupts, settings, experiment)
+            ending = run.to_its_end(replicas, starter, display)
+        target = experiment.solved_return
+        curves.draw(root_dir, target)
+        page = summary.text(
+            root_dir,
+            reason=ending.reason,
+            exit_code=ending.exit_code,
+            started_at=started_at,
+            snapshot=run.watch.snapshot,
+            target=target,
+            command=command,
+        )
+        summary.write(root_dir, page)
+        print(f"\n{page}", end="", flush=True)
+    return ending.exit_code
+
+
+class _Run:
+    """One run from its first process to its last."""
+
+    def __init__(
+        self,
+        program: Program,
+        watch: Watch,
+        interrupts: Interrupts,
+        settings: Settings,
+        experiment: Experiment,
+    ):
+        self.watch = watch
+        self._program = program
+        self._interrupts = interrupts
+        self._settings = settings
+        self._experiment = experiment
+        self._start_secs = time.monotonic()
+
+    def to_its_end(
+        self, replicas: Sequence[Replica], starter: Starter, display: panel.Display
+    ) -> Ending:
+        """Starts, supervises and ends the processes."""
+        finisher = _finisher(self._program)
+        limits = self._settings.limits
+        supervisor = Supervisor(replicas, finisher, limits, display.say, starter)
+        self._starter = starter
+        try:
+            supervisor.start()
+            ending = self._supervise(supervisor, display)
+            return self._finish(supervisor, display, ending)
+        finally:
+            self.watch.close()
+            supervisor.kill()
+
+    def _supervise(self, supervisor: Supervisor, display: panel.Display) -> Ending:
+        while True:
+            ending = supervisor.poll() or self._stuck()
+            if ending:
+                return ending
+            if self._interrupts.count:
+                return Ending(EXIT_OK, "told to stop")
+            if display.is_due():
+                self._show(supervisor, display)
+            time.sleep(_TICK_SECS)
+
+    def _finish(self, supervisor: Supervisor, display: panel.Display, ending: Ending) -> Ending:
+        self._show(supervisor, display)
+        interrupts = self._interrupts.count
+        if interrupts:
+            display.say("stopping; press Ctrl-C again to kill")
+        else:
+            display.say(f"{ending.reason}; stopping the other roles")
+        if ending.details:
+            display.say("its last lines:\n" + _indented(ending.details))
+        unclean = supervisor.stop(lambda: self._interrupts.count > interrupts)
+        if interrupts and self._interrupts.count > interrupts:
+            return Ending(EXIT_FAILED, "killed by a second signal")
+        for departure in unclean:
+            display.say(f"{departure.replica.name}: {_in_words(departure)}")
+        failed = [d for d in unclean if d.replica.role.essential and d.exit_code > 0]
+        if failed and ending.exit_code == EXIT_OK:
+            words = ", ".join(f"{d.replica.name}: {_in_words(d)}" for d in failed)
+            return Ending(EXIT_FAILED, f"{ending.reason}; {words}")
+        return ending
+
+    def _stuck(self) -> Ending | None:
+        snapshot, limit_secs = self.watch.snapshot, self._settings.stuck_after_secs
+        if not self.watch.is_watching:
+            return None
+        now_secs = time.monotonic()
+        if now_secs - snapshot.progress_secs <= limit_secs:
+            return None
+        if snapshot.status is None:
+            what = f"the {self._program.chief} has not answered since its start"
+        else:
+            what = "no learner step and no environment frame" + _who_waits(snapshot)
+        return Ending(EXIT_FAILED, f"stuck: {what}, for {limit_secs:g} s")
+
+    def _show(self, supervisor: Supervisor, display: panel.Display) -> None:
+        now_secs = time.monotonic()
+        crews = [panel.Crew(r, supervisor.alive(r.name)) for r in self._program.roles]
+        rows = panel.facts(
+            self.watch.snapshot,
+            crews,
+            supervisor.restarts,
+            elapsed_secs=now_secs - self._start_secs,
+            now_secs=now_secs,
+            experiment=self._experiment,
+            doing=self._starter.doing,
+            load=panel.Load.now(),
+        )
+        display.show(rows)
+
+
+def _starter(
+    program: Program,
+    configuration: Configuration,
+    root_dir: pathlib.Path,
+    settings: Settings,
+    notify: Callable[[str], None],
+) -> Starter:
+    if not settings.preload or sys.platform != "linux":
+        return FreshProcesses()
+    return ForkServers(
+        program,
+        configuration.modules,
+        root_dir / run_directory.LOGS,
+        role_environment(),
+        quiet=not settings.verbose,
+        notify=notify,
+    )
+
+
+def _finisher(program: Program) -> str:
+    """The role whose end is the end of training."""
+    names = [role.name for role in program.roles]
+    essential = [role.name for role in program.roles if role.essential]
+    return program.chief if program.chief in names else (essential or names)[-1]
+
+
+def _who_waits(snapshot: Snapshot) -> str:
+    waiting = panel.waiting(snapshot)
+    return f" (waiting: {waiting})" if waiting else ""
+
+
+def _in_words(departure: Departure) -> str:
+    if departure.exit_code == -signal.SIGKILL:
+        return "did not stop in time and was killed"
+    return f"failed in stopping ({describe(departure.exit_code)}); its log: {departure.replica.log}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _common_arguments(
+    root_dir: pathlib.Path,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    settings: Settings,
+) -> list[str]:
+    arguments = [f"--root_dir={root_dir}"]
+    arguments += [f"--gin_file={name}" for name in gin_files]
+    arguments += [f"--gin_bindings={binding}" for binding in gin_bindings]
+    return arguments + (["--verbose"] if settings.verbose else [])
+
+
+def _replicas(
+    program: Program,
+    places: addresses.Addresses,
+    root_dir: pathlib.Path,
+    arguments: Sequence[str],
+) -> list[Replica]:
+    replicas = []
+    for role in program.roles:
+        told = [f"--{to}={_list(places.listeners[to])}" for to in role.talks_to]
+        if role.name in places.clusters:
+            told.append(f"--cluster={_list(places.clusters[role.name])}")
+        for task in range(role.replicas):
+            listen = [f"--listen={places.listeners[role.name][task]}"] if role.serves else []
+            command = [sys.executable, "-m", _ROLE_MODULE, f"--role={role.name}", f"--task={task}"]
+            log = root_dir / run_directory.LOGS / f"{role.name}-{task}.log"
+            command += [*listen, *told, *arguments]
+            replicas.append(Replica(role, task, command, log))
+    return replicas
+
+
+def _list(found: Sequence[object]) -> str:
+    return ",".join(map(str, found))
+
+
+def _announcement(program: Program, places: addresses.Addresses, root_dir: pathlib.Path) -> str:
+    lines = [f"{program.name} in {root_dir}"]
+    for role in program.roles:
+        at = f" at {', '.join(map(str, places.listeners[role.name]))}" if role.serves else ""
+        lines.append(f"  {role.replicas} {role.name}{at}")
+    lines.append(f"watch it: {shlex.join(summary.tensorboard(root_dir))}")
+    return "\n".join(lines)

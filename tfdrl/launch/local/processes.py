@@ -1,0 +1,146 @@
+"""How the launcher starts the process of a role: afresh, or forked from one that has imported.
+
+`FreshProcesses` runs the command. `ForkServers` asks a fork server for a process that has imported
+TensorFlow already: one for the roles that need it, one for those that must not have it.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, Protocol
+
+from tfdrl.launch.local.fork_client import ForkServer, ForkServerError, start_afresh
+from tfdrl.launch.local.preloading import preloaded
+from tfdrl.topology import Program, Role
+
+
+class Started(Protocol):
+    """A process that was started: `subprocess.Popen`, or `ForkedProcess`."""
+
+    pid: int
+
+    def wait(self) -> int: ...
+
+
+class Starter(Protocol):
+    """Starts processes."""
+
+    def is_ready(self, role: Role) -> bool:
+        """Whether `start` would start one at once; if not, ask again soon."""
+
+    def start(
+        self,
+        role: Role,
+        title: str,
+        command: Sequence[str],
+        log: IO[bytes],
+        environment: Mapping[str, str],
+    ) -> Started:
+        """Starts a process, in a session of its own, that writes to `log`."""
+
+    @property
+    def doing(self) -> str:
+        """What has to be done before it is ready, in words; "" if nothing."""
+
+    def close(self) -> None:
+        """Nothing is started any more. What was started goes on."""
+
+
+class FreshProcesses:
+    """Starts every process afresh."""
+
+    doing = ""
+
+    def is_ready(self, role: Role) -> bool:
+        """Always."""
+        return True
+
+    def start(self, role, title, command, log, environment) -> subprocess.Popen:
+        """As `Starter.start`."""
+        return start_afresh(command, log, environment)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class ForkServers:
+    """Starts processes by forking one that has imported what they need.
+
+    A fork server that dies is started again once; after that, and where there can be none, roles
+    start afresh, with a warning.
+
+    Args:
+      program: whose roles are started; says what is imported.
+      modules: that the configuration names; those of tfdrl and TF-Agents are imported, too.
+      logs: directory of the fork servers' own logs.
+      environment: of the fork servers.
+      quiet: libraries keep their start-up messages to themselves.
+      notify: receives one line for the user.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        modules: Iterable[str],
+        logs: pathlib.Path,
+        environment: Mapping[str, str],
+        quiet: bool = True,
+        notify: Callable[[str], None] = print,
+    ):
+        self._fresh, self._notify = FreshProcesses(), notify
+        self._servers: dict[bool, ForkServer | None] = {}
+        for tensorflow in (False, True):
+            roles = [role for role in program.roles if role.needs_tensorflow == tensorflow]
+            if roles:
+                preload = preloaded(roles, modules, tensorflow)
+                log = logs / f"fork-server{'' if tensorflow else '-light'}.log"
+                self._servers[tensorflow] = ForkServer(preload, log, environment, quiet)
+
+    def is_ready(self, role: Role) -> bool:
+        """Whether the role's fork server has imported everything, or there is none."""
+        server = self._servers.get(role.needs_tensorflow)
+        try:
+            return server is None or server.is_ready()
+        except ForkServerError as error:
+            self._replace(role.needs_tensorflow, server, error)
+            return False
+
+    def start(
+        self,
+        role: Role,
+        title: str,
+        command: Sequence[str],
+        log: IO[bytes],
+        environment: Mapping[str, str],
+    ) -> Started:
+        """As `Starter.start`; `command` is that of a module: python, "-m", module, arguments."""
+        server = self._servers.get(role.needs_tensorflow)
+        if server is not None:
+            try:
+                _, _, module, *arguments = command
+                return server.fork(title, module, arguments, log, environment)
+            except ForkServerError as error:
+                self._replace(role.needs_tensorflow, server, error)
+        return self._fresh.start(role, title, command, log, environment)
+
+    @property
+    def doing(self) -> str:
+        """What the fork servers import now."""
+        doing = [s.doing for s in self._servers.values() if s is not None and s.doing]
+        return ", ".join(dict.fromkeys(doing))
+
+    def close(self) -> None:
+        """Ends the fork servers; what they have forked goes on."""
+        while self._servers:
+            _, server = self._servers.popitem()
+            if server is not None:
+                server.close()
+
+    def _replace(self, tensorflow: bool, server: ForkServer, error: ForkServerError) -> None:
+        server.close()
+        again = server.again() if error.worth_another else None
+        self._servers[tensorflow] = again
+        then = "starting it again" if again else "roles start afresh from here on, which is slower"
+        self._notify(f"WARNING: the fork server {error} (its log: {server.log}); {then}")

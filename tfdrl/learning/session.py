@@ -1,0 +1,316 @@
+"""What every learner does beside learning: publish, count, checkpoint, tell and end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gin
+
+from tfdrl.errors import EXIT_FAILED, TfdrlError
+from tfdrl.experiment import Experiment
+from tfdrl.learning.devices import device_names
+from tfdrl.learning.publisher import Publisher
+from tfdrl.rpc import security
+from tfdrl.rpc.run_messages import Evaluation
+from tfdrl.rpc.run_server import MoreServices, TrainingServer
+from tfdrl.runtime.checkpoints import Checkpoints
+from tfdrl.runtime.locks import lock
+from tfdrl.runtime.metrics import Every, MetricsWriter, Rate
+from tfdrl.topology import Context
+
+_STATUS_PERIOD_SECS = 1.0
+_EVENTS_PERIOD_SECS = 5.0
+_LEAVING_SECS = 2.5  # roles report each second
+_EVALUATION_COLUMNS = [
+    *("seconds", "frames", "learner_steps", "mean"),
+    *("standard_error", "minimum", "maximum", "episodes"),
+]
+
+
+class LearnerSession:
+    """The learner's side of a run; a learner calls `count` after updates and `tick` often.
+
+    Args:
+      experiment: limits of the run.
+      context: of the learner's role.
+      agent: its policy's variables are published, its train_step_counter counts.
+      specs: text of the environment's specs.
+      objects: more trackables to checkpoint, by name.
+      publish_period_steps: learner steps between publications.
+      checkpoint_period_secs: seconds between checkpoints.
+      lag_steps: publishes the parameters of so many learner steps ago: an artificial policy lag.
+      before_checkpoint: called before a checkpoint is written; its result, JSON-able, is part of
+        the checkpoint and comes back as `restored_state`.
+      more: services that share the learner's address.
+
+    Attributes:
+      service: the TrainingServer.
+      step: learner steps done.
+      restored: whether a checkpoint was found.
+      restored_state: what `before_checkpoint` had returned then.
+
+    Raises:
+      ConfigurationError: another learner holds root_dir, or the port is in use.
+      TfdrlError: no checkpoint of several can be read.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        context: Context,
+        agent,
+        specs: str,
+        objects: Mapping[str, Any],
+        publish_period_steps: int,
+        checkpoint_period_secs: float,
+        before_checkpoint: Callable[[], Mapping[str, Any]] | None = None,
+        lag_steps: int = 0,
+        more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
+    ):
+        self._lock = lock(context.root_dir, "learner")
+        self._experiment, self._context, self._agent = experiment, context, agent
+        self._root = pathlib.Path(context.root_dir)
+        self._checkpoints = Checkpoints(self._root / "checkpoints", {"agent": agent, **objects})
+        self._before_checkpoint = before_checkpoint
+        self.restored = self._checkpoints.restore() is not None
+        self.restored_state = self._checkpoints.counters.values.get("state")
+        counters = self._checkpoints.counters.values
+        self.step = int(agent.train_step_counter.numpy())
+        self._trained_secs = counters.get("training_secs", 0.0)
+        self._best = counters.get("best_return")
+        self.evaluation = _evaluation_from(counters.get("evaluation"))
+        self._start_secs = time.monotonic()
+        self._reason: str | None = None
+        self.service = TrainingServer(
+            *(context.listen, context.experiment, specs),
+            more=more,
+            security=security.of(context),
+            state=counters["service"] if self.restored else None,
+            learner_step=self.step,
+        )
+        logging.info("TensorFlow's devices: %s", ", ".join(device_names()))
+        if self.restored:
+            logging.info("continuing from learner step %d", self.step)
+        self._doing = ""
+        self._metrics = MetricsWriter(self._root, context.role, context.task)
+        self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)
+        self._publisher.publish(self.step)
+        self._checkpoint_is_due = Every(checkpoint_period_secs)
+        self._status_is_due = Every(_STATUS_PERIOD_SECS, at_once=True)
+        self._events_are_due = Every(_EVENTS_PERIOD_SECS)
+        self._step_rate, self._frame_rate = Rate(self.step), Rate(self.service.frames())
+        self._wrote_operative_config = False
+
+    @property
+    def training_secs(self) -> float:
+        """Seconds of training so far, over all starts."""
+        return self._trained_secs + time.monotonic() - self._start_secs
+
+    @property
+    def reason(self) -> str | None:
+        """Why training is over; None while it is not, or if only this process is to stop."""
+        return None if self._context.stop.is_set() else self._reason
+
+    def goes_on(self) -> bool:
+        """Whether to go on: nobody said stop, and no limit is reached."""
+        if self._reason is None:
+            self._reason = self._reason_to_end()
+        return self._reason is None
+
+    def end(self, reason: str) -> None:
+        """Ends the run for a reason from outside, unless there is one already."""
+        if self._reason is None:
+            self._reason = reason
+
+    def fail(self, error: BaseException | None) -> None:
+        """Ends the run if another start would fail in the same way: diverged, or configured so."""
+        if isinstance(error, TfdrlError) and error.exit_code != EXIT_FAILED:
+            self.end(f"failed: {error}")
+
+    def count(self, updates: int, samples: int = 0) -> None:
+        """Tells that so many learner steps were done; publishes when that is due.
+
+        Args:
+          updates: learner steps.
+          samples: items of a replay that they trained on.
+        """
+        if self._doing:
+            self.says("")
+        self.step += updates
+        self.service.count_sampled(samples)
+        self._publisher.publish_if_due(self.step)
+
+    def says(self, words: str) -> None:
+        """Sets what the panel says that the learner does, before its first step of this start."""
+        self._doing = words
+        self.service.set_doing(words)
+
+    def tick(self, metrics: Callable[[], Mapping[str, float]]) -> None:
+        """Does what is due: evaluations, status, events, checkpoint.
+
+        Args:
+          metrics: `metrics() -> dict` of the learner's own numbers; called once a second at most.
+        """
+        if not self._status_is_due():
+            return
+        for evaluation in self.service.take_evaluations():
+            self.add_evaluation(evaluation)
+        values = {
+            "environment/frames_per_second": self._frame_rate.take(self.service.frames()),
+            "learner/steps_per_second": self._step_rate.take(self.step),
+            **metrics(),
+        }
+        episodes = self.service.take_episodes()
+        if len(episodes.returns):
+            values["environment/episode_return"] = float(episodes.returns.mean())
+        self.service.set_status(self.step, values)
+        if not self.step:
+            self.says(_waits_for(values))
+        if self._events_are_due():
+            self._metrics.write(self.step, {**values, "environment/frames": self.service.frames()})
+        if self._checkpoint_is_due():
+            self.checkpoint()
+        if self.step and not self._wrote_operative_config:
+            self._write_operative_config()
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        """Records an evaluation; it may end the run."""
+        self.evaluation = evaluation
+        if self._best is None or evaluation.mean > self._best:
+            self._best = evaluation.mean
+        row = [
+            *(round(self.training_secs, 1), evaluation.frames, evaluation.version),
+            *(evaluation.mean, evaluation.standard_error, evaluation.min, evaluation.max),
+            evaluation.episodes,
+        ]
+        path = self._root / "evaluations.csv"
+        try:
+            is_new = not path.exists()
+            with path.open("a", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerows([_EVALUATION_COLUMNS, row] if is_new else [row])
+        except OSError as error:
+            logging.warning("%s could not be written: %s", path, error)
+        self._metrics.write(self.step, {"evaluation/return": evaluation.mean})
+        logging.info(
+            "evaluation at step %d: %.1f +- %.1f over %d episodes",
+            *(evaluation.version, evaluation.mean, evaluation.standard_error, evaluation.episodes),
+        )
+
+    def checkpoint(self) -> bool:
+        """Writes a checkpoint now; False, with a warning, where it cannot be written."""
+        try:
+            state = self._before_checkpoint() if self._before_checkpoint else None
+        except OSError as error:
+            logging.error("THE REPLAY COULD NOT BE WRITTEN (%s); training goes on", error)
+            return False
+        return self._checkpoints.save(self.step, {**self._counters(), "state": state})
+
+    def restore_objects(self) -> None:
+        """Restores once more what the checkpoint held, undoing what was done since."""
+        self._checkpoints.restore()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Ends the run: tells the roles, then writes the last checkpoint and result.json.
+
+        Args:
+          error: that ends it, as `fail` takes it; the last good checkpoint is left as it is then.
+        """
+        self.fail(error)
+        reason = self._reason or ("told to stop" if error is None else "failed")
+        if self._reason is not None and not self._context.stop.is_set():
+            self.service.finish(reason)
+            self._let_roles_leave()
+        if error is None:
+            self.checkpoint()
+        if self.step and not self._wrote_operative_config:
+            self._write_operative_config()
+        self._write_result(reason)
+        self.service.close()
+        self._metrics.close()
+        self._lock.release()
+
+    def _let_roles_leave(self) -> None:
+        """Waits until every role was told to stop and has reported its last frames."""
+        deadline_secs = time.monotonic() + _LEAVING_SECS
+        while time.monotonic() < deadline_secs and not self.service.everybody_left():
+            if self._context.stop.wait(0.05):
+                return
+
+    def __enter__(self) -> LearnerSession:
+        return self
+
+    def __exit__(self, kind, error, *unused) -> None:
+        self.close(error)
+
+    def _reason_to_end(self) -> str | None:
+        limits, evaluation = self._experiment, self.evaluation
+        if self._context.stop.is_set():
+            return "told to stop"
+        if (
+            limits.solved_return is not None
+            and evaluation is not None
+            and evaluation.mean >= limits.solved_return
+        ):
+            return (
+                f"solved: mean return {evaluation.mean:.1f} over {evaluation.episodes} episodes "
+                f"reaches {limits.solved_return:g}"
+            )
+        if limits.max_frames is not None and self.service.frames() >= limits.max_frames:
+            return f"reached max_frames = {limits.max_frames}"
+        if limits.max_learner_steps is not None and self.step >= limits.max_learner_steps:
+            return f"reached max_learner_steps = {limits.max_learner_steps}"
+        minutes = (time.monotonic() - self._start_secs) / 60
+        if limits.max_minutes is not None and minutes >= limits.max_minutes:
+            return f"reached max_minutes = {limits.max_minutes:g}"
+        return None
+
+    def _counters(self) -> dict[str, Any]:
+        return {
+            "training_secs": self.training_secs,
+            "best_return": self._best,
+            "evaluation": self.evaluation and self.evaluation._asdict(),
+            "service": self.service.state(),
+        }
+
+    def _write_result(self, reason: str) -> None:
+        result = {
+            "reason": reason,
+            "learner_steps": self.step,
+            "frames": self.service.frames(),
+            "training_secs": self.training_secs,
+            "best_return": self._best,
+            "evaluation": self.evaluation and self.evaluation._asdict(),
+        }
+        self._write_text(self._root / "result.json", json.dumps(result, indent=2))
+
+    def _write_operative_config(self) -> None:
+        self._wrote_operative_config = True
+        path = self._root / "checkpoints" / "operative_config.gin"
+        self._write_text(path, gin.operative_config_str())
+
+    def _write_text(self, path: pathlib.Path, text: str) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        except OSError as error:
+            logging.warning("%s could not be written: %s", path, error)
+
+
+def _waits_for(values: Mapping[str, float]) -> str:
+    """What a learner without a step waits for, by its metrics."""
+    size, least = values.get("replay/size"), values.get("replay/min_size")
+    if size is not None and least is not None and size < least:
+        return f"replay: {size:,.0f} of {least:,.0f} items"
+    has_batches = size is not None or "learner/queue" in values
+    return f"waiting for the first {'batch' if has_batches else 'gradient'}"
+
+
+def _evaluation_from(values: Mapping[str, Any] | None) -> Evaluation | None:
+    return Evaluation(**values) if values else None

@@ -1,0 +1,211 @@
+"""The coordinator: counts for the run, watches the parameter servers, publishes what they hold.
+
+Workers compute and servers update without it; it decides when the run ends, keeps the checkpoint
+that is evaluated and continued, and orders a rollback when training goes wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfdrl.errors import DivergedError, TfdrlError
+from tfdrl.experiment import Experiment
+from tfdrl.learning.session import LearnerSession
+from tfdrl.parameter_server.client import GlobalParameters
+from tfdrl.parameter_server.divergence import Divergence
+from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.watch import ParameterWatch
+from tfdrl.runtime.metrics import Every, Rate
+from tfdrl.topology import Addresses, Context
+
+_TICK_SECS = 0.05
+_WATCH_SECS = 1.0
+_SILENCE_SECS = 10.0
+
+
+class Learner(NamedTuple):
+    """What a role of the run holds of what is learnt.
+
+    agent      a TFAgent
+    variables  that its loss trains, in the same order in every role
+    specs      text of the environment's specs
+    """
+
+    agent: Any
+    variables: Sequence[tf.Variable]
+    specs: str
+
+
+def run(
+    experiment: Experiment,
+    context: Context,
+    learner: Learner,
+    addresses: Addresses,
+    barrier: int = 0,
+) -> None:
+    """Coordinates until the run's end.
+
+    Args:
+      experiment, context: of the role; the architecture has `parameter_server`,
+        `publish_period_secs`, `coordinator_checkpoint_period_secs` and `timeout_secs`.
+      learner: whose agent is published, checkpointed and evaluated.
+      addresses: of the parameter servers.
+      barrier: as the workers have it.
+
+    Raises:
+      UnavailableError: a server is away for too long.
+      ConfigurationError: one belongs to another run; the root_dir or port is in use.
+      DivergedError: training went wrong more often than it may be set back.
+    """
+    config = experiment.architecture
+    settings, agent = config.parameter_server, learner.agent
+    parameters = GlobalParameters(
+        *(addresses, learner.variables, settings, context, config.timeout_secs, barrier)
+    )
+    watch = ParameterWatch(addresses, context.role)
+    if not parameters.connect():
+        return parameters.close()
+    watch.connect(config.timeout_secs, context.stop)
+    session = LearnerSession(
+        experiment,
+        context,
+        agent,
+        learner.specs,
+        objects={},
+        publish_period_steps=1,
+        checkpoint_period_secs=config.coordinator_checkpoint_period_secs,
+    )
+    if session.restored:  # the checkpoint's parameters are in the agent now; the servers have newer
+        parameters.refresh()
+        _require_progress(session.step, parameters.version)
+    count_for_ratio(session, getattr(config, "replay_ratio", None))
+    metrics = ServerMetrics(watch, settings)
+    silence = Silence()
+    pull_is_due = Every(config.publish_period_secs, at_once=True)
+    watch_is_due = Every(_WATCH_SECS)
+    updates = max(parameters.version, 0)
+    with session:
+        while session.goes_on():
+            if pull_is_due() and parameters.pull():
+                # After a server's restart the version may be smaller; the count goes on.
+                grown = max(parameters.version - updates, 1)
+                updates = parameters.version
+                agent.train_step_counter.assign_add(grown)
+                session.count(grown)
+            if watch_is_due() and not context.stop.is_set():
+                metrics.look()
+                silence.look(session.service.role_metrics())
+            session.tick(metrics.take)
+            context.stop.wait(_TICK_SECS)
+    parameters.close()
+    watch.close()
+
+
+def count_for_ratio(session: LearnerSession, ratio: float | None) -> None:
+    """Begins the counting of items anew after a run that had another replay ratio, or none.
+
+    As if nothing had been inserted: only learners know how much the replays hold, and both they
+    and the actors may go on from there.
+    """
+    inserted = 0 if session.restored else session.service.items().inserted
+    session.service.count_for_ratio(ratio, inserted)
+
+
+def _require_progress(step: int, version: int) -> None:
+    """Raises TfdrlError if the servers lost what the run's checkpoint knows of."""
+    if step and not version:
+        raise TfdrlError(
+            f"the run's checkpoint is of learner step {step}, but the parameter servers hold "
+            "initial values: start them with the --root_dir that has their parameters-<task>, or "
+            "begin another run"
+        )
+
+
+class Silence:
+    """Says so, again and again, while nobody who acts or learns reports: the run waits for them."""
+
+    def __init__(self):
+        self._warning_is_due = Every(_SILENCE_SECS)
+
+    def look(self, reports: Mapping[tuple[str, int], tuple[float, Any]]) -> None:
+        """Takes the seconds since each role's last report, by role and task."""
+        ages: dict[str, float] = {}
+        for (role, _), (seconds, _) in reports.items():
+            if role != "evaluator":
+                ages[role] = min(seconds, ages.get(role, seconds))
+        for role, seconds in ages.items():
+            if seconds > _SILENCE_SECS and self._warning_is_due():
+                logging.warning("no %s has reported for %.0f s; waiting for them", role, seconds)
+
+
+class ServerMetrics:
+    """The servers' counters as metrics of the run, and what to do when training goes wrong.
+
+    Args:
+      watch: asked.
+      settings: of the servers.
+    """
+
+    def __init__(self, watch: ParameterWatch, settings: ParameterServer):
+        self._watch = watch
+        self._divergence = Divergence(settings)
+        self._rates: dict[str, Rate] = {}
+        self._statuses: list[dict | None] = []
+        self._values: dict[str, float] = {}
+        self._untold: dict[int, int] = {}  # orders by task, to be repeated
+
+    def look(self) -> None:
+        """Asks all servers; orders a rollback if it must be. Raises DivergedError."""
+        self._statuses = self._watch.statuses()
+        first = self._statuses[0]
+        if not first:
+            return
+        try:
+            order = self._divergence.add(first)
+        except DivergedError:
+            self._watch.freeze()
+            raise
+        self._values = self._numbers(first)
+        if order is not None:
+            logging.warning("going back to version %d: %s", order.version, order.reason)
+            self._untold = self._watch.rollback(order.version)
+        elif self._untold:
+            self._untold = self._watch.tell(self._untold)
+        if self._untold:
+            logging.warning("not told to go back, yet: parameter servers %s", [*self._untold])
+
+    def take(self) -> dict[str, float]:
+        """The metrics as of the last look."""
+        return dict(self._values)
+
+    def _numbers(self, first: dict) -> dict[str, float]:
+        values = {
+            "parameter_server/epoch": first["epoch"],
+            "parameter_server/rollbacks": first["rollbacks"],
+            "learner/loss": self._divergence.mean_loss,
+        }
+        values |= {f"gradients/{name}": count for name, count in first["verdicts"].items()}
+        age = mean_age(first["ages"])
+        if age is not None:
+            values["gradients/age"] = age
+        for task, status in enumerate(self._statuses):
+            if not status:
+                continue
+            for name, key in (("versions", "version"), ("pulls", "pulls"), ("bytes", "bytes")):
+                rate = self._rates.setdefault(f"{name}{task}", Rate(status[key]))
+                name = f"parameter_server_{task}/{name}_per_second"
+                values[name] = max(0.0, rate.take(status[key]))  # smaller after a restart
+        return values
+
+
+def mean_age(ages) -> float | None:
+    """Mean of a histogram with buckets 0, 1, 2-3, 4-7, ..., each taken at its middle."""
+    total = sum(ages)
+    if not total:
+        return None
+    middles = [0.0] + [1.5 * 2**i - 0.5 for i in range(len(ages) - 1)]
+    return sum(count * middle for count, middle in zip(ages, middles)) / total

@@ -1,0 +1,107 @@
+"""One parameter server as a worker sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tfdrl.parameter_server import layout as parameter_server_layout
+from tfdrl.parameter_server import session
+from tfdrl.parameter_server.gradients import Gradient
+from tfdrl.parameter_server.mailbox import Mailbox, parse
+from tfdrl.parameter_server.protocol import ACCEPTED, CLOSED, Header, State
+from tfdrl.parameter_server.shard_graph import ShardGraph
+from tfdrl.topology import Context
+
+_CLOSED_SECS = 0.002
+
+
+class RemoteShard:
+    """One server as a worker sees it; `state` is of the parameters that the variables hold."""
+
+    def __init__(self, layout, settings, address, variables, context: Context, shards: int):
+        self.graph = ShardGraph(layout, settings)
+        name = f"parameter server {layout.task}"
+        graph = self.graph
+        self.session = session.Session(
+            name,
+            address,
+            graph.graph,
+            {
+                "push": (graph.push, (graph.header, graph.loss, graph.flat)),
+                "pull": (graph.pull, (graph.have,)),
+                "withhold": (graph.withhold, (graph.header,)),
+            },
+        )
+        mailbox = Mailbox()
+        self._mailbox = session.Session(
+            name,
+            address,
+            mailbox.graph,
+            {"is_ready": (mailbox.is_ready, ()), "about": (mailbox.about, ())},
+        )
+        self._about = parameter_server_layout.about(layout, shards, context.experiment)
+        self._context, self._caller = context, f"{context.role} {context.task}"
+        self._write = tf.function(self._assign, autograph=False)
+        self._variables = variables
+        self.state = State(ACCEPTED, -1, -1, 0)
+
+    def connect(self, timeout_secs: float) -> None:
+        """Connects and compares what both sides hold. Raises as `GlobalParameters.connect`."""
+        session.connect(
+            self._mailbox, self._is_ready, timeout_secs, self._context.stop, self._caller
+        )
+        self.forget()
+
+    def forget(self) -> None:
+        """The next pull brings the parameters, whatever their version."""
+        self.state = State(ACCEPTED, -1, -1, self.state.steps)
+
+    def _is_ready(self) -> bool:
+        if not self._mailbox.call("is_ready"):
+            return False
+        served = parse(self._mailbox.call("about"))
+        self._mailbox.close()
+        parameter_server_layout.check(served, self._about, self.session.name, self._caller)
+        self.session.connect()
+        return True
+
+    def pull(self) -> bool:
+        have = np.array([self.state.epoch, self.state.version], np.int64)
+        return self._take(*self.session.call("pull", have))
+
+    def push(self, gradient: Gradient, part: int, steps: int, header: Callable) -> int:
+        """The verdict. A shut gate is open again within milliseconds."""
+        deadline_secs = time.monotonic() + session.CALL_SECS
+        values = np.array(header(self.state, steps), np.int64)
+        size = abs(gradient.loss)
+        while True:
+            state, flat = self.session.call("push", values, size, gradient.parts[part])
+            if state[0] != CLOSED or time.monotonic() > deadline_secs:
+                break
+            self._context.stop.wait(_CLOSED_SECS)
+        self._take(state, flat)
+        return int(state[0])
+
+    def withhold(self, verdict: int) -> None:
+        header = Header(self.state.epoch, self.state.version, verdict=verdict)
+        self.session.call("withhold", np.array(header, np.int64))
+
+    def close(self) -> None:
+        self.session.close()
+        self._mailbox.close()
+
+    def _take(self, state: np.ndarray, flat: np.ndarray) -> bool:
+        self.state = State(*map(int, state))
+        if not flat.size:
+            return False
+        self._write(flat)
+        return True
+
+    def _assign(self, flat: tf.Tensor) -> None:
+        parts = tf.split(flat, self.graph.layout.sizes)
+        for variable, part in zip(self._variables, parts):
+            variable.assign(tf.reshape(part, variable.shape))

@@ -1,0 +1,54 @@
+"""The replay role: a server that checkpoints on a period and when told to stop."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from collections.abc import Callable
+
+from tfdrl.replay.server import ReplayServer
+from tfdrl.runtime.metrics import Every, MetricsWriter, Rate
+from tfdrl.topology import Context
+
+_PERIOD_SECS = 5.0
+
+
+def serve(tables: Callable, context: Context, checkpoint_period_secs: float) -> None:
+    """Serves until `context.stop`.
+
+    Args:
+      tables: `tables()` makes the Reverb tables.
+      context: of the role.
+      checkpoint_period_secs: between checkpoints; 0: only at the end.
+    """
+    if not context.listen.is_loopback:
+        logging.warning(
+            "Reverb listens on all interfaces without authentication: let only this run's hosts "
+            "reach port %d",
+            context.listen.port,
+        )
+    name = "replay" if context.replicas == 1 else f"replay-{context.task}"
+    server = ReplayServer(tables, context.listen, pathlib.Path(context.root_dir) / name)
+    metrics = MetricsWriter(context.root_dir, context.role, context.task)
+    checkpoint_is_due = Every(checkpoint_period_secs or float("inf"))
+    rates: dict[str, Rate] = {}
+    while not context.stop.wait(_PERIOD_SECS):
+        for name, info in server.info().items():
+            _write_metrics(metrics, name, info, rates)
+        if checkpoint_is_due():
+            server.checkpoint()
+    server.checkpoint()
+    metrics.close()
+
+
+def _write_metrics(metrics: MetricsWriter, name: str, info, rates: dict[str, Rate]) -> None:
+    limits = info.rate_limiter_info
+    counts = {
+        "inserts": limits.insert_stats.completed,
+        "samples": limits.sample_stats.completed,
+    }
+    values = {"replay/size": info.current_size}
+    for kind, count in counts.items():
+        rate = rates.setdefault(f"{name}/{kind}", Rate(count))
+        values[f"replay/{kind}_per_second"] = rate.take(count)
+    metrics.write(counts["inserts"], values)

@@ -1,0 +1,142 @@
+"""Whole sequences into the prioritised replay, with initial priorities (Kapturowski 2019)."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import tensorflow as tf
+import tree
+
+from tfdrl.experience import frame_stacks
+from tfdrl.experience.unroll_batches import to_batch
+from tfdrl.experience.unroll_queue import UnrollQueue
+from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
+from tfdrl.ops import priorities as priorities_ops
+from tfdrl.replay.unroll_writer import UnrollWriter
+from tfdrl.topology import Address
+from tfdrl.types import Nest, TimeSteps, Unrolls
+
+#: Name of the table that holds sequences.
+SEQUENCES = "sequences"
+
+
+class SequenceAssembler:
+    """Cuts the steps of an actor's N environments into sequences that overlap.
+
+    Args:
+      num_envs: N.
+      sequence_steps: of a sequence, those that it shares with the one before included.
+      overlap: how many these are: the burn-in.
+    """
+
+    def __init__(self, num_envs: int, sequence_steps: int, overlap: int):
+        self._num_envs = num_envs
+        self._collector = UnrollCollector(sequence_steps, overlap)
+        self._complete: CollectedUnrolls | None = None
+        self._is_started = False
+        self._queue = UnrollQueue(num_envs)  # from time-major to rows, one batch at a time
+
+    def add(
+        self,
+        now: TimeSteps,
+        action: Nest,
+        then: TimeSteps,
+        info: Nest,
+        states: tuple[Nest, Nest],
+        version: int,
+    ) -> tuple[Unrolls, Nest] | None:
+        """Adds what N environments did.
+
+        Args:
+          now: steps before the action.
+          action: nest of [N, ...].
+          then: steps after it.
+          info: of the policy at `now`, nest of [N, ...].
+          states: of the policy before `now` and before `then`.
+          version: of the parameters that act next.
+
+        Returns:
+          N sequences, whose last step is `now`, and `info`, with which the values of that step
+          are known; or None. The arrays are good until the next but one.
+        """
+        if not self._is_started:
+            self._collector.start(now, _arrays(states[0]), version)
+            self._is_started = True
+        found = None
+        if self._complete is not None:
+            self._queue.put(self._complete._replace(next_info=info))
+            found = self._queue.take(self._num_envs, timeout_secs=0.0), self._queue.next_info
+        self._complete = self._collector.add(action, info, then, _arrays(states[1]), version)
+        return found
+
+
+def _arrays(nest: Nest) -> Nest:
+    return tree.map_structure(np.asarray, nest)
+
+
+class SequenceWriter:
+    """Inserts sequences with priorities from the values that acting saw.
+
+    Args:
+      address: of the replay server.
+      agent: computes initial priorities.
+      frame_stack: k frames in an observation, of which one is stored; else 1.
+      timeout_secs: how long the server may take nothing before that is an error.
+      stop: ends the waiting.
+
+    Attributes:
+      bad_priorities: that were negative or not finite.
+      waiting: the clock of the waits for the server.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        agent,
+        frame_stack: int,
+        timeout_secs: float,
+        stop: threading.Event,
+    ):
+        self._compute = tf.function(agent.initial_priorities)
+        self._frame_stack = frame_stack
+        self._writer = UnrollWriter(address, [SEQUENCES], timeout_secs, stop)
+        self.waiting, self.bad_priorities = self._writer.waiting, 0
+
+    def write(self, unrolls: Unrolls, next_info: Nest) -> None:
+        """Inserts B sequences.
+
+        Args:
+          unrolls: B of them, whose info is a `QInfo`.
+          next_info: `QInfo` of [B, ...] at their last step.
+
+        Raises:
+          UnavailableError: the server took nothing within the time limit.
+        """
+        priorities = self.priorities(unrolls, next_info)
+        self._writer.write(frame_stacks.thin(unrolls, self._frame_stack), priorities)
+
+    def priorities(self, unrolls: Unrolls, next_info: Nest) -> np.ndarray:
+        """<float64>[B] of the sequences that `write` takes."""
+        max_q = np.concatenate([unrolls.info.max_q, next_info.max_q[:, None]], axis=1)
+        experience = to_batch(unrolls).experience
+        found = self._compute(unrolls.info.q_taken, max_q, experience)
+        clean, bad = priorities_ops.sanitise(found.numpy())
+        self.bad_priorities += bad
+        return clean
+
+    @property
+    def items(self) -> int:
+        """Sequences written so far."""
+        return self._writer.items
+
+    def counters(self) -> dict[str, float]:
+        """What an actor reports of its writing."""
+        return {
+            "actor/sequences": self.items,
+            "actor/bad_priorities": self.bad_priorities,
+        }
+
+    def close(self) -> None:
+        """Gives up what the server has not taken."""
+        self._writer.close()

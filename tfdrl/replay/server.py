@@ -1,0 +1,153 @@
+"""A Reverb server whose contents survive: at least two checkpoints, and never a silent fresh start.
+
+Reverb itself keeps one checkpoint, writes beside the last one, and dies on a truncated one. Here
+each start of the server writes into a directory of its own, `<root>/<start>/`, and the last
+complete checkpoint before the newest is kept by hard links in `<root>/previous/`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Sequence
+
+import reverb
+
+from tfdrl.errors import TfdrlError
+from tfdrl.rpc import channels
+from tfdrl.runtime.locks import lock
+from tfdrl.topology import Address
+
+_DONE = "DONE"  # Reverb writes it last: without it a checkpoint is incomplete
+
+
+class ReplayServer:
+    """Serves tables on an address and checkpoints them under a directory.
+
+    Reverb listens on every interface, without authentication: there is no option to bind it.
+
+    Args:
+      tables: `tables()` makes the Reverb tables anew (a failed restore spoils them).
+      address: where to serve; the port must be free.
+      directory: for the checkpoints.
+
+    Raises:
+      ConfigurationError: the port or the directory is in use.
+      TfdrlError: there are checkpoints, and none can be read.
+    """
+
+    def __init__(
+        self,
+        tables: Callable[[], Sequence[reverb.Table]],
+        address: Address,
+        directory: pathlib.Path,
+    ):
+        self._root = pathlib.Path(directory)
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(self._root, "replay server")
+        channels.require_free_port_everywhere(address, "the replay server")
+        _remove_incomplete(self._root)
+        _remove_empty_starts(self._root)
+        self._directory = self._root / _next_start(self._root)
+        self._server = self._restore(tables, address)
+        self._client = self._server.localhost_client()
+
+    def _restore(self, tables, address):
+        candidates = complete_checkpoints(self._root)
+        for number, candidate in enumerate(reversed(candidates)):
+            try:
+                server = _serve(tables(), address, self._directory, candidate)
+            except Exception as error:
+                logging.warning("the replay checkpoint %s cannot be read: %s", candidate, error)
+                shutil.rmtree(self._directory, ignore_errors=True)
+                continue
+            if number:
+                logging.warning("restored the replay from an older checkpoint, %s", candidate)
+            return server
+        if candidates:
+            raise TfdrlError(
+                f"none of the {len(candidates)} replay checkpoints under {self._root} can be read; "
+                "to start with an empty replay, move that directory away"
+            )
+        return _serve(tables(), address, self._directory, None)
+
+    def checkpoint(self) -> pathlib.Path | None:
+        """Writes a checkpoint now; None, with a warning, where it cannot be written."""
+        try:
+            _keep_previous(self._root)
+            path = pathlib.Path(self._client.checkpoint())
+        except Exception as error:
+            logging.warning(
+                "the replay checkpoint could not be written (%s); the one before is kept, "
+                "and it will be tried again",
+                str(error).splitlines()[0] if str(error) else type(error).__name__,
+            )
+            _remove_incomplete(self._root)
+            return None
+        _remove_all_but(complete_checkpoints(self._root)[-2:], self._root)
+        return path
+
+    def info(self, timeout_secs: float = 5.0) -> dict:
+        """Reverb's TableInfo by table; empty, with a warning, if it does not come in time."""
+        try:
+            return self._client.server_info(timeout=int(timeout_secs))
+        except reverb.errors.DeadlineExceededError:
+            logging.warning("the replay did not say how it is within %g s", timeout_secs)
+            return {}
+
+    def stop(self) -> None:
+        """Stops serving, without a checkpoint."""
+        self._server.stop()
+        self._lock.release()
+
+
+def complete_checkpoints(root: pathlib.Path) -> list[pathlib.Path]:
+    """The complete checkpoints under a replay directory, oldest first (by their time stamps)."""
+    done = pathlib.Path(root).glob(f"*/*/{_DONE}")
+    return sorted((path.parent for path in done), key=lambda path: path.name)
+
+
+def _serve(tables, address, directory, checkpoint):
+    directory.mkdir(parents=True, exist_ok=True)
+    checkpointer = reverb.checkpointers.DefaultCheckpointer(
+        str(directory), fallback_checkpoint_path=str(checkpoint) if checkpoint else None
+    )
+    return reverb.Server(tables, port=address.port, checkpointer=checkpointer)
+
+
+def _next_start(root: pathlib.Path) -> str:
+    starts = [int(path.name) for path in root.iterdir() if path.name.isdigit()]
+    return f"{max(starts, default=0) + 1:06d}"
+
+
+def _keep_previous(root: pathlib.Path) -> None:
+    """Links the newest checkpoint aside, because Reverb removes it once it wrote a newer one."""
+    newest = complete_checkpoints(root)[-1:]
+    if newest and newest[0].parent.name != "previous":
+        target = root / "previous" / newest[0].name
+        if not target.exists():
+            partial = root / "previous" / "partial"  # has no DONE: what is left of it is removed
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(newest[0], partial / target.name, copy_function=os.link)
+            (partial / target.name).rename(target)
+
+
+def _remove_incomplete(root: pathlib.Path) -> None:
+    for path in root.glob("*/*"):
+        if path.is_dir() and not (path / _DONE).exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_empty_starts(root: pathlib.Path) -> None:
+    for path in root.glob("[0-9]*"):
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
+def _remove_all_but(kept: list[pathlib.Path], root: pathlib.Path) -> None:
+    names = {path.name for path in kept}
+    for path in complete_checkpoints(root):
+        if path.name not in names:
+            shutil.rmtree(path, ignore_errors=True)

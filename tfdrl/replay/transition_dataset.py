@@ -1,0 +1,179 @@
+"""Reads prioritised batches from Reverb ahead of the learner, and writes priorities back."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import reverb
+import tensorflow as tf
+from tf_agents.trajectories import time_step, trajectory
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.experience.transitions import (
+    DISCOUNT,
+    N_STEP_RETURN,
+    TIME_PERIOD_SECS,
+    TIME_SECS,
+    VERSION,
+    TransitionItem,
+)
+from tfdrl.ops import priorities as priorities_ops
+from tfdrl.replay.client import connect
+from tfdrl.replay.reading import in_flight_samples, one_ahead, own_threads
+from tfdrl.replay.transition_table import TABLE, is_prioritized
+from tfdrl.topology import Address
+
+
+class SampledBatch(NamedTuple):
+    """K batches of B transitions, as the learner takes them.
+
+    experience  Trajectory of [K, B, 2, ...]: s_t and s_{t+m}, n-step return and discount at 0
+    weights     <float32>[K, B], importance weights
+    keys        <uint64>[K, B], of the items in Reverb
+    version     <float32>[K, B], of the parameters that acted
+    age_secs    <float32>[K, B], since the actor wrote the item
+    """
+
+    experience: Any
+    weights: tf.Tensor
+    keys: tf.Tensor
+    version: tf.Tensor
+    age_secs: tf.Tensor
+
+
+def to_trajectory(item: TransitionItem) -> trajectory.Trajectory:
+    """TransitionItem of [B, ...] -> Trajectory of [B, 2, ...] (see `NStepDqnAgent`)."""
+    batch = tf.shape(item.step)[0]
+    twice = lambda leaf: tf.repeat(leaf, 2, axis=1)  # noqa: E731
+    columns = twice(item.step)
+    mid = tf.fill([batch, 2], time_step.StepType.MID)
+    return trajectory.Trajectory(
+        step_type=mid,
+        observation=item.observation,
+        action=tf.nest.map_structure(twice, item.action),
+        policy_info=(),
+        next_step_type=mid,
+        reward=columns[..., N_STEP_RETURN],
+        discount=columns[..., DISCOUNT],
+    )
+
+
+def _elapsed_secs(then_secs: tf.Tensor, now_secs: tf.Tensor) -> tf.Tensor:
+    """now - then, both modulo TIME_PERIOD_SECS; 0 where the actor's clock is a little ahead."""
+    margin_secs = 600.0
+    age_secs = (now_secs - then_secs + margin_secs) % TIME_PERIOD_SECS - margin_secs
+    return tf.maximum(age_secs, 0.0)
+
+
+def sample_dataset(
+    address: Address,
+    signature: TransitionItem,
+    batch_size: int,
+    updates: int,
+    importance_exponent: float,
+    prefetch: int,
+    workers: int = 1,
+) -> tf.data.Dataset:
+    """Dataset of `SampledBatch` with K = `updates`; it blocks until the replay has enough.
+
+    Of the `prefetch` elements that may be sampled ahead, one is on its way, one is made, and the
+    others are to be read: `Samples` with `ready_of(prefetch)`.
+
+    Importance weights come from the probabilities with which Reverb chose the items, and are
+    normalised by the maximum of their batch of B (Ape-X, section 3).
+    """
+    dataset = reverb.TrajectoryDataset(
+        str(address),
+        TABLE,
+        dtypes=tf.nest.map_structure(lambda spec: spec.dtype, signature),
+        shapes=tf.nest.map_structure(lambda spec: spec.shape, signature),
+        max_in_flight_samples_per_worker=in_flight_samples(batch_size * updates, workers),
+        num_workers_per_iterator=workers,
+    )
+
+    def to_batch(sample):
+        info, step = sample.info, sample.data.step[:, 0]
+        now_secs = tf.cast(tf.timestamp() % TIME_PERIOD_SECS, tf.float32)
+        return SampledBatch(
+            experience=to_trajectory(sample.data),
+            weights=priorities_ops.importance_weights(
+                info.probability, info.table_size[0], importance_exponent
+            ),
+            keys=info.key,
+            version=step[:, VERSION],
+            age_secs=_elapsed_secs(step[:, TIME_SECS], now_secs),
+        )
+
+    dataset = (
+        dataset.batch(batch_size, drop_remainder=True)
+        .map(to_batch)
+        .batch(updates, drop_remainder=True)
+    )
+    return own_threads(one_ahead(dataset, prefetch))
+
+
+def first(part):
+    """The first of K batches: [K, B, ...] -> [B, ...]."""
+    return tf.nest.map_structure(lambda leaf: leaf[0], part)
+
+
+class PriorityWriter:
+    """Writes priorities back in a thread, so that the learner never waits for it.
+
+    If the replay server is away, the oldest updates are dropped: they would be stale.
+    """
+
+    def __init__(self, address: Address, max_pending: int = 16, table: str = TABLE):
+        self._table = table
+        self._client = connect(address)
+        self._queue = queue.Queue(maxsize=max_pending)
+        self.bad = 0
+        self.dropped = 0
+        threading.Thread(target=self._write, name="priorities", daemon=True).start()
+
+    def update(self, keys: np.ndarray, td_error: np.ndarray) -> None:
+        """Sets the priority of each key to |TD error|; keys that are gone are ignored.
+
+        Without TD errors (None) there is nothing to do: the table samples uniformly.
+        """
+        while td_error is not None:
+            try:
+                return self._queue.put_nowait((keys, td_error))
+            except queue.Full:
+                self.dropped += 1
+                self._queue.get_nowait()
+
+    def _write(self):
+        while True:
+            keys, td_error = self._queue.get()
+            priority, bad = priorities_ops.sanitise(np.abs(td_error))
+            self.bad += bad
+            updates = dict(zip(keys.reshape(-1).tolist(), priority.reshape(-1).tolist()))
+            try:
+                self._client.mutate_priorities(self._table, updates=updates)
+            except Exception as error:
+                logging.warning("priorities could not be written: %s", error)
+                time.sleep(1.0)
+
+
+def require_priorities(table_info, trainer, batch, agent) -> None:
+    """Raises ConfigurationError where priorities are wanted that the agent cannot give.
+
+    Args:
+      table_info: of the replay; None if nobody knows it.
+      trainer: of the agent.
+      batch: specs of a `SampledBatch`.
+      agent: is named.
+    """
+    if table_info is None or not is_prioritized(table_info):
+        return
+    if not trainer.gives_td_error(batch.experience, batch.weights):
+        raise ConfigurationError(
+            f"{type(agent).__name__} gives no td_error for each sample (LossInfo.extra.td_error), "
+            "so it cannot train from a prioritised replay; set replay_table.sampler = 'uniform'"
+        )

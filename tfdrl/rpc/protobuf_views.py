@@ -1,0 +1,69 @@
+"""Protocol buffers' wire format, for messages whose arrays are too large to be copied about.
+
+The protobuf library copies a bytes field twice when it parses a message, and twice when it writes
+one. These functions split a message into views of its fields, and join one from its parts.
+Format: https://protobuf.dev/programming-guides/encoding
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tfdrl.rpc.tensors import MessageError
+
+LENGTH_DELIMITED = 2
+_FIXED_BYTES = {1: 8, 5: 4}
+
+
+def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
+    """Splits a message into (field number, wire type, the whole field, its value).
+
+    The value of a length-delimited field is what the length delimits; of others, its bytes.
+
+    Raises MessageError if the message ends too early or is none.
+    """
+    position, end = 0, len(message)
+    while position < end:
+        start = position
+        tag, position = _varint(message, position)
+        kind = tag & 7
+        if kind == LENGTH_DELIMITED:
+            length, position = _varint(message, position)
+            value_start, position = position, position + length
+        elif kind == 0:
+            value_start = position
+            _, position = _varint(message, position)
+        elif kind in _FIXED_BYTES:
+            value_start, position = position, position + _FIXED_BYTES[kind]
+        else:
+            raise MessageError(f"a field of wire type {kind}")
+        if position > end or tag < 8:
+            raise MessageError("a field that ends behind its message")
+        yield tag >> 3, kind, message[start:position], message[value_start:position]
+
+
+def head(number: int, length: int) -> bytes:
+    """What stands before the `length` bytes of a length-delimited field."""
+    return _encoded_varint(number << 3 | LENGTH_DELIMITED) + _encoded_varint(length)
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if position >= len(message) or shift > 63:
+            raise MessageError("a number that has no end")
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def _encoded_varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

@@ -1,0 +1,332 @@
+"""The learner's side: publishes parameters, counts reports, tells roles when to stop."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.rpc import channels, grpc_server, training_pb2
+from tfdrl.rpc import run_messages as messages
+from tfdrl.rpc import tensors as rpc_tensors
+from tfdrl.rpc.report_ledger import Ledger, TooManyRunsError
+from tfdrl.rpc.run_messages import Evaluation
+from tfdrl.rpc.security import Security
+from tfdrl.topology import Address
+from tfdrl.types import Episodes, ItemCounts
+
+#: gRPC carries a refusal's text in a header of 8 KB.
+_MAX_SHOWN_CHARACTERS = 1000
+#: Roles and tasks that are waited for at the end; bounds what one sender can make us keep.
+_MAX_JOINED = 1 << 14
+
+
+class MoreServices(NamedTuple):
+    """Services that share an address with the training service.
+
+    Attributes:
+      services: handlers by method name, by full name of the service.
+      streams: how many calls of theirs last as long as their clients.
+      max_receive_bytes: of one of their requests.
+    """
+
+    services: Mapping[str, grpc_server.Handlers] = {}
+    streams: int = 0
+    max_receive_bytes: int = 0
+
+
+class TrainingServer:
+    """Serves the `Training` service of training.proto. All methods are thread-safe.
+
+    Attributes:
+      address: where it listens, with the real port.
+
+    Args:
+      address: host and port; port 0 picks a free one. Nothing listens on other hosts.
+      experiment: digest of the configuration; requests of others are refused.
+      specs: text of the specs; compared with that of a role that joins and has one.
+      max_message_bytes: bound of one parameter set.
+      max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED; clients try again.
+      more: services beside this one at the same address.
+      security: of the server.
+      state: `state()` of its predecessor: a role that kept its run_id goes on counting.
+      learner_step: as of `set_status`, until that is called.
+
+    Raises ConfigurationError if the port is in use, a bound is out of range, or `state` is not one.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        experiment: str,
+        specs: str = "",
+        *,
+        max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
+        max_concurrent_rpcs: int = 256,
+        more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
+        security: Security = Security(),  # noqa: B008
+        state: dict[str, Any] | None = None,
+        learner_step: int = 0,
+    ):
+        """Starts to listen."""
+        self._max_message_bytes = max_message_bytes
+        self._experiment = experiment
+        self._specs = specs
+        self._lock = threading.Lock()
+        self._ledger = Ledger()
+        if state is not None:
+            self._ledger.restore(state)
+        self._version = messages.NO_VERSION
+        self._parameters = b""  # a serialised ParametersReply, the same for every caller
+        self._learner_step = learner_step
+        self._metrics: dict[str, float] = {}
+        self._doing = ""
+        self._stop_reason: str | None = None
+        self._told: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._joined: dict[tuple[str, int], float] = {}
+        self._server = grpc_server.Server(
+            address,
+            {messages.SERVICE: self._handlers(), **more.services},
+            max_concurrent_rpcs=max_concurrent_rpcs + more.streams,
+            max_receive_bytes=max(messages.MAX_REQUEST_BYTES, more.max_receive_bytes),
+            max_send_bytes=max_message_bytes,
+            security=security,
+        )
+        self.address = self._server.address
+
+    def publish(self, version: int, tensors: Sequence[np.ndarray]) -> None:
+        """Makes `tensors` the parameters that roles get from now on.
+
+        Copies and serialises once, however many roles pull; a pull gets all of the old set or
+        all of the new one.
+
+        Raises ValueError if `version` does not grow, ConfigurationError if the set is larger
+        than max_message_bytes or holds a dtype that cannot travel.
+        """
+        arrays = [np.asarray(tensor) for tensor in tensors]
+        self._check_size(sum(array.nbytes for array in arrays))
+        reply = training_pb2.ParametersReply(modified=True, version=version)
+        try:
+            for i, array in enumerate(arrays):
+                reply.tensors.append(rpc_tensors.encode(array, f"parameter {i}"))
+        except rpc_tensors.MessageError as error:
+            raise ConfigurationError(f"parameters cannot be published: {error}") from None
+        serialised = reply.SerializeToString()
+        self._check_size(len(serialised))
+        with self._lock:
+            if version <= self._version:
+                raise ValueError(f"version {version} does not follow version {self._version}")
+            self._version, self._parameters = version, serialised
+
+    def take_evaluations(self) -> list[Evaluation]:
+        """Evaluations reported since the last call."""
+        with self._lock:
+            return self._ledger.take_evaluations()
+
+    def take_episodes(self) -> Episodes:
+        """Training episodes reported since the last call: returns and lengths in frames."""
+        with self._lock:
+            return self._ledger.take_episodes()
+
+    def frames(self) -> int:
+        """Environment frames of training, over all roles and runs."""
+        with self._lock:
+            return self._ledger.frames()
+
+    def items(self) -> ItemCounts:
+        """Items over all roles and runs, since the counting for the replay ratio began."""
+        with self._lock:
+            return self._ledger.items()
+
+    def count_sampled(self, items: int) -> None:
+        """Adds items that the learner of this process has trained on."""
+        with self._lock:
+            self._ledger.count_sampled(items)
+
+    def count_for_ratio(self, ratio: float | None, inserted: int) -> bool:
+        """As `Ledger.count_for_ratio`: begins anew unless the counts are of this ratio already."""
+        with self._lock:
+            return self._ledger.count_for_ratio(ratio, inserted)
+
+    def set_status(self, learner_step: int, metrics: Mapping[str, float]) -> None:
+        """Sets what Status says of the learner itself."""
+        learner_step = int(learner_step)
+        metrics = {name: float(value) for name, value in metrics.items()}
+        with self._lock:
+            self._learner_step, self._metrics = learner_step, metrics
+
+    def set_doing(self, words: str) -> None:
+        """Sets what Status says that the learner does; "" for nothing that needs to be said."""
+        with self._lock:
+            self._doing = words
+
+    def role_metrics(self) -> dict[tuple[str, int], tuple[float, dict[str, float]]]:
+        """By role and task: seconds since its last report, and its metrics."""
+        with self._lock:
+            roles = self._ledger.roles()
+        return {(r.role, r.task): (r.seconds_since_report, r.metrics) for r in roles}
+
+    def finish(self, reason: str) -> None:
+        """From now on every report is answered with stop and `reason`; the first call counts."""
+        with self._lock:
+            if self._stop_reason is None:
+                self._stop_reason = reason
+
+    def everybody_left(self, recent_secs: float = 5.0) -> bool:
+        """Whether every role that came lately was told to stop and has reported once more.
+
+        That is its last report: `finish` was called, and nothing more is to come.
+
+        Args:
+          recent_secs: a role that has been silent for longer has left in another way.
+        """
+        with self._lock:
+            found = self._ledger.roles()
+            there = {(r.role, r.task) for r in found if r.seconds_since_report < recent_secs}
+            since_secs = time.monotonic() - recent_secs
+            there |= {role for role, secs in self._joined.items() if secs > since_secs}
+            return all(self._told[role] > 1 for role in there)
+
+    def state(self) -> dict[str, Any]:
+        """The counters, for the checkpoint: JSON can hold it."""
+        with self._lock:
+            return self._ledger.state()
+
+    def close(self, grace_secs: float = 1.0) -> None:
+        """Stops listening; calls in progress have `grace_secs` to end. May be called twice."""
+        self._server.close(grace_secs)
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._max_message_bytes:
+            raise ConfigurationError(
+                f"parameters of {size_bytes} bytes cannot be published: "
+                f"max_message_bytes is {self._max_message_bytes}"
+            )
+
+    def _handlers(self) -> grpc_server.Handlers:
+        return {
+            "Join": grpc_server.unary(self._join, training_pb2.JoinRequest),
+            "GetParameters": grpc_server.unary(
+                self._get_parameters, training_pb2.ParametersRequest
+            ),
+            "Report": grpc_server.unary(self._report, training_pb2.ReportRequest),
+            "Status": grpc_server.unary(self._status, training_pb2.StatusRequest),
+        }
+
+    def _join(self, request: training_pb2.JoinRequest) -> bytes:
+        if request.protocol_version != messages.PROTOCOL_VERSION:
+            raise _mismatch(
+                "protocol version",
+                request.protocol_version,
+                messages.PROTOCOL_VERSION,
+                "install the same version of tfdrl",
+            )
+        self._check_experiment(request.sender)
+        if request.specs and self._specs and request.specs != self._specs:
+            raise _mismatch(
+                "specs",
+                *_difference(request.specs, self._specs),
+                "give every role the same environment and network",
+            )
+        with self._lock:
+            version = self._version
+            if len(self._joined) < _MAX_JOINED:
+                self._joined[request.sender.role, request.sender.task] = time.monotonic()
+        return training_pb2.JoinReply(
+            experiment=self._experiment, version=version
+        ).SerializeToString()
+
+    def _get_parameters(self, request: training_pb2.ParametersRequest) -> bytes:
+        self._check_experiment(request.sender)
+        with self._lock:
+            version, parameters = self._version, self._parameters
+        # Not "newer than": after a restart from a checkpoint the learner's versions are smaller
+        # than those its roles have, and the roles must get them.
+        if version in (messages.NO_VERSION, request.have_version):
+            return training_pb2.ParametersReply(version=version).SerializeToString()
+        return parameters
+
+    def record(self, request: training_pb2.ReportRequest) -> None:
+        """Counts a report that came by another service of this process.
+
+        Raises MessageError if it makes no sense, RefusedError if there are too many senders.
+        """
+        messages.check_report(request)
+        with self._lock:
+            try:
+                self._ledger.record(request)
+            except TooManyRunsError as error:
+                raise grpc_server.RefusedError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+                ) from None
+
+    def _report(self, request: training_pb2.ReportRequest) -> bytes:
+        self._check_experiment(request.sender)
+        self.record(request)
+        with self._lock:
+            frames, items = self._ledger.frames(), self._ledger.items()
+            reason = self._stop_reason
+            if reason is not None:
+                self._told[request.sender.role, request.sender.task] += 1
+        return training_pb2.ReportReply(
+            stop=reason is not None,
+            reason=reason or "",
+            frames=frames,
+            items_inserted=items.inserted,
+            items_sampled=items.sampled,
+        ).SerializeToString()
+
+    def _status(self, request: training_pb2.StatusRequest) -> bytes:
+        if request.sender.experiment:
+            self._check_experiment(request.sender)
+        with self._lock:
+            reply = training_pb2.StatusReply(
+                experiment=self._experiment,
+                learner_step=self._learner_step,
+                frames=self._ledger.frames(),
+                version=self._version,
+                metrics=self._metrics,
+                doing=self._doing,
+                finished=self._stop_reason is not None,
+                reason=self._stop_reason or "",
+            )
+            evaluation, roles = self._ledger.last_evaluation, self._ledger.roles()
+        reply.roles.extend(training_pb2.RoleStatus(**role._asdict()) for role in roles)
+        if evaluation is not None:
+            reply.evaluation.CopyFrom(messages.evaluation_to_message(evaluation))
+        return reply.SerializeToString()
+
+    def _check_experiment(self, sender: training_pb2.Sender) -> None:
+        if sender.experiment != self._experiment:
+            raise _mismatch(
+                "experiment",
+                sender.experiment[:_MAX_SHOWN_CHARACTERS],
+                self._experiment[:_MAX_SHOWN_CHARACTERS],
+                "start every role with the same gin file and bindings",
+            )
+
+
+def _mismatch(what: str, theirs: object, ours: object, cure: str) -> grpc_server.RefusedError:
+    return grpc_server.RefusedError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"{what} mismatch: yours is {theirs!r}, the learner's is {ours!r}; {cure}",
+    )
+
+
+def _difference(theirs: str, ours: str) -> tuple[str, str]:
+    """Both texts, or, of long ones, what follows from the first difference."""
+    if max(len(theirs), len(ours)) <= _MAX_SHOWN_CHARACTERS:
+        return theirs, ours
+    pairs = enumerate(zip(theirs, ours))
+    shorter = min(len(theirs), len(ours))
+    first = next((i for i, (a, b) in pairs if a != b), shorter)
+    # From the start of the line, so that the name of what differs is shown.
+    start = max(theirs.rfind("\n", 0, first) + 1, first - _MAX_SHOWN_CHARACTERS // 2)
+    end = start + _MAX_SHOWN_CHARACTERS
+    return theirs[start:end], ours[start:end]
