@@ -28,16 +28,21 @@ refuse() {
   exit 2
 }
 
+# An environment of another Python would stay as it is. Other directories are nobody's to clear.
+clearing() {
+  if [ -e "$venv/pyvenv.cfg" ]; then echo "$1"; fi
+}
+
 with_python() {
   echo "making $venv with $1 ($(version_of "$1"))"
-  "$1" -m venv "$venv"
+  "$1" -m venv $(clearing --clear) "$venv"
   exit 0
 }
 
 with_uv() {
   echo "making $venv with Python 3.11 through uv"
   # One of uv's own, for the system's have just been looked at. They bring pip along.
-  UV_VENV_CLEAR=1 "$1" venv --quiet --python-preference only-managed --python 3.11 "$venv"
+  "$1" venv $(clearing --clear) --quiet --python-preference only-managed --python 3.11 "$venv"
   "$venv/bin/python" -m ensurepip --default-pip >/dev/null
   exit 0
 }

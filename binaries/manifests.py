@@ -57,7 +57,7 @@ def _flags() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and prints the manifests; returns the exit code."""
     from tfdrl.experiment import Experiment
-    from tfdrl.launch.cluster.membership import compose, manifests, plain_yaml
+    from tfdrl.launch.cluster import compose, manifests, plain_yaml
     from tfdrl.launch.cluster.role_commands import check_name
 
     values = _flags()

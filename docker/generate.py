@@ -11,7 +11,7 @@ import gin
 
 from tfdrl import configuration
 from tfdrl.experiment import Experiment
-from tfdrl.launch.cluster.membership import compose, manifests, plain_yaml
+from tfdrl.launch.cluster import compose, manifests, plain_yaml
 
 _HERE = pathlib.Path(__file__).resolve().parent
 _NOTE = "# Written by docker/generate.py (make manifests). For your gin file: tfdrl-manifests.\n"

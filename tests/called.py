@@ -1,4 +1,4 @@
-"""What `preloaded.call` and `preloaded.script` run in a process of their own."""
+"""What `preloaded.call` runs in a process of its own, and scripts that tests start so."""
 
 import importlib
 import runpy

@@ -66,6 +66,7 @@ class Process:
     def __init__(self, module, arguments, log: pathlib.Path, environment=None, directory=None):
         environment = dict(os.environ if environment is None else environment)
         environment.pop(LAUNCHER_VARIABLE, None)
+        module = "preloaded_launcher" if module == "binaries.train" else module
         with log.open("ab") as file:
             name = module.rpartition(".")[2]
             server = _fork_server()
@@ -108,11 +109,14 @@ def call(function: str, file: str, timeout: float = 200) -> str:
       file: the test's, beside that module.
       timeout: seconds.
 
-    Returns what it has printed, whether it ended well or not.
+    Returns what it has printed; it must end well.
     """
     directory = pathlib.Path(file).resolve().parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_TESTS), str(directory)])}
-    return run("called", [function], directory, environment, timeout).stdout
+    path = os.pathsep.join(map(str, [_TESTS, _TESTS / "support", directory]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = run("called", [function], directory, environment, timeout)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
 
 
 def run(module: str, arguments, directory, environment=None, timeout: float = 150):
@@ -130,7 +134,7 @@ def run(module: str, arguments, directory, environment=None, timeout: float = 15
 def python(script: str, file: str, timeout: float = 200) -> str:
     """Runs `python -c script` beside a test, where nothing is imported yet; returns its output."""
     directory = pathlib.Path(file).resolve().parent
-    path = os.pathsep.join([str(_REPOSITORY), str(_TESTS), str(directory)])
+    path = os.pathsep.join(map(str, [_REPOSITORY, _TESTS, _TESTS / "support", directory]))
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=directory,

@@ -13,7 +13,11 @@ _PYTHON = """#!/bin/sh
 case "$1 $2" in
   "-c import sys"*) echo {version} ;;
   "-c import ensurepip"*) exit {without_ensurepip} ;;
-  "-m venv") mkdir -p "$3/bin"; echo "$0 $*" >> "$LOG" ;;
+  "-m venv")
+    echo "$0 $*" >> "$LOG"
+    for venv in "$@"; do :; done
+    case "$*" in *--clear*) echo > "$venv/pyvenv.cfg" ;; esac
+    mkdir -p "$venv/bin" ;;
   *) echo "$0 $*" >> "$LOG" ;;
 esac
 """
@@ -153,6 +157,22 @@ def test_an_environment_that_is_there_is_left_alone(machine):
     before = machine.log.read_text()
     code, said, run = machine.make()
     assert (code, said, run) == (0, "", before)
+
+
+@pytest.mark.parametrize("name", ["python3.11", "uv"])
+@pytest.mark.parametrize("is_environment", [True, False])
+def test_an_environment_of_another_python_is_replaced_and_nothing_else(
+    machine, name, is_environment
+):
+    machine.has(**{name.replace(".", "_"): _UV if name == "uv" else _python("3.11")})
+    machine.has(python3=_python("3.12"))
+    (machine.venv / "bin").mkdir(parents=True)
+    (machine.venv / "bin" / "python").symlink_to(machine.path / "python3")
+    if is_environment:
+        (machine.venv / "pyvenv.cfg").touch()
+    code, _, run = machine.make()
+    assert code == 0
+    assert ("--clear" in run) == is_environment, run
 
 
 def test_the_makefile_asks_it_before_it_installs():

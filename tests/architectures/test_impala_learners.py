@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from local_runs import DATA, Run
 
-from tfdrl.launch.local.launcher import addresses
+from tfdrl.launch.local import addresses
 
 _HERE = pathlib.Path(__file__).resolve().parent
 

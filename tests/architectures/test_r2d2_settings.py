@@ -31,8 +31,8 @@ def test_counts_are_1_or_more(name):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"replay_ratio": -1.0}, r"r2d2\.replay_ratio = -1\.0 must be positive and finite"),
-        ({"replay_ratio": float("nan")}, r"r2d2\.replay_ratio = nan must be positive"),
+        ({"replay_ratio": -1.0}, r"r2d2\.replay_ratio = -1\.0 must be between 1e-6"),
+        ({"replay_ratio": float("nan")}, r"r2d2\.replay_ratio = nan must be between"),
         (
             {"replay_ratio": 1.0, "replay_ratio_tolerance_items": 0},
             r"r2d2\.replay_ratio_tolerance_items = 0 must be >= 1",

@@ -79,8 +79,7 @@ def _train():
     keys = {sample.info.key for sample in client.sample("t", 40, emit_timesteps=False)}
     facts = {
         "square": float(step(tf.constant(3.0))),
-        "threads": tf.config.threading.get_intra_op_parallelism_threads()
-        or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)),
+        "threads": len(os.listdir("/proc/self/task")),
         "dense": tf.keras.layers.Dense(2)(tf.ones([1, 2])).numpy().tolist(),
         "random": float(tf.random.uniform([])),
         "keys": sorted(keys),
@@ -108,7 +107,22 @@ def _generate():
     process.leave(0)
 
 
+def spoil_second_fork():
+    """In a fork server, as a module's function: the intermediate process can fork nothing."""
+    fork, server = os.fork, os.getpid()
+
+    def spoilt():
+        if os.getpid() != server:
+            raise BlockingIOError("Resource temporarily unavailable")
+        return fork()
+
+    os.fork = spoilt
+
+
 _BEHAVIOURS = {
+    "return": lambda: None,
+    "exit": sys.exit,
+    "exit_with_text": lambda: sys.exit("a sentence for the user"),
     "tell": _tell,
     "wait": _wait,
     "raise": _raise,

@@ -6,7 +6,7 @@ import pytest
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch.cluster.membership import Place, place
-from tfdrl.launch.local.launcher import addresses
+from tfdrl.launch.local import addresses
 from tfdrl.topology import Address, Program, Role
 
 LEARNER = Role("learner", "", replicas=3, serves=True, clusters=True)

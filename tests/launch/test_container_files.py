@@ -13,7 +13,7 @@ import yaml
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch import command_line, role, role_flags
-from tfdrl.launch.cluster.membership import compose
+from tfdrl.launch.cluster import compose
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 _DOCKER = _CHECKOUT / "docker"

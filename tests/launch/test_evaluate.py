@@ -22,7 +22,7 @@ from tfdrl.evaluation.saved_players import from_checkpoint
 from tfdrl.evaluation.video import Video
 from tfdrl.experiment import Experiment
 from tfdrl.launch import run_directory
-from tfdrl.launch.local.launcher import addresses
+from tfdrl.launch.local import addresses
 from tfdrl.launch.tools import evaluate
 from tfdrl.topology import Address, Context
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tfdrl.launch.local.launcher import processes as local_processes
+from tfdrl.launch.local import processes as local_processes
 from tfdrl.launch.local.preloading import preloaded
 from tfdrl.launch.local.processes import ForkServers
 from tfdrl.launch.process import arguments_of
@@ -32,6 +32,7 @@ def servers(tmp_path, monkeypatch):
 
     def make(*roles, modules=()):
         said = []
+        monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)  # it may differ by role
         program = Program("forked", roles, chief=roles[0].name)
         environment = {**role_environment(), "HOME_OF_THE_SERVER": "x"}
         made.append(ForkServers(program, modules, tmp_path, environment, notify=said.append))
@@ -151,17 +152,49 @@ def test_exception_and_signal_end_it_as_they_would(servers, start):
     assert process.wait() == -signal.SIGTERM
 
 
+def test_function_that_returns_or_exits_with_a_text(servers, start):
+    found, _ = servers(_LIGHT)
+    for behaviour, code, text in (
+        ("return", 0, ""),
+        ("exit", 0, ""),
+        ("exit_with_text", 1, "a sentence for the user\n"),
+    ):
+        process, log = start(found, _LIGHT, behaviour)
+        assert process.wait() == code
+        assert log.read_text() == text
+
+
+def test_whoever_knows_a_process_can_kill_its_group(servers, start):
+    """At once: the group is there before its number is told."""
+    found, _ = servers(_LIGHT)
+    for _ in range(30):
+        process, _ = start(found, _LIGHT, "wait")
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_a_process_that_cannot_be_forked_is_no_process(servers, start, monkeypatch):
+    preload = ["json", "forked_role:spoil_second_fork"]
+    monkeypatch.setattr(local_processes, "preloaded", lambda *unused: preload)
+    found, said = servers(_LIGHT)
+    process, _ = start(found, _LIGHT, "tell")
+    assert process.pid > 0 and process.wait() == 0  # afresh, forked_role has no main
+    assert "could not fork: there can be no more processes" in said[0]
+    assert "starting it again" in said[0]
+
+
 def test_forked_processes_use_tensorflow_and_reverb_each_with_its_own_keys(servers, start):
     found, said = servers(_HEAVY)
     _wait(lambda: not found.is_ready(_HEAVY) and "TensorFlow" in found.doing)
-    processes = [start(found, _HEAVY, "train", TF_NUM_INTRAOP_THREADS="1") for _ in range(2)]
+    threads = ("1", "6")
+    processes = [start(found, _HEAVY, "train", TF_NUM_INTRAOP_THREADS=n) for n in threads]
     assert not found.doing
     told = []
     for process, log in processes:
         assert process.wait() == 0, log.read_text()
         told.append(json.loads(log.read_text().splitlines()[-1]))
-    for facts in told:
-        assert facts["square"] == 9.0 and facts["threads"] == 1
+    assert [facts["square"] for facts in told] == [9.0, 9.0]
+    assert told[1]["threads"] - told[0]["threads"] >= 5, "not each as it was told"
     assert len({*told[0]["keys"], *told[1]["keys"]}) == 8, "two writers with the same keys"
     assert told[0]["random"] != told[1]["random"] and told[0]["dense"] != told[1]["dense"]
     assert not said
@@ -204,6 +237,25 @@ def test_module_that_starts_a_thread_at_import_is_left_to_the_roles(
         (tmp_path / "fork-server-light.log").read_text()
     )
     assert not said
+
+
+def test_fork_server_gives_up_when_module_after_module_starts_a_thread(
+    servers, start, tmp_path, monkeypatch
+):
+    (tmp_path / "threaded.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(99,), daemon=True).start()\n"
+    )
+    modules = ["threaded", *(f"importer_{i}" for i in range(9))]
+    for name in modules[1:]:
+        (tmp_path / f"{name}.py").write_text("import threaded\n")
+    monkeypatch.setattr(local_processes, "preloaded", lambda *unused: modules)
+    found, said = servers(_LIGHT)
+    process, _ = start(found, _LIGHT, "tell")
+    assert process.wait() == 0  # afresh, forked_role has no main
+    (words,) = said
+    assert "is of no use: importer_1 starts a thread when it is imported" in words
+    assert "roles start afresh" in words
 
 
 def test_module_that_uses_tensorflow_at_import_is_left_to_the_roles(

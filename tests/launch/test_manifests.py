@@ -12,7 +12,8 @@ import yaml
 from tfdrl import configuration
 from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
-from tfdrl.launch.cluster.membership import manifests, place, plain_yaml
+from tfdrl.launch.cluster import manifests, plain_yaml
+from tfdrl.launch.cluster.membership import place
 from tfdrl.topology import Program, Role
 
 _KUBERNETES = "1.31"

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfdrl import configuration
 from tfdrl.architectures import dqn
 from tfdrl.experiment import Experiment
-from tfdrl.launch.local.launcher import addresses
+from tfdrl.launch.local import addresses
 from tfdrl.launch.tools import evaluate
 from tfdrl.topology import Address, Context
 

@@ -91,11 +91,13 @@ def test_a_learner_from_an_older_checkpoint_counts_its_own_samples_anew():
     assert after.items() == ItemCounts(900, 2000)
 
 
-def test_a_state_of_a_version_without_items():
+@pytest.mark.parametrize("ratio", [8.0, None])
+def test_a_state_of_a_version_without_items(ratio):
     ledger = Ledger()
     ledger.restore({"runs": [["actor", 0, 1, 100, 2]]})
     assert ledger.frames() == 100 and ledger.items() == ItemCounts(0, 0)
-    assert ledger.count_for_ratio(8.0, inserted=1000)
+    assert ledger.count_for_ratio(ratio, inserted=1000)
+    assert not ledger.count_for_ratio(ratio, inserted=1)
     assert ledger.items() == ItemCounts(1000, 0)
     ledger.record(report(0, run_id=1, frames=110, items=(10, 0)))
     assert ledger.items() == ItemCounts(1010, 0) and ledger.frames() == 110

@@ -392,7 +392,7 @@ def actor(
     writer = TransitionWriter(server, num_envs, config.n_step, config.timeout_secs, context.stop)
     epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
     loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
-    limiter = ActorLimiter(ratio, link, info, context)
+    limiter = ActorLimiter(ratio, link, info, context, config.replays)
 
     def counters():
         return {**writer.counters(), **parameters.versions(), **limiter.counters()}

@@ -47,7 +47,11 @@ def silence() -> None:
 
 
 def limit_threads(threads: int) -> None:
-    """Bounds TensorFlow's and OpenMP's threads; 0 leaves them alone. Call before TensorFlow."""
+    """Bounds TensorFlow's threads; 0 leaves them alone. Call before TensorFlow is used.
+
+    OpenMP's and OpenBLAS's, too, where they are not loaded yet: a forked role has what the
+    launcher's environment said.
+    """
     if threads > 0:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
         os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(threads))
@@ -164,6 +168,14 @@ def remove_generated() -> None:
 def remember_generated() -> None:
     """Call in a process just forked: what was generated before is another process's."""
     _inherited.update(name for name in sys.modules if name.startswith(_GENERATED))
+
+
+def exit_code_of(error: SystemExit) -> int:
+    """What Python would exit with; a text is printed, as it would be."""
+    if error.code is None or isinstance(error.code, int):
+        return error.code or EXIT_OK
+    print(error.code, file=sys.stderr)
+    return EXIT_FAILED
 
 
 def leave(exit_code: int) -> None:

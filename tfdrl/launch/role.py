@@ -19,7 +19,7 @@ from typing import NamedTuple, Union
 
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
 from tfdrl.launch import command_line, process, role_flags, run_directory
-from tfdrl.launch.cluster.membership import membership as clusters
+from tfdrl.launch.cluster import membership as clusters
 from tfdrl.rpc import security
 from tfdrl.runtime import locks
 from tfdrl.topology import Address, Context, Program, Role

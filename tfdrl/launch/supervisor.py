@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
-from tfdrl.launch.local.processes import FreshProcesses, Started, Starter
+from tfdrl.launch.local.fork_client import Process
+from tfdrl.launch.local.processes import FreshProcesses, Starter
 from tfdrl.launch.process import LAUNCHER_VARIABLE, has_ended
 from tfdrl.topology import Role
 
@@ -50,7 +51,7 @@ class Replica:
     task: int
     command: Sequence[str]
     log: pathlib.Path
-    process: Started | None = None
+    process: Process | None = None
     start_at_secs: float | None = 0.0  # None: running or done
     recent_starts: collections.deque = dataclasses.field(default_factory=collections.deque)
     restarts: int = 0

@@ -43,12 +43,19 @@ class ActorLimiter:
         server that came back empty, is filled whatever was counted before: else the learner would
         wait for items, and the actors for the learner.
       context: of the actor.
+      servers: over which the actors are spread evenly.
     """
 
     def __init__(
-        self, ratio: ReplayRatio | None, link: RunLink, replay: ReplayInfo, context: Context
+        self,
+        ratio: ReplayRatio | None,
+        link: RunLink,
+        replay: ReplayInfo,
+        context: Context,
+        servers: int = 1,
     ):
         self._ratio, self._link, self._replay = ratio, link, replay
+        self._fillers = -(-context.replicas // servers)
         self._replicas, self._stop = context.replicas, context.stop
         self._report_is_due = Every(report_period_secs(context.replicas))
         self._asking_is_due = Every(_ASK_SECS)
@@ -97,7 +104,7 @@ class ActorLimiter:
             table = self._replay.table()
             if table is not None:
                 missing = table.rate_limiter_info.min_size_to_sample - table.current_size
-                self._filled_up_to = items + -(-missing // self._replicas)
+                self._filled_up_to = items + -(-missing // self._fillers)
         return items < self._filled_up_to
 
     def _say_why(self, items: int) -> None:

@@ -82,7 +82,7 @@ def estimated(total: int, own: int, reported: int, reported_before: int, replica
 
     The others are taken to have counted, since they last reported, what this one has since its
     last report but one: theirs may be as old as that. Who stands still for two reports knows the
-    exact total, so that an estimate that is too high holds nobody for ever.
+    total that was reported, so that an estimate that is too high holds nobody for ever.
 
     Args:
       total: over all replicas, as of this one's last report.
@@ -101,9 +101,9 @@ def check_settings(settings, scope: str) -> None:
       scope: its name in gin, such as "apex".
     """
     ratio, tolerance = settings.replay_ratio, settings.replay_ratio_tolerance_items
-    if ratio is not None and not (ratio > 0 and math.isfinite(ratio)):
+    if ratio is not None and not 1e-6 <= ratio <= 1e6:
         raise ConfigurationError(
-            f"{scope}.replay_ratio = {ratio} must be positive and finite, or None for actors and "
+            f"{scope}.replay_ratio = {ratio} must be between 1e-6 and 1e6, or None for actors and "
             "learner that are not held to each other"
         )
     if tolerance is None:

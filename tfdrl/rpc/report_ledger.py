@@ -64,7 +64,7 @@ class Ledger:
         self._items = ItemCounts(0, 0)  # over all runs, and what the owner itself sampled
         self._own_sampled = 0
         self._begin = ItemCounts(0, 0)  # what the counting for the ratio does not count
-        self._ratio: float | None = None  # that the items are counted for
+        self._counted_for: tuple[float | None] | None = None  # the ratio; None: for nothing yet
         self._last_reports: dict[tuple[str, int], _LastReport] = {}
         self._episodes: list[np.ndarray] = []  # <float64>[2, k] each: returns, lengths
         self._num_episodes = 0
@@ -120,9 +120,9 @@ class Ledger:
 
         Returns whether it began anew.
         """
-        if ratio == self._ratio:
+        if self._counted_for == (ratio,):
             return False
-        total, self._ratio = self._items, ratio
+        total, self._counted_for = self._items, (ratio,)
         self._begin = total._replace(inserted=total.inserted - inserted)
         return True
 
@@ -152,7 +152,10 @@ class Ledger:
             [*key, run.frames, run.episodes, run.inserted, run.sampled]
             for key, run in self._runs.items()
         ]
-        items = {"ratio": self._ratio, "begin": [*self._begin], "own_sampled": self._own_sampled}
+        if self._counted_for is None:
+            return {"runs": runs}
+        (ratio,) = self._counted_for
+        items = {"ratio": ratio, "begin": [*self._begin], "own_sampled": self._own_sampled}
         return {"runs": runs, "items": items}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -164,7 +167,8 @@ class Ledger:
             runs = dict(_saved_run(*row) for row in state["runs"])
             items = state.get("items", {})  # none in a state of an older version
             begin = ItemCounts(*(int(count) for count in items.get("begin", (0, 0))))
-            own_sampled, ratio = int(items.get("own_sampled", 0)), items.get("ratio")
+            own_sampled = int(items.get("own_sampled", 0))
+            counted_for = (items["ratio"],) if items else None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 "the counters of the checkpoint cannot be read "
@@ -176,7 +180,7 @@ class Ledger:
             self._add_items(run, saved.inserted, saved.sampled)
             run.episodes = max(run.episodes, saved.episodes)
         self.count_sampled(max(0, own_sampled - self._own_sampled))
-        self._begin, self._ratio = begin, ratio
+        self._begin, self._counted_for = begin, counted_for
 
     def _add_frames(self, run: _Run, frames: int) -> None:
         self._frames += max(0, frames - run.frames)

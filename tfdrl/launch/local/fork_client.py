@@ -5,8 +5,9 @@ On the socket between them travels, from the launcher, for each role
     8 bytes, little-endian: the size of the rest; with it, as files: the log, and a pipe's read end
     JSON: module, arguments, environment, directory, title
 
-and back, each on a line, JSON: {"importing": name}, {"ready": true} and {"pid": process id}. The
-role waits for one byte in the pipe: what the launcher does not know of must not run.
+and back, each on a line, JSON: {"importing": name}, {"ready": true} or {"unfit": why}, and then
+{"pid": process id} or {"error": why}. The role waits for one byte in the pipe: what the launcher
+does not know of must not run.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO
+from typing import IO, Protocol
 
-from tfdrl.launch.local.launcher import fork_server
 from tfdrl.launch.process import has_ended
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -53,10 +53,20 @@ def start_afresh(
     )
 
 
+class Process(Protocol):
+    """A child of this process: `subprocess.Popen`, or `ForkedProcess`."""
+
+    pid: int
+
+    def wait(self) -> int: ...
+
+
 class ForkedProcess:
     """A child of this process that another process has forked for it."""
 
     def __init__(self, pid: int):
+        if pid <= 0:  # which would mean a whole group to kill
+            raise ValueError(f"{pid} is no process id")
         self.pid = pid
 
     def wait(self) -> int:
@@ -70,6 +80,20 @@ class ForkServerError(Exception):
     def __init__(self, why: str, worth_another: bool = True):
         super().__init__(why)
         self.worth_another = worth_another
+
+
+def start_fork_server(
+    channel: socket.socket,
+    preload: Sequence[str],
+    log: IO[bytes],
+    environment: Mapping[str, str],
+    quiet: bool,
+) -> Process:
+    """Starts the process of a fork server, which talks on `channel`."""
+    command = [sys.executable, "-m", "tfdrl.launch.local.fork_server"]
+    command += [f"--root_dir={pathlib.Path(log.name).parents[1]}", f"--socket={channel.fileno()}"]
+    command += ["--quiet"] * quiet + [f"--preload={module}" for module in preload]
+    return start_afresh(command, log, environment, [channel.fileno()])
 
 
 class ForkServer:
@@ -100,25 +124,7 @@ class ForkServer:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._channel, theirs = socket.socketpair()
         with theirs, log.open("ab") as file:
-            if fork_server.has_imported(preload):
-                self._process = self._fork_here(theirs, file)
-            else:
-                self._process = self._start(theirs, file)
-
-    @staticmethod
-    def _fork_here(theirs: socket.socket, log: IO[bytes]) -> ForkedProcess:
-        """This process has imported everything itself."""
-        pid = os.fork()
-        if pid == 0:
-            fork_server.serve_from_here(theirs, log.fileno())
-        return ForkedProcess(pid)
-
-    def _start(self, theirs: socket.socket, log: IO[bytes]) -> subprocess.Popen:
-        preload, path, environment, quiet = self._arguments
-        command = [sys.executable, "-m", "tfdrl.launch.local.fork_server"]
-        command += [f"--root_dir={path.parents[1]}", f"--socket={theirs.fileno()}"]
-        command += ["--quiet"] * quiet + [f"--preload={module}" for module in preload]
-        return start_afresh(command, log, environment, [theirs.fileno()])
+            self._process = start_fork_server(theirs, preload, file, environment, quiet)
 
     def again(self) -> ForkServer | None:
         """Another one like it; None for the second."""
@@ -129,7 +135,8 @@ class ForkServer:
         while (words := self._next(0.0)) is not None:
             self._take(words)
         if not self._is_ready and time.monotonic() > self._start_secs + _IMPORT_SECS:
-            raise ForkServerError(f"has not imported everything after {_IMPORT_SECS:g} s")
+            words = f"has not imported everything after {_IMPORT_SECS:g} s"
+            raise ForkServerError(words, worth_another=False)
         return self._is_ready
 
     def fork(
@@ -189,11 +196,15 @@ class ForkServer:
         except OSError as error:
             raise ForkServerError(f"takes no requests ({error})") from None
         words = self._next(_FORK_SECS)
-        if words is None or "pid" not in words:
+        if words is None:
             raise ForkServerError(f"has not forked within {_FORK_SECS:g} s")
+        if "pid" not in words:
+            raise ForkServerError(f"could not fork: {words.get('error', words)}")
         return int(words["pid"])
 
     def _take(self, words: Mapping[str, str | bool]) -> None:
+        if "unfit" in words:
+            raise ForkServerError(f"is of no use: {words['unfit']}", worth_another=False)
         if "importing" in words:
             self.doing = f"importing {words['importing']}"
         elif "ready" in words:

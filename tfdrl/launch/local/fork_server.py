@@ -35,6 +35,8 @@ from tfdrl.launch import process
 
 #: Of these a thread is known to be harmless: OpenBLAS ends its own before a fork.
 _FORK_SAFE = ("numpy",)
+#: After so many modules that start a thread it is not worth going on.
+_MOST_CULPRITS = 3
 #: What the panel says while it imports, by package.
 _TITLES = {
     "tensorflow": "TensorFlow",
@@ -48,7 +50,8 @@ def main(argv: Sequence[str]) -> None:
     """Imports, says that it is ready, and forks a role for each request until the socket ends."""
     options = _options(argv)
     channel = socket.socket(fileno=int(options["socket"][0]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process.leave_on_signals()  # which removes what AutoGraph wrote
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
     process.die_with_launcher()
     setproctitle.getproctitle()  # finds the memory of its arguments, before anybody moves it
     if "quiet" in options:
@@ -59,40 +62,14 @@ def main(argv: Sequence[str]) -> None:
     if culprit:
         print(f"{culprit} starts a thread when it is imported: the roles import it themselves")
         sys.stdout.flush()
+        if culprit in _TITLES or len(without) + 1 >= _MOST_CULPRITS:
+            # All that import it would be found next, one by one, each after imports of seconds.
+            _say(channel, unfit=f"{culprit} starts a thread when it is imported")
+            process.leave(EXIT_FAILED)
         # The thread cannot be ended: begin again without it.
         again = [*argv[1:], f"--without={culprit}"]
         os.execv(sys.executable, [sys.executable, "-m", "tfdrl.launch.local.fork_server", *again])
-    _serve(channel)
-
-
-def serve_from_here(channel: socket.socket, log: int) -> None:
-    """Makes this process, just forked from a launcher that has imported all, a fork server."""
-    try:
-        os.setsid()
-        _redirect(log)
-        os.closerange(3, channel.fileno())
-        os.closerange(channel.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.environ[process.LAUNCHER_VARIABLE] = str(os.getppid())
-        process.die_with_launcher()
-        _serve(channel)
-        os._exit(EXIT_OK)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(EXIT_FAILED)
-
-
-def has_imported(modules: Sequence[str]) -> bool:
-    """Whether this process could be forked in place of one that imports them and no others.
-
-    It has one thread, and not TensorFlow unless they have it.
-    """
-    if threads() > 1 or ("tensorflow" in sys.modules) != ("tensorflow" in modules):
-        return False
-    return all(module.partition(":")[0] in sys.modules for module in modules)
+    serve(channel)
 
 
 def _options(argv: Sequence[str]) -> dict[str, list[str]]:
@@ -131,7 +108,8 @@ def _say(channel: socket.socket, **words: Any) -> None:
     channel.sendall(json.dumps(words).encode() + b"\n")
 
 
-def _serve(channel: socket.socket) -> None:
+def serve(channel: socket.socket) -> None:
+    """Says that it is ready, and forks a role for each request until the socket ends."""
     gc.collect()
     gc.freeze()  # the collector would write to, and so copy, what is shared
     _say(channel, ready=True)
@@ -140,10 +118,12 @@ def _serve(channel: socket.socket) -> None:
         if len(header) < 8 or len(files) < 2:
             process.leave(EXIT_OK)  # the launcher has ended, or wants no more roles
         request = json.loads(_read(channel, int.from_bytes(header, "little")))
-        pid = _fork(request, files, channel)
+        try:
+            _say(channel, pid=_fork(request, files, channel))
+        except OSError as error:
+            _say(channel, error=str(error))
         for file in files:
             os.close(file)
-        _say(channel, pid=pid)
 
 
 def _read(channel: socket.socket, size: int) -> bytes:
@@ -158,34 +138,53 @@ def _read(channel: socket.socket, size: int) -> bytes:
 
 
 def _fork(request: dict[str, Any], files: Sequence[int], channel: socket.socket) -> int:
-    """Forks a process that forks the role and ends; returns the role's process id."""
+    """Forks a process that forks the role and ends; returns the role's process id.
+
+    The role tells it itself, once it leads a session: whoever knows it can signal its group.
+
+    Raises OSError if there can be no more processes.
+    """
     read_end, write_end = os.pipe()
-    intermediate = os.fork()
-    if intermediate == 0:
-        try:
-            pid = os.fork()
-            if pid == 0:
-                os.close(read_end)
-                os.close(write_end)
-                _become(request, *files, channel)
-            os.write(write_end, pid.to_bytes(8, "little"))
-            os._exit(EXIT_OK)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(EXIT_FAILED)
-    os.close(write_end)
-    pid = int.from_bytes(os.read(read_end, 8), "little")
-    os.close(read_end)
+    try:
+        intermediate = os.fork()
+        if intermediate == 0:
+            os.close(read_end)
+            _fork_role(request, files, channel, write_end)
+    finally:
+        os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        told = pipe.read(8)
     os.waitpid(intermediate, 0)  # from here on the role is the launcher's child
-    return pid
+    if len(told) < 8:
+        raise OSError("there can be no more processes")
+    return int.from_bytes(told, "little")
+
+
+def _fork_role(request, files: Sequence[int], channel: socket.socket, write_end: int) -> None:
+    """In the intermediate process: forks the role, and ends. The role ends with its function."""
+    exit_code = EXIT_FAILED
+    try:
+        process.remember_generated()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        if os.fork() != 0:
+            os._exit(EXIT_OK)
+        os.setsid()  # the terminal's Ctrl-C reaches the launcher only
+        os.write(write_end, os.getpid().to_bytes(8, "little"))
+        os.close(write_end)
+        _become(request, *files, channel)
+        exit_code = EXIT_OK
+    except SystemExit as error:
+        exit_code = process.exit_code_of(error)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        process.leave(exit_code)
 
 
 def _become(request: dict[str, Any], log: int, go: int, channel: socket.socket) -> None:
-    """Makes this process the role that is asked for, and ends with it."""
+    """Makes this process the role that is asked for, and calls its function."""
     channel.close()
-    process.remember_generated()
-    os.setsid()  # the terminal's Ctrl-C reaches the launcher only
     # The launcher says go once it knows this process; one that it never knows must not run.
     if not select.select([go], [], [], 60.0)[0] or not os.read(go, 1):
         os._exit(EXIT_FAILED)
@@ -198,10 +197,7 @@ def _become(request: dict[str, Any], log: int, go: int, channel: socket.socket) 
     _set_title(request["title"], module, arguments)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # otherwise every role would draw the same
-    try:
-        importlib.import_module(module).console()
-    except SystemExit as error:
-        process.leave(error.code if isinstance(error.code, int) else error.code is not None)
+    importlib.import_module(module).console()
 
 
 def _redirect(log: int) -> None:
@@ -231,6 +227,6 @@ def _set_title(name: str, module: str, arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     # Not as __main__: a role that spawns processes would make each import this module anew.
-    from tfdrl.launch.local.launcher import fork_server
+    from tfdrl.launch.local import fork_server
 
     fork_server.main(sys.argv)

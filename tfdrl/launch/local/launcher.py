@@ -16,7 +16,7 @@ from tfdrl.configuration import Configuration
 from tfdrl.errors import EXIT_FAILED, EXIT_OK
 from tfdrl.experiment import Experiment
 from tfdrl.launch import curves, panel, run_directory, summary
-from tfdrl.launch.local.launcher import addresses
+from tfdrl.launch.local import addresses
 from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
 from tfdrl.launch.status import Snapshot, Watch
 from tfdrl.launch.supervisor import (

@@ -11,17 +11,9 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Protocol
 
-from tfdrl.launch.local.fork_client import ForkServer, ForkServerError, start_afresh
+from tfdrl.launch.local.fork_client import ForkServer, ForkServerError, Process, start_afresh
 from tfdrl.launch.local.preloading import preloaded
 from tfdrl.topology import Program, Role
-
-
-class Started(Protocol):
-    """A process that was started: `subprocess.Popen`, or `ForkedProcess`."""
-
-    pid: int
-
-    def wait(self) -> int: ...
 
 
 class Starter(Protocol):
@@ -37,7 +29,7 @@ class Starter(Protocol):
         command: Sequence[str],
         log: IO[bytes],
         environment: Mapping[str, str],
-    ) -> Started:
+    ) -> Process:
         """Starts a process, in a session of its own, that writes to `log`."""
 
     @property
@@ -114,7 +106,7 @@ class ForkServers:
         command: Sequence[str],
         log: IO[bytes],
         environment: Mapping[str, str],
-    ) -> Started:
+    ) -> Process:
         """As `Starter.start`; `command` is that of a module: python, "-m", module, arguments."""
         server = self._servers.get(role.needs_tensorflow)
         if server is not None:
@@ -139,6 +131,7 @@ class ForkServers:
                 server.close()
 
     def _replace(self, tensorflow: bool, server: ForkServer, error: ForkServerError) -> None:
+        self._servers[tensorflow] = None
         server.close()
         again = server.again() if error.worth_another else None
         self._servers[tensorflow] = again
