@@ -42,7 +42,8 @@ with_python() {
 with_uv() {
   echo "making $venv with Python 3.11 through uv"
   # One of uv's own, for the system's have just been looked at. They bring pip along.
-  "$1" venv $(clearing --clear) --quiet --python-preference only-managed --python 3.11 "$venv"
+  if [ -n "$(clearing yes)" ]; then export UV_VENV_CLEAR=1; fi  # older ones clear anyway
+  "$1" venv --quiet --python-preference only-managed --python 3.11 "$venv"
   "$venv/bin/python" -m ensurepip --default-pip >/dev/null
   exit 0
 }

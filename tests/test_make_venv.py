@@ -23,7 +23,7 @@ esac
 """
 _BROKEN = "#!/bin/sh\necho 'pyenv: command not found' >&2\nexit 127\n"
 _UV = """#!/bin/sh
-echo "uv $*" >> "$LOG"
+echo "uv $*${UV_VENV_CLEAR:+ --clear}" >> "$LOG"
 for venv in "$@"; do :; done
 mkdir -p "$venv/bin"
 cp "$SELF/python3.11.stub" "$venv/bin/python"
