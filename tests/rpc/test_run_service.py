@@ -317,6 +317,19 @@ class TestReport:
         successor.close()
 
 
+    def test_nothing_is_counted_after_the_last_checkpoint(self, server, connect):
+        """A status would show counts that the next learner does not know of yet."""
+        client = connect(task=0)
+        client.report(frames=100)
+        state = server.state(is_last=True)
+        with pytest.raises(UnavailableError, match="the last checkpoint is being written"):
+            client.report(frames=130, timeout_secs=0.5)
+        assert connect(experiment="").status().frames == 100
+        successor = TrainingServer(LOOPBACK, "digest", state=state)
+        assert successor.frames() == 100
+        successor.close()
+
+
 class TestStatus:
     def test_everything(self, server, connect):
         server.publish(7, parameter_set(7))

@@ -203,14 +203,18 @@ class LearnerSession:
             *(evaluation.version, evaluation.mean, evaluation.standard_error, evaluation.episodes),
         )
 
-    def checkpoint(self) -> bool:
-        """Writes a checkpoint now; False, with a warning, where it cannot be written."""
+    def checkpoint(self, is_last: bool = False) -> bool:
+        """Writes a checkpoint now; False, with a warning, where it cannot be written.
+
+        Args:
+          is_last: of this process; nothing is counted after it.
+        """
         try:
             state = self._before_checkpoint() if self._before_checkpoint else None
         except OSError as error:
             logging.error("THE REPLAY COULD NOT BE WRITTEN (%s); training goes on", error)
             return False
-        return self._checkpoints.save(self.step, {**self._counters(), "state": state})
+        return self._checkpoints.save(self.step, {**self._counters(is_last), "state": state})
 
     def restore_objects(self) -> None:
         """Restores once more what the checkpoint held, undoing what was done since."""
@@ -228,7 +232,7 @@ class LearnerSession:
             self.service.finish(reason)
             self._let_roles_leave()
         if error is None:
-            self.checkpoint()
+            self.checkpoint(is_last=True)
         if self.step and not self._wrote_operative_config:
             self._write_operative_config()
         self._write_result(reason)
@@ -271,12 +275,12 @@ class LearnerSession:
             return f"reached max_minutes = {limits.max_minutes:g}"
         return None
 
-    def _counters(self) -> dict[str, Any]:
+    def _counters(self, is_last: bool) -> dict[str, Any]:
         return {
             "training_secs": self.training_secs,
             "best_return": self._best,
             "evaluation": self.evaluation and self.evaluation._asdict(),
-            "service": self.service.state(),
+            "service": self.service.state(is_last),
         }
 
     def _write_result(self, reason: str) -> None:

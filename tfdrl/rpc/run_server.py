@@ -80,6 +80,7 @@ class TrainingServer:
         self._specs = specs
         self._lock = threading.Lock()
         self._ledger = Ledger()
+        self._counts_no_more = False
         if state is not None:
             self._ledger.restore(state)
         self._version = messages.NO_VERSION
@@ -193,9 +194,15 @@ class TrainingServer:
             there |= {role for role, secs in self._joined.items() if secs > since_secs}
             return all(self._told[role] > 1 for role in there)
 
-    def state(self) -> dict[str, Any]:
-        """The counters, for the checkpoint: JSON can hold it."""
+    def state(self, is_last: bool = False) -> dict[str, Any]:
+        """The counters, for the checkpoint: JSON can hold it.
+
+        Args:
+          is_last: nothing is counted from here on: who reports later tells the next learner, and
+            nobody sees a count that the checkpoint does not have.
+        """
         with self._lock:
+            self._counts_no_more = is_last
             return self._ledger.state()
 
     def close(self, grace_secs: float = 1.0) -> None:
@@ -259,6 +266,10 @@ class TrainingServer:
         """
         messages.check_report(request)
         with self._lock:
+            if self._counts_no_more:
+                raise grpc_server.RefusedError(
+                    grpc.StatusCode.UNAVAILABLE, "the last checkpoint is being written"
+                )
             try:
                 self._ledger.record(request)
             except TooManyRunsError as error:
