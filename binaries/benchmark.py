@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     process.silence()
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(EXIT_FAILED))  # so that it tidies up
     found = benchmark.sections(
-        benchmark.Settings(
+        benchmark.BenchmarkSettings(
             values.gin_file or [_DEFAULT],
             values.gin_bindings,
             "".join(sorted(set(values.parts))),

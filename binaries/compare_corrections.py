@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         )
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     process.silence()
-    settings = study.Settings(
+    settings = study.StudySettings(
         gin_files=values.gin_file or [_DEFAULT],
         gin_bindings=values.gin_bindings,
         corrections=[name for name in _CORRECTIONS if name in values.corrections],

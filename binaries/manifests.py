@@ -66,11 +66,11 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigurationError("--gin_file is missing; tfdrl-train --list shows what there is")
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     program = Experiment.from_gin().architecture.program()
-    given = {name: values[name].value for name in manifests.Settings._fields}
+    given = {name: values[name].value for name in manifests.ManifestSettings._fields}
     given["name"] = values.name or program.name
     for flag in ("storage", "cpu", "memory"):
         given[flag] = manifests.amounts(flag, given[flag], program)
-    settings = manifests.Settings(**given)
+    settings = manifests.ManifestSettings(**given)
     if values.format == "compose":
         run_flags, directory = compose.gin_flags(values.gin_file, values.gin_bindings)
         run_flags += ["--allow_config_change"] * settings.allow_config_change

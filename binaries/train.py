@@ -79,13 +79,13 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     # Not before: gRPC, NumPy and rich would double what a typo costs.
     from tfdrl.experiment import Experiment
-    from tfdrl.launch.local.launcher import Settings, run_local
+    from tfdrl.launch.local.launcher import LauncherSettings, run_local
 
     experiment = Experiment.from_gin()
     program = experiment.architecture.program()
     _check_environment(experiment.architecture, loaded)
     root_dir = pathlib.Path(values.root_dir or run_directory.fresh(values.gin_file))
-    settings = Settings(
+    settings = LauncherSettings(
         stuck_after_secs=values.stuck_after_secs,
         verbose=values.verbose,
         allow_config_change=values.allow_config_change,

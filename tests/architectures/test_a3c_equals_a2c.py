@@ -24,8 +24,8 @@ from tfdrl.learning.trainer import Trainer
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
 from tfdrl.parameter_server import rollout_learning
 from tfdrl.parameter_server.client import GlobalParameters
-from tfdrl.parameter_server.role import ServedShard
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.role import ShardServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.runtime import agent_factory
 from tfdrl.runtime.compiled import act_function
@@ -59,7 +59,7 @@ def a3c_networks(root_dir, workers, clip_norm, monkeypatch):
     config = a3c.A3c(
         environment=environment,
         agent=agent(gradient_clip_norm=clip_norm),
-        parameter_server=ParameterServer(rule="rmsprop", **RULE),
+        parameter_server=ParameterServerSettings(rule="rmsprop", **RULE),
         workers=workers,
         environments_per_worker=ENVIRONMENTS,
         t_max=T_MAX,
@@ -67,7 +67,7 @@ def a3c_networks(root_dir, workers, clip_norm, monkeypatch):
     )
     experiment, address = Experiment(config, seed=SEED), Address("127.0.0.1", free_port())
     context = functools.partial(Context, root_dir=root_dir, experiment="x")
-    served = ServedShard(
+    served = ShardServer(
         rollout_learning.make_learner(experiment).variables,
         config.parameter_server,
         context("parameter_server", 0, 1, listen=address),

@@ -6,13 +6,13 @@ from tfdrl.architectures import a3c
 from tfdrl.architectures.a3c import A3c
 from tfdrl.environments import gym_environment
 from tfdrl.errors import EXIT_CONFIGURATION, ConfigurationError
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.parameter_server.shard import require_settings
 
 
 def settings(**kwargs):
     defaults = {"environment": gym_environment, "agent": object}
-    return A3c(**{**defaults, "parameter_server": ParameterServer(), **kwargs})
+    return A3c(**{**defaults, "parameter_server": ParameterServerSettings(), **kwargs})
 
 
 COUNTS = (
@@ -83,11 +83,11 @@ def test_what_cannot_work_is_refused_with_the_reason(kwargs, message):
 )
 def test_servers_that_cannot_work_are_refused_with_the_reason(kwargs, message):
     with pytest.raises(ConfigurationError, match=rf"parameter_server\.{message}"):
-        ParameterServer(**kwargs)
+        ParameterServerSettings(**kwargs)
 
 
 def test_an_age_limit_contradicts_synchronous_updates():
-    limited = ParameterServer(max_gradient_age=5)
+    limited = ParameterServerSettings(max_gradient_age=5)
     with pytest.raises(ConfigurationError, match=r"max_gradient_age = 5 with synchronous updates"):
         require_settings(settings(workers=2, synchronous=True).barrier, limited)
     require_settings(settings(workers=2).barrier, limited)
@@ -97,8 +97,8 @@ def test_an_age_limit_contradicts_synchronous_updates():
     ("rule", "expected"), [("sgd", 0.0), ("adagrad", 1e-8), ("rmsprop", 0.1), ("adam", 1e-8)]
 )
 def test_every_rule_has_an_epsilon_of_its_own(rule, expected):
-    assert ParameterServer(rule=rule).rule_epsilon == expected
-    assert ParameterServer(rule=rule, epsilon=0.5).rule_epsilon == 0.5
+    assert ParameterServerSettings(rule=rule).rule_epsilon == expected
+    assert ParameterServerSettings(rule=rule, epsilon=0.5).rule_epsilon == 0.5
 
 
 def roles_of(**kwargs):

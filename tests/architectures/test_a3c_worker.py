@@ -14,8 +14,8 @@ from tfdrl.errors import UnavailableError
 from tfdrl.experiment import Experiment
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
 from tfdrl.parameter_server import rollout_learning
-from tfdrl.parameter_server.role import ServedShard
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.role import ShardServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.topology import Address, Context
 
@@ -25,12 +25,12 @@ def test_it_gives_up_when_its_coordinator_does_not_come_back(tmp_path):
     config = a3c.A3c(
         environment=functools.partial(gym_environment, id="tfdrl/Chain-v0"),
         agent=functools.partial(NStepActorCriticAgent, network=MlpActorCriticNetwork),
-        parameter_server=ParameterServer(),
+        parameter_server=ParameterServerSettings(),
         timeout_secs=2.0,
     )
     experiment, address = Experiment(config), Address("127.0.0.1", free_port())
     context = functools.partial(Context, root_dir=tmp_path, experiment="x")
-    served = ServedShard(
+    served = ShardServer(
         rollout_learning.make_learner(experiment).variables,
         config.parameter_server,
         context("parameter_server", 0, 1, listen=address),

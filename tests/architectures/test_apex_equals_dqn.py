@@ -2,8 +2,8 @@
 
 Ape-X's side goes through its real parts: n-step transitions written to a Reverb server, samples
 read back through the learner's dataset, parameters published by the training service and pulled by
-the actor's link. DQN's side has its own replay in memory. Which transitions are drawn is random in
-Reverb, so DQN's replay is asked for the same ones; everything else must agree by itself.
+the actor's connection. DQN's side has its own replay in memory. Which transitions are drawn is
+random in Reverb, so DQN's replay is asked for the same ones; everything else must agree by itself.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ import reverb
 import tensorflow as tf
 
 from tfdrl.acting.exploration import collect_policy
-from tfdrl.acting.learner_connection import LearnerLink
+from tfdrl.acting.learner_connection import LearnerConnection
 from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.environments.registry import gym_environment
@@ -95,10 +95,10 @@ class ApexSide:
         for variable in actor.collect_policy.variables():
             variable.assign(tf.zeros_like(variable))  # what it acts by must come from the learner
         self.context = Context("actor", 0, 1, tmp_path, experiment="test")
-        self.link = LearnerLink(
+        self.connection = LearnerConnection(
             self.service.address, self.context, actor.collect_policy.variables(), "", 20.0
         )
-        self.link.start()
+        self.connection.start()
         self.act = act_function(collect_policy(actor, np.array([0.2]), seed=3))
         self.assembler = TransitionAssembler(1, N_STEP, GAMMA, block_steps=1)
         self.writer = TransitionWriter(self.address, 1, N_STEP, 20.0, self.context.stop)
@@ -127,7 +127,7 @@ class ApexSide:
     def learn(self, batch):
         losses, td_errors = self.trainer.train(batch.experience, batch.weights)
         self.publish(int(self.learner.train_step_counter.numpy()))
-        assert self.link.wait_for_newer(0.01)  # no lag: the actor has what was just learnt
+        assert self.connection.wait_for_newer(0.01)  # no lag: the actor has what was just learnt
         return losses, td_errors
 
 
@@ -136,7 +136,7 @@ def sides(tmp_path):
     apex = ApexSide(tmp_path)
     yield apex, DqnSide()
     apex.context.stop.set()
-    apex.link.close()
+    apex.connection.close()
     apex.service.close()
 
 

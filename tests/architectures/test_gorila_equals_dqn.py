@@ -19,8 +19,8 @@ from tfdrl.experiment import Experiment
 from tfdrl.learning.one_process import OneProcess
 from tfdrl.networks.q_networks import MlpQNetwork
 from tfdrl.parameter_server import transition_learning
-from tfdrl.parameter_server.role import ServedShard
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.role import ShardServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.topology import Address, Context
 
@@ -88,14 +88,14 @@ def dqn_networks(root_dir, monkeypatch):
 def gorila_networks(root_dir, monkeypatch):
     config = gorila.Gorila(
         agent=agent(optimizer=None, target_update_period_steps=7),  # of no matter: nobody trains
-        parameter_server=ParameterServer(rule="sgd", learning_rate=LEARNING_RATE),
+        parameter_server=ParameterServerSettings(rule="sgd", learning_rate=LEARNING_RATE),
         workers=1,
         target_period_updates=TARGET_PERIOD_UPDATES,
         outlier_num_std=None,
         **SHARED,
     )
     experiment, address = Experiment(config), Address("127.0.0.1", free_port())
-    served = ServedShard(
+    served = ShardServer(
         transition_learning.make_learner(experiment).variables,
         config.parameter_server,
         Context("parameter_server", 0, 1, root_dir, address, experiment="x"),

@@ -7,12 +7,12 @@ from tfdrl.architectures.gorila import Gorila
 from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError
 from tfdrl.parameter_server.outlier_filter import OutlierFilter
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 
 
 def settings(**kwargs):
     defaults = {"environment": gym_environment, "agent": object}
-    return Gorila(**{**defaults, "parameter_server": ParameterServer(), **kwargs})
+    return Gorila(**{**defaults, "parameter_server": ParameterServerSettings(), **kwargs})
 
 
 COUNTS = (

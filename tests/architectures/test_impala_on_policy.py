@@ -1,7 +1,7 @@
 """With one actor and no lag IMPALA is on-policy: pi / mu is 1 at every step of every update.
 
 Actor and learner have an agent each. Between them are the real parts: the actor's loop, unrolls in
-a Reverb queue, the learner's dataset and trainer, the training service and the actor's link.
+a Reverb queue, the learner's dataset and trainer, the training service and the actor's connection.
 """
 
 import functools
@@ -13,7 +13,7 @@ import reverb
 import tensorflow as tf
 
 from tfdrl.acting.exploration import collect_policy
-from tfdrl.acting.learner_connection import LearnerLink
+from tfdrl.acting.learner_connection import LearnerConnection
 from tfdrl.acting.loop import ActorLoop
 from tfdrl.agents import optimizers
 from tfdrl.agents.v_trace import VTraceAgent
@@ -81,9 +81,9 @@ class Loop:
         policy = collect_policy(actor, [0.0] * NUM_ENVS, seed=3)
         self.context = Context("actor", 0, 1, tmp_path, experiment="test")
         variables = actor.collect_policy.variables()
-        self.link = LearnerLink(self.service.address, self.context, variables, "", 20.0)
-        self.link.start()
-        self.acting = ActorLoop(self.environment, policy, self.link, self.context)
+        self.connection = LearnerConnection(self.service.address, self.context, variables, "", 20.0)
+        self.connection.start()
+        self.acting = ActorLoop(self.environment, policy, self.connection, self.context)
         self.steps = self.acting.steps()
         self.assembler = UnrollAssembler(NUM_ENVS, UNROLL_STEPS)
         self.assembler.begin(self.acting.state)
@@ -98,7 +98,7 @@ class Loop:
     def act(self):
         """Puts one unroll of each environment into the queue."""
         for now, action, then, info in self.steps:
-            unrolls = self.assembler.add(now, action, then, info, self.link.version)
+            unrolls = self.assembler.add(now, action, then, info, self.connection.version)
             if unrolls is not None:
                 self.writer.write(unrolls)
                 return
@@ -111,13 +111,13 @@ class Loop:
         return info, batch
 
     def pull(self):
-        self.link.pull()
+        self.connection.pull()
         self.assembler.begin(self.acting.state)
 
     def close(self):
         self.context.stop.set()
         self.writer.close()
-        self.link.close()
+        self.connection.close()
         self.service.close()
         self.server.stop()
         self.environment.close()
@@ -192,6 +192,6 @@ def test_parameters_change_between_unrolls_only(loop_of):
     loop.act()  # without a pull in between
     stale, batch = loop.learn()
     assert info["log_rho"] < 1e-5 < 1e-3 < stale["log_rho"]
-    assert set(batch.version.numpy()) == {0} and loop.link.version == 0
+    assert set(batch.version.numpy()) == {0} and loop.connection.version == 0
     loop.pull()
-    assert loop.link.version == 2
+    assert loop.connection.version == 2

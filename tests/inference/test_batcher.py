@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from tfdrl.inference.batcher import Batcher, StoppedError, padded_sizes
+from tfdrl.inference.batcher import Batcher, BatcherStoppedError, padded_sizes
 
 _LEAVES = [((), np.dtype(np.int32)), ((2,), np.dtype(np.float32))]
 
@@ -136,9 +136,9 @@ async def test_closing_frees_who_waits_and_who_comes():
     waiting = asyncio.create_task(check(batcher, 1, 1))
     await asyncio.sleep(0.1)
     await asyncio.to_thread(batcher.close)
-    with pytest.raises(StoppedError):
+    with pytest.raises(BatcherStoppedError):
         await waiting
-    with pytest.raises(StoppedError):
+    with pytest.raises(BatcherStoppedError):
         await batcher.compute(block(1, 1))
     assert not [t for t in threading.enumerate() if t.name.startswith("inference")]
 

@@ -16,8 +16,8 @@ from tfdrl.agents.v_trace import VTraceAgent
 from tfdrl.environments.registry import atari_environment, gym_environment
 from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.experience.unroll_queue import UnrollQueue
-from tfdrl.inference.environments import CentralPlayer
-from tfdrl.inference.policy import Acted, Inference
+from tfdrl.inference.environments import CentralInference
+from tfdrl.inference.policy import Acted, BatchedPolicy
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
 from tfdrl.rpc import inference_messages, inference_pb2
 from tfdrl.rpc.grpc_server import RefusedError
@@ -55,7 +55,7 @@ class Table:
         self.specs = inference_messages.environment_specs(environment)
         self.unrolls, self.reports, self.version = [], [], 0
         self.agent = agent
-        inference = Inference(
+        inference = BatchedPolicy(
             policy or agent.collect_policy,
             self.specs,
             **{
@@ -63,7 +63,7 @@ class Table:
                 **settings,
             },
         )
-        self.player = CentralPlayer(
+        self.player = CentralInference(
             inference,
             self.specs,
             **{"environments": environments, "max_block": environments, "unroll_steps": _T},
@@ -371,7 +371,7 @@ def test_compiled_inference_gives_the_same_numbers(agent, jit_compile):
 
 
 class Numbers:
-    """Inference that takes no notice of anything."""
+    """BatchedPolicy that takes no notice of anything."""
 
     def initial_state(self, first, rows):
         return []
@@ -399,7 +399,7 @@ def test_oracle_of_unrolls(case):
     number = ArraySpec((), np.dtype(np.int64))
     action = ArraySpec((), np.dtype(np.int32), 0, 1)
     specs = inference_messages.EnvironmentSpecs((number,), (action,), 1, number, action)
-    player = CentralPlayer(
+    player = CentralInference(
         *(Numbers(), specs),
         environments=int(part["par/num_envs"]),
         max_block=1,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.launch.cluster.membership import Place, place
+from tfdrl.launch.cluster.membership import Membership, membership
 from tfdrl.launch.local import addresses
 from tfdrl.topology import Address, Program, Role
 
@@ -21,12 +21,12 @@ def config(cluster, kind="worker", index=0):
 
 
 def test_flag():
-    assert place(LEARNER, 2, FLAG, {}) == Place(2, ADDRESSES)
-    assert place(LEARNER, None, FLAG.replace(",", ", "), {}) == Place(0, ADDRESSES)
+    assert membership(LEARNER, 2, FLAG, {}) == Membership(2, ADDRESSES)
+    assert membership(LEARNER, None, FLAG.replace(",", ", "), {}) == Membership(0, ADDRESSES)
 
 
 def test_flag_is_stronger_than_the_platform():
-    assert place(LEARNER, 2, FLAG, {"TF_CONFIG": "nonsense"}) == Place(2, ADDRESSES)
+    assert membership(LEARNER, 2, FLAG, {"TF_CONFIG": "nonsense"}) == Membership(2, ADDRESSES)
 
 
 @pytest.mark.parametrize(
@@ -41,26 +41,26 @@ def test_flag_is_stronger_than_the_platform():
 )
 @pytest.mark.parametrize("is_given", [False, True])
 def test_platform(environment, task, is_given):
-    found = place(LEARNER, task if is_given else None, "", environment)
-    assert found == Place(task, ADDRESSES)
+    found = membership(LEARNER, task if is_given else None, "", environment)
+    assert found == Membership(task, ADDRESSES)
 
 
 @pytest.mark.parametrize("role", [Role("learner", "", clusters=True), Role("actor", "")])
 def test_who_has_nobody_to_talk_to_needs_no_cluster(role):
-    assert place(role, None, "", {"TF_CONFIG": "nonsense"}) == Place(0)
-    assert place(role, 4, "", config(WORKERS)) == Place(4)
+    assert membership(role, None, "", {"TF_CONFIG": "nonsense"}) == Membership(0)
+    assert membership(role, 4, "", config(WORKERS)) == Membership(4)
     with pytest.raises(ConfigurationError, match="leave it out"):
-        place(role, 0, FLAG, {})
+        membership(role, 0, FLAG, {})
 
 
 def test_other_machines_need_a_trusted_network():
     flag = "127.0.0.1:1,10.0.0.1:2,host:2"
     words = r"10.0.0.1:2, host:2 can be reached from other machines, .* add --insecure_network"
     with pytest.raises(ConfigurationError, match=words):
-        place(LEARNER, 0, flag, {})
+        membership(LEARNER, 0, flag, {})
     with pytest.raises(ConfigurationError, match=f"TF_CONFIG: {words}"):
-        place(LEARNER, None, "", config({"worker": flag.split(",")}))
-    assert len(place(LEARNER, 0, flag, {}, insecure_network=True).addresses) == 3
+        membership(LEARNER, None, "", config({"worker": flag.split(",")}))
+    assert len(membership(LEARNER, 0, flag, {}, insecure_network=True).addresses) == 3
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_other_machines_need_a_trusted_network():
 )
 def test_what_cannot_work(task, flag, environment, words):
     with pytest.raises(ConfigurationError, match=words):
-        place(LEARNER, task, flag, environment)
+        membership(LEARNER, task, flag, environment)
 
 
 def test_local_addresses_are_all_different():

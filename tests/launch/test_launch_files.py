@@ -14,7 +14,7 @@ import pytest
 from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
 from tfdrl.launch import curves, panel, run_directory, summary
-from tfdrl.launch.status import Snapshot, Tracker, combined
+from tfdrl.launch.status import RunStatus, Tracker, combined
 from tfdrl.rpc.run_messages import Evaluation, RoleStatus, Status
 from tfdrl.runtime.locks import lock
 from tfdrl.topology import Role
@@ -112,7 +112,7 @@ def test_metrics_of_roles_that_have_gone_silent_do_not_count():
         RoleStatus("actor", task, 1, silent_secs, {"actor/waiting_share": share})
         for task, silent_secs, share in ((0, 1.0, 0.1), (1, 1.0, 0.3), (2, 90.0, 0.9))
     ]
-    snapshot = Snapshot(status=_status(roles=roles))
+    snapshot = RunStatus(status=_status(roles=roles))
     assert snapshot.metric("actor/waiting_share") == pytest.approx((0.1 + 0.3) / 2)
     assert snapshot.metric("learner/loss") is None
 
@@ -133,14 +133,14 @@ def test_learners_are_shown_as_one():
 
 def test_line_shows_what_is_known_and_nothing_else():
     metrics = {"learner/waiting_share": 0.04, "actor/waiting_share": 0.12, "replay/size": 5000}
-    snapshot = Snapshot(
+    snapshot = RunStatus(
         status=_status(12000, 1234567, _EVALUATION, metrics),
         answered_secs=60.0,
         best=_EVALUATION._replace(mean=450.0),
         frames_per_second=12345.0,
         steps_per_second=9.5,
     )
-    crews = [panel.Crew(Role("actor", "", replicas=8), 7)]
+    crews = [panel.RoleProcesses(Role("actor", "", replicas=8), 7)]
     rows = panel.facts(
         *(snapshot, crews, 1),
         elapsed_secs=3725,
@@ -162,7 +162,7 @@ def _experiment(**limits):
 
 def test_the_way_to_each_end_is_shown():
     first, best = _EVALUATION._replace(mean=20.0), _EVALUATION._replace(mean=248.0)
-    snapshot = Snapshot(
+    snapshot = RunStatus(
         status=_status(500, 9000), answered_secs=90.0, first_answered_secs=60.0, first=first
     )
     limits = _experiment(
@@ -197,7 +197,7 @@ def test_first_evaluation_is_where_the_way_begins():
 
 def test_machine_with_more_to_do_than_cores_is_said():
     def waiting(load):
-        snapshot = Snapshot(status=_status(metrics={"learner/waiting_share": 0.0}))
+        snapshot = RunStatus(status=_status(metrics={"learner/waiting_share": 0.0}))
         rows = panel.facts(snapshot, (), 0, elapsed_secs=70, now_secs=1.0, load=load)
         return dict(rows)["waiting"]
 
@@ -233,32 +233,35 @@ def test_the_replay_ratio_and_who_waits_for_it(name):
     metrics, share, row = REPLAY_RATIOS[name]
     told = {} if share is None else {"actor/ratio_waiting_share": share}
     roles = [RoleStatus("actor", 0, 1, 1.0, told)]
-    snapshot = Snapshot(status=_status(metrics=metrics, roles=roles), answered_secs=1.0)
+    snapshot = RunStatus(status=_status(metrics=metrics, roles=roles), answered_secs=1.0)
     rows = panel.facts(snapshot, [], 0, elapsed_secs=1, now_secs=1.0)
     assert dict(rows).get("replay ratio") == row
 
 
 def test_start_and_silence_are_said():
-    crews = [panel.Crew(Role("learner", ""), 1), panel.Crew(Role("actor", "", replicas=4), 4)]
-    before = panel.facts(Snapshot(), crews, 0, elapsed_secs=3, now_secs=3.0)
+    crews = [
+        panel.RoleProcesses(Role("learner", ""), 1),
+        panel.RoleProcesses(Role("actor", "", replicas=4), 4),
+    ]
+    before = panel.facts(RunStatus(), crews, 0, elapsed_secs=3, now_secs=3.0)
     assert panel.line(before) == (
         "elapsed 0:00:03 | starting learner, 4 actors "
         "(5 of 5 processes run; they build their networks)"
     )
     imports = panel.facts(
-        Snapshot(), crews, 0, elapsed_secs=3, now_secs=3.0, doing="importing TensorFlow"
+        RunStatus(), crews, 0, elapsed_secs=3, now_secs=3.0, doing="importing TensorFlow"
     )
     assert panel.line(imports) == (
         "elapsed 0:00:03 | starting learner, 4 actors (importing TensorFlow)"
     )
-    silent = Snapshot(status=_status(), answered_secs=10.0)
+    silent = RunStatus(status=_status(), answered_secs=10.0)
     rows = panel.facts(silent, crews, 0, elapsed_secs=200, now_secs=200.0)
     assert ("WARNING", "no answer from the learner for 0:03:10") in rows
 
 
 def test_learner_says_what_it_does_before_its_first_step():
     status = _status(0)._replace(doing="replay: 512 of 1,000 items")
-    rows = panel.facts(Snapshot(status=status), (), 0, elapsed_secs=9, now_secs=1.0)
+    rows = panel.facts(RunStatus(status=status), (), 0, elapsed_secs=9, now_secs=1.0)
     assert ("learner", "replay: 512 of 1,000 items") in rows
 
 
@@ -291,7 +294,7 @@ def _page(directory, started_at):
         reason="learner finished",
         exit_code=0,
         started_at=started_at,
-        snapshot=Snapshot(status=_status()),
+        snapshot=RunStatus(status=_status()),
         target=475.0,
         command=["tfdrl-train", "--root_dir=x"],
     )

@@ -13,7 +13,7 @@ from tfdrl import configuration
 from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
 from tfdrl.launch.cluster import manifests, plain_yaml
-from tfdrl.launch.cluster.membership import place
+from tfdrl.launch.cluster.membership import membership
 from tfdrl.topology import Program, Role
 
 _KUBERNETES = "1.31"
@@ -49,7 +49,7 @@ def _pods(documents):
 @pytest.mark.parametrize("gin_file", _PROGRAMS)
 def test_every_program_is_valid_and_its_addresses_are_pods(gin_file):
     loaded, program = _loaded(gin_file)
-    found = manifests.objects(program, loaded, manifests.Settings("run-1"))
+    found = manifests.objects(program, loaded, manifests.ManifestSettings("run-1"))
     documents = list(yaml.safe_load_all(plain_yaml.text(found)))
     for document in documents:
         kubernetes_validate.validate(document, _KUBERNETES, strict=True)
@@ -113,7 +113,7 @@ def test_settings_are_part_of_their_names_and_cannot_be_changed():
     names = set()
     for actors in (1, 2, 1):
         loaded, program = _loaded("a3c/cartpole.gin", f"a3c.workers = {actors}")
-        found = manifests.objects(program, loaded, manifests.Settings("run"))
+        found = manifests.objects(program, loaded, manifests.ManifestSettings("run"))
         (config,) = (o for o in found if o["kind"] == "ConfigMap")
         name, used = config["metadata"]["name"], set()
         for job in (o for o in found if o["kind"] == "Job"):
@@ -134,7 +134,7 @@ def test_how_a_role_ends_decides_what_its_job_does():
         return "Count"
 
     loaded, program = _loaded("apex/cartpole.gin")
-    found = manifests.objects(program, loaded, manifests.Settings("run"))
+    found = manifests.objects(program, loaded, manifests.ManifestSettings("run"))
     for job in (o for o in found if o["kind"] == "Job"):
         assert [action(job, code) for code in (1, 2, 3, 143)] == [
             "Count",
@@ -162,12 +162,14 @@ def test_a_replay_has_as_much_time_to_read_what_it_holds_as_to_write_it():
 def test_learners_that_cluster_know_each_other():
     role = Role("learner", "a:b", replicas=2, serves=True, clusters=True, essential=True)
     loaded = configuration.load(["impala/cartpole.gin"], [], tensorflow=False)
-    found = manifests.objects(Program("impala", (role,)), loaded, manifests.Settings("two"))
+    found = manifests.objects(Program("impala", (role,)), loaded, manifests.ManifestSettings("two"))
     jobs = [o for o in found if o["kind"] == "Job"]
     for task, job in enumerate(jobs):
         container = job["spec"]["template"]["spec"]["containers"][0]
         (variable,) = container["env"]
-        found = place(role, task, "", {variable["name"]: variable["value"]}, insecure_network=True)
+        found = membership(
+            role, task, "", {variable["name"]: variable["value"]}, insecure_network=True
+        )
         assert f"--task={task}" in container["command"] and found.task == task
         assert [str(address) for address in found.addresses] == [
             "two-learner-0.two:9000",
@@ -178,7 +180,7 @@ def test_learners_that_cluster_know_each_other():
 def _containers(gin_file, **settings):
     """(role, container, volumes) of each Job."""
     loaded, program = _loaded(gin_file)
-    found = manifests.objects(program, loaded, manifests.Settings("run", **settings))
+    found = manifests.objects(program, loaded, manifests.ManifestSettings("run", **settings))
     for document in found:
         kubernetes_validate.validate(document, _KUBERNETES, strict=True)
         if document["kind"] == "Job":
@@ -223,7 +225,7 @@ def test_a_preempted_pod_does_not_complete_its_job():
 def test_names_that_are_no_part_of_a_host_name(name):
     loaded = configuration.load(["impala/cartpole.gin"], [], tensorflow=False)
     with pytest.raises(ConfigurationError, match="lower-case"):
-        manifests.objects(Program("a", ()), loaded, manifests.Settings(name))
+        manifests.objects(Program("a", ()), loaded, manifests.ManifestSettings(name))
 
 
 def test_without_a_gin_file():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfdrl.acting.run_connection import RunLink
+from tfdrl.acting.run_connection import RunConnection
 from tfdrl.errors import UnavailableError
 from tfdrl.learning import ratio_limiters
 from tfdrl.learning.ratio_limiters import ActorLimiter, LearnerLimiter
@@ -45,20 +45,20 @@ class Replay:
 
 @pytest.fixture
 def start_actor(service):
-    """`start_actor(task, replicas) -> (limiter, context, link)`, which reports."""
-    links = []
+    """`start_actor(task, replicas) -> (limiter, context, connection)`, which reports."""
+    connections = []
 
     def start(task=0, replicas=1, replay=None, timeout_secs=20.0, ratio=RATIO):
         context = Context("actor", task, replicas, pathlib.Path("."), experiment="digest")
-        link = RunLink(service.address, context, "", timeout_secs)
-        link.start()
-        links.append((link, context))
-        return ActorLimiter(ratio, link, replay or Replay(), context), context, link
+        connection = RunConnection(service.address, context, "", timeout_secs)
+        connection.start()
+        connections.append((connection, context))
+        return ActorLimiter(ratio, connection, replay or Replay(), context), context, connection
 
     yield start
-    for link, context in links:
+    for connection, context in connections:
         context.stop.set()
-        link.close()
+        connection.close()
 
 
 def in_thread(limiter, items, tick=lambda: None):
@@ -127,10 +127,10 @@ def test_a_learner_that_ends_the_run_ends_the_wait(service, start_actor):
 
 
 def test_a_learner_that_is_gone_is_noticed(service, start_actor):
-    limiter, _, link = start_actor(timeout_secs=0.5)
+    limiter, _, connection = start_actor(timeout_secs=0.5)
     service.close()
     with pytest.raises(UnavailableError):
-        limiter.wait(1000, link.check)
+        limiter.wait(1000, connection.check)
 
 
 def test_a_replay_that_came_back_empty_is_filled(start_actor):
@@ -278,9 +278,11 @@ def test_a_fresh_run_counts_from_its_first_item(service):
     """Those that came before the learner knew its table are not forgiven."""
     config = SimpleNamespace(replay_ratio=2.0, replay_ratio_tolerance_items=None)
     session = SimpleNamespace(service=service, restored=False)
-    link = RunLink(service.address, Context("actor", 0, 1, ".", experiment="digest"), "", 5.0)
-    link.count_items(ItemCounts(300, 0))
-    link.close()  # reports
+    connection = RunConnection(
+        service.address, Context("actor", 0, 1, ".", experiment="digest"), "", 5.0
+    )
+    connection.count_items(ItemCounts(300, 0))
+    connection.close()  # reports
     ratio_limiters.of_session(config, "apex", 10, _table(300), session, threading.Event())
     assert service.items() == ItemCounts(300, 0)
 
@@ -289,16 +291,18 @@ def test_two_learners_take_turns_by_what_they_are_told(service):
     """Each takes the other to have trained as much as itself, until it was told otherwise."""
     table = _table(1000)
     config = SimpleNamespace(replay_ratio=2.0, replay_ratio_tolerance_items=50, batch_size=10)
-    actor = RunLink(service.address, Context("actor", 0, 1, ".", experiment="digest"), "", 5.0)
+    actor = RunConnection(
+        service.address, Context("actor", 0, 1, ".", experiment="digest"), "", 5.0
+    )
     actor.count_items(ItemCounts(100, 0))
     actor.close()  # reports
     learners = []
     for task in range(2):
         context = Context("learner", task, 2, pathlib.Path("."), experiment="digest")
-        link = RunLink(service.address, context, "", 20.0)
-        link.start()
-        limiter = ratio_limiters.of_link(config, "gorila", [table], link, context)
-        learners.append((limiter, link, context))
+        connection = RunConnection(service.address, context, "", 20.0)
+        connection.start()
+        limiter = ratio_limiters.of_connection(config, "gorila", [table], connection, context)
+        learners.append((limiter, connection, context))
     deadline = time.monotonic() + 20
     while service.items().sampled < 100:  # 2 * 100 - 10 * steps >= 2 * (100 - 50)
         assert time.monotonic() < deadline, service.items()
@@ -308,6 +312,6 @@ def test_two_learners_take_turns_by_what_they_are_told(service):
     for _ in range(10):
         assert not any(limiter.allows_training() for limiter, *_ in learners)
     assert service.items() == ItemCounts(100, 100)
-    for _, link, context in learners:
+    for _, connection, context in learners:
         context.stop.set()
-        link.close()
+        connection.close()

@@ -9,7 +9,7 @@ from test_parameter_shards import Servers, check, grown, send_raw, sgd
 
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.parameter_server.protocol import ACCEPTED, DUPLICATE, NON_FINITE, STALE, Header
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 
 
 class Together:
@@ -104,7 +104,7 @@ def test_sgd_by_the_mean(servers, two):
 
 def test_rmsprop_of_three_by_the_mean(tmp_path):
     """One step by the mean gradient, not three by each: n is of the mean's square."""
-    settings = ParameterServer(rule="rmsprop", learning_rate=0.5, decay=0.75, epsilon=0.1)
+    settings = ParameterServerSettings(rule="rmsprop", learning_rate=0.5, decay=0.75, epsilon=0.1)
     servers = Servers(tmp_path, settings, value=1.0, barrier=3)
     workers = [servers.worker(task) for task in range(3)]
     rounds = [(1.0, 2.0, 6.0), (-1.0, 0.5, -4.0), (0.0, 0.3, 0.3)]

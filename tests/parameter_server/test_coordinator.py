@@ -4,7 +4,7 @@ import pytest
 
 from tfdrl.errors import DivergedError
 from tfdrl.parameter_server.coordinator import ServerMetrics, mean_age
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 
 
 class Watch:
@@ -63,7 +63,7 @@ def test_counters_as_metrics(clock):
         [status(100, bad=3, epoch=0, rollbacks=2, ages=[50, 30, 20, *[0] * 13]), status(80)],
         [status(100, bad=3), None],
     )
-    metrics = ServerMetrics(watch, ParameterServer())
+    metrics = ServerMetrics(watch, ParameterServerSettings())
     assert metrics.take() == {}
     look(metrics, clock)
     values = look(metrics, clock, secs=2.0)
@@ -84,7 +84,7 @@ def test_counters_as_metrics(clock):
 def test_the_loss_is_of_the_updates_between_two_looks(clock):
     losses = [[0.0, 0], [30.0, 10], [80.0, 20]]
     watch = Watch(*([status(n, losses=loss)] for n, loss in zip((0, 10, 20), losses)))
-    metrics = ServerMetrics(watch, ParameterServer())
+    metrics = ServerMetrics(watch, ParameterServerSettings())
     look(metrics, clock)
     assert look(metrics, clock)["learner/loss"] == 30.0 / 10
     assert look(metrics, clock)["learner/loss"] == (80.0 - 30.0) / 10
@@ -96,7 +96,7 @@ def test_the_loss_is_of_the_updates_between_two_looks(clock):
 def test_a_rollback_is_ordered_until_all_servers_have_heard_it(clock, is_lost, asked):
     watch = Watch([status(10)], [status(10, bad=4)], [status(10, bad=5)], [status(11, 5, epoch=1)])
     watch.is_lost = is_lost
-    metrics = ServerMetrics(watch, ParameterServer(rollback_nonfinite=5))
+    metrics = ServerMetrics(watch, ParameterServerSettings(rollback_nonfinite=5))
     for expected in asked:
         look(metrics, clock)
         assert watch.asked == expected
@@ -104,7 +104,7 @@ def test_a_rollback_is_ordered_until_all_servers_have_heard_it(clock, is_lost, a
 
 def test_after_a_divergence_the_servers_keep_their_last_checkpoints(clock):
     watch = Watch([status(10)], [status(10, bad=5)])
-    metrics = ServerMetrics(watch, ParameterServer(rollback_nonfinite=5, max_rollbacks=0))
+    metrics = ServerMetrics(watch, ParameterServerSettings(rollback_nonfinite=5, max_rollbacks=0))
     look(metrics, clock)
     assert not watch.is_frozen
     with pytest.raises(DivergedError):
@@ -114,7 +114,7 @@ def test_after_a_divergence_the_servers_keep_their_last_checkpoints(clock):
 
 def test_a_first_server_that_is_away_tells_nothing(clock):
     watch = Watch([status(10)], [None], [status(12)])
-    metrics = ServerMetrics(watch, ParameterServer())
+    metrics = ServerMetrics(watch, ParameterServerSettings())
     before = look(metrics, clock)
     assert look(metrics, clock) == before
     assert look(metrics, clock)["gradients/accepted"] == 12

@@ -6,7 +6,7 @@ import pytest
 
 from tfdrl.errors import DivergedError
 from tfdrl.parameter_server.divergence import Divergence
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 
 
 class Run:
@@ -14,7 +14,7 @@ class Run:
 
     def __init__(self, **settings):
         defaults = {"rollback_nonfinite": None, "rollback_loss_factor": None, "max_rollbacks": 3}
-        self.divergence = Divergence(ParameterServer(**{**defaults, **settings}))
+        self.divergence = Divergence(ParameterServerSettings(**{**defaults, **settings}))
         self._accepted = self._bad = self._epoch = 0
         self._loss = 0.0
         self.snapshots = [[0, 0.0]]

@@ -14,9 +14,9 @@ from test_parameter_shards import SHAPES, Servers, Worker, sgd, variables_of
 
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.parameter_server import layout as parameter_server_layout
-from tfdrl.parameter_server.mailbox import Mailbox
-from tfdrl.parameter_server.role import ServedShard
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.control import ControlVariables
+from tfdrl.parameter_server.role import ShardServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.topology import Address, Context
 
 
@@ -115,9 +115,9 @@ def bare():
     server = tf.distribute.Server(cluster, job_name="ps", task_index=0)
 
     def tell(about):
-        mailbox = Mailbox()
-        with tf.compat.v1.Session(server.target, mailbox.graph) as session:
-            session.run(mailbox.set_about, {mailbox.text: json.dumps(about)})
+        control = ControlVariables()
+        with tf.compat.v1.Session(server.target, control.graph) as session:
+            session.run(control.set_about, {control.text: json.dumps(about)})
 
     return address, tell
 
@@ -151,7 +151,7 @@ def test_stop_ends_the_waiting_for_a_server():
 
 
 def serve(tmp_path, task=0, replicas=1, port=None, settings=None, variables=None):
-    return ServedShard(
+    return ShardServer(
         variables_of(0.0) if variables is None else variables,
         settings or sgd(),
         Context(
@@ -211,11 +211,11 @@ _WRONG = {
 )
 def test_wrong_settings(name, value):
     with pytest.raises(ConfigurationError, match=rf"parameter_server\.{name} = '?{value}'? "):
-        ParameterServer(**{name: value})
+        ParameterServerSettings(**{name: value})
 
 
 def test_every_setting_has_a_wrong_value_here():
-    assert set(_WRONG) == {field.name for field in dataclasses.fields(ParameterServer)}
+    assert set(_WRONG) == {field.name for field in dataclasses.fields(ParameterServerSettings)}
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_every_setting_has_a_wrong_value_here():
     ],
 )
 def test_the_least_that_is_right(settings):
-    found = ParameterServer(**settings)
+    found = ParameterServerSettings(**settings)
     assert {name: getattr(found, name) for name in settings} == settings
 
 
@@ -236,8 +236,8 @@ def test_the_least_that_is_right(settings):
     ("rule", "epsilon"), [("rmsprop", 0.1), ("adagrad", 1e-8), ("adam", 1e-8), ("sgd", 0.0)]
 )
 def test_each_rule_has_an_epsilon_of_its_own(rule, epsilon):
-    assert ParameterServer(rule=rule).rule_epsilon == epsilon
-    assert ParameterServer(rule=rule, epsilon=0.5).rule_epsilon == 0.5
+    assert ParameterServerSettings(rule=rule).rule_epsilon == epsilon
+    assert ParameterServerSettings(rule=rule, epsilon=0.5).rule_epsilon == 0.5
 
 
 def test_a_gin_file_sets_them():

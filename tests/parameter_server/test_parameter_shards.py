@@ -27,8 +27,8 @@ from tfdrl.parameter_server.protocol import (
     Header,
     State,
 )
-from tfdrl.parameter_server.role import ServedShard
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.role import ShardServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.parameter_server.watch import ParameterWatch
 from tfdrl.topology import Address, Context
 
@@ -74,7 +74,7 @@ class Servers:
         self.addresses = tuple(Address("127.0.0.1", free_port()) for _ in range(shards))
         self._shapes = shapes
         self.served = [
-            ServedShard(
+            ShardServer(
                 variables_of(value, shapes),
                 settings,
                 Context(
@@ -126,7 +126,7 @@ def check(worker, expected):
 
 
 def sgd(**settings):
-    return ParameterServer(**{"rule": "sgd", "learning_rate": 1.0, **settings})
+    return ParameterServerSettings(**{"rule": "sgd", "learning_rate": 1.0, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +362,7 @@ def test_no_push_is_lost_and_snapshots_under_load_are_consistent(tmp_path):
 
 @pytest.fixture(scope="module")
 def shared_rmsprop(tmp_path_factory):
-    settings = ParameterServer(
+    settings = ParameterServerSettings(
         rule="rmsprop", learning_rate=0.1, snapshots=4, snapshot_period_updates=5
     )
     return Servers(tmp_path_factory.mktemp("rmsprop"), settings, shards=2)
@@ -447,7 +447,7 @@ def test_without_snapshots_nothing_is_kept(tmp_path):
 
 
 def test_rollback_and_checkpoint_by_order(tmp_path):
-    """As the coordinator and people give it: through the servers' mailboxes."""
+    """As the coordinator and people give it: through the servers' control variables."""
     servers = Servers(tmp_path, sgd(checkpoint_period_secs=0.0), shards=2, value=100.0)
     worker = servers.worker()
     watch = ParameterWatch(servers.addresses, "test")
@@ -494,7 +494,7 @@ def checkpoint_files(directory, version):
 
 
 def test_a_new_server_continues_from_the_checkpoint(tmp_path):
-    settings = ParameterServer(rule="adam", learning_rate=0.1)
+    settings = ParameterServerSettings(rule="adam", learning_rate=0.1)
     first = Servers(tmp_path, settings)
     assert not first.shards[0].restored
     worker, late = first.worker(), first.worker(1)
@@ -589,12 +589,12 @@ def test_a_call_that_was_broken_off_is_tried_again_for_some_seconds(tmp_path, mo
     monkeypatch.setattr(role, "_RETRY_SECS", 1.5)
     servers = Servers(tmp_path, sgd())
     (served,) = servers.served
-    mailbox = served._mailbox
-    mailbox._session.close()  # TensorFlow's, behind the back of ours
-    threading.Timer(0.5, mailbox.connect).start()
+    control = served._control
+    control._session.close()  # TensorFlow's, behind the back of ours
+    threading.Timer(0.5, control.connect).start()
     role.retried(served.tick, 0)
     assert "parameter server 0 tries again: RuntimeError: " in caplog.text
-    mailbox.close()
+    control.close()
     with pytest.raises(TfdrlError, match="parameter server 0 could not reach its own shard for"):
         role.retried(served.tick, 0)
     servers.close()

@@ -7,8 +7,8 @@ from faults.running_roles import free_port
 from ops import oracles
 
 from tfdrl.parameter_server.protocol import ACCEPTED, Header, Layout
-from tfdrl.parameter_server.settings import ParameterServer
-from tfdrl.parameter_server.shard import ParameterShard
+from tfdrl.parameter_server.settings import ParameterServerSettings
+from tfdrl.parameter_server.shard import Shard
 from tfdrl.topology import Address
 
 
@@ -19,7 +19,7 @@ def run(tmp_path):
     def path(settings, start, gradients, steps=1):
         layout = Layout(0, ("w",), (np.shape(start),))
         initial, address = np.asarray(start, np.float32), Address("127.0.0.1", free_port())
-        shard = ParameterShard(layout, [initial], settings, address, tmp_path)
+        shard = Shard(layout, [initial], settings, address, tmp_path)
         graph, parameters = shard.graph, []
         with tf.compat.v1.Session(shard.target, graph.graph) as session:
             push = session.make_callable(graph.push, [graph.header, graph.loss, graph.flat])
@@ -47,7 +47,7 @@ def check_oracle(parameters, v):
 def test_rmsprop_is_that_of_a3c(run):
     """Mnih 2016, section 4: not centred, from 0, epsilon inside the root."""
     v = oracles.load("optimiser", "rmsprop_a3c")
-    settings = ParameterServer(
+    settings = ParameterServerSettings(
         rule="rmsprop", learning_rate=float(v["lr"]), decay=float(v["decay"])
     )
     assert settings.rule_epsilon == v["eps"] == 0.1
@@ -61,7 +61,7 @@ def test_rmsprop_is_that_of_a3c(run):
 
 def test_rmsprop_by_hand(run):
     """g = 3: n = 0.25 * 9; then g = 1: n = 0.75 * 0.25 * 9 + 0.25 * 1."""
-    settings = ParameterServer(rule="rmsprop", learning_rate=0.5, decay=0.75, epsilon=4.0)
+    settings = ParameterServerSettings(rule="rmsprop", learning_rate=0.5, decay=0.75, epsilon=4.0)
     first = 10.0 - 0.5 * 3.0 / np.sqrt(0.25 * 9 + 4.0)
     second = first - 0.5 * 1.0 / np.sqrt(0.75 * 0.25 * 9 + 0.25 * 1 + 4.0)
     found = run(settings, [10.0], [[3.0], [1.0]])[:, 0]
@@ -71,14 +71,14 @@ def test_rmsprop_by_hand(run):
 def test_adagrad_is_the_papers(run):
     """Duchi 2011: the sum of squares starts at 0."""
     v = oracles.load("optimiser", "adagrad")
-    settings = ParameterServer(rule="adagrad", learning_rate=float(v["lr"]))
+    settings = ParameterServerSettings(rule="adagrad", learning_rate=float(v["lr"]))
     assert settings.rule_epsilon == v["eps"] == 1e-8
     check_oracle(run(settings, v["params0"], v["grads"]), v)
 
 
 def test_adagrad_by_hand(run):
     """Epsilon is outside of the root: 3 / (sqrt(7 + 9) + 2) and 1 / (sqrt(7 + 9 + 1) + 2)."""
-    settings = ParameterServer(
+    settings = ParameterServerSettings(
         rule="adagrad", learning_rate=0.5, epsilon=2.0, initial_accumulator=7.0
     )
     found = run(settings, [10.0], [[3.0], [1.0]])[:, 0]
@@ -88,7 +88,7 @@ def test_adagrad_by_hand(run):
 
 def test_adagrad_without_any_gradient_yet_stays_finite(run):
     """0 / (sqrt(0) + epsilon): a unit that never fired must not become 0 / 0."""
-    settings = ParameterServer(rule="adagrad", learning_rate=0.5)
+    settings = ParameterServerSettings(rule="adagrad", learning_rate=0.5)
     found = run(settings, [5.0, -5.0], [[0.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
     # The first step is the learning rate, whatever the gradient.
     np.testing.assert_allclose(found, [[5.0, -5.0], [5.0, -5.5], [5.0, -5.5]], rtol=1e-6)
@@ -96,7 +96,7 @@ def test_adagrad_without_any_gradient_yet_stays_finite(run):
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 def test_sgd(run, shape):
-    settings = ParameterServer(rule="sgd", learning_rate=0.25)
+    settings = ParameterServerSettings(rule="sgd", learning_rate=0.25)
     gradients = [np.full(shape, g) for g in (4.0, -8.0, 0.5)]
     found = run(settings, np.full(shape, 1.0), [g.ravel() for g in gradients])
     for parameters, expected in zip(found, (1.0 - 1.0, 0.0 + 2.0, 2.0 - 0.125)):
@@ -106,7 +106,7 @@ def test_sgd(run, shape):
 @pytest.mark.parametrize("epsilon", [None, 0.5])
 def test_adam_is_keras(run, epsilon):
     """Both add epsilon to the root of the uncorrected moment ("epsilon hat", Kingma 2015, 2.1)."""
-    settings = ParameterServer(
+    settings = ParameterServerSettings(
         rule="adam", learning_rate=0.1, beta_1=0.8, beta_2=0.95, epsilon=epsilon
     )
     start = np.array([1.0, -2.0, 0.5], np.float32)
@@ -125,7 +125,7 @@ def test_adam_is_keras(run, epsilon):
 
 def test_the_learning_rate_falls_linearly_over_global_steps(run):
     """Each gradient is of 30 steps: 0, 30, 60, 90 of 100 are over, then all are."""
-    settings = ParameterServer(rule="sgd", learning_rate=2.0, anneal_steps=100)
+    settings = ParameterServerSettings(rule="sgd", learning_rate=2.0, anneal_steps=100)
     found = run(settings, [0.0], [[1.0]] * 6, steps=30)[:, 0]
     moves = -np.diff(np.concatenate([[0.0], found]))
     np.testing.assert_allclose(

@@ -12,8 +12,8 @@ from tfdrl.acting.exploration import collect_policy
 from tfdrl.agents.r2d2 import R2D2Agent
 from tfdrl.environments.registry import gym_environment
 from tfdrl.experience.unroll_queue import UnrollQueue
-from tfdrl.inference.environments import CentralPlayer
-from tfdrl.inference.policy import Inference
+from tfdrl.inference.environments import CentralInference
+from tfdrl.inference.policy import BatchedPolicy
 from tfdrl.networks.recurrent_q_networks import MlpRecurrentQNetwork
 from tfdrl.replay.sequence_writer import SequenceAssembler, SequenceWriter
 from tfdrl.rpc import inference_messages, inference_pb2
@@ -75,7 +75,7 @@ def by_seeds_learner(agent):
 
     with catch() as environment:
         specs = inference_messages.environment_specs(environment)
-        inference = Inference(
+        inference = BatchedPolicy(
             agent.collect_policy,
             specs,
             rows_wanted=lambda: _ENVS,
@@ -83,7 +83,7 @@ def by_seeds_learner(agent):
             time_limit_secs=0.05,
             epsilon=np.zeros(_ENVS),
         )
-        player = CentralPlayer(
+        player = CentralInference(
             inference,
             specs,
             environments=_ENVS,

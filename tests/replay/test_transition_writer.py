@@ -8,7 +8,7 @@ import reverb
 import tensorflow as tf
 
 from tfdrl.errors import UnavailableError
-from tfdrl.experience.transitions import Block, TransitionAssembler, TransitionItem
+from tfdrl.experience.transitions import TransitionAssembler, TransitionBlock, TransitionItem
 from tfdrl.ops import priorities
 from tfdrl.replay.transition_table import TABLE, replay_table
 from tfdrl.replay.transition_writer import TransitionWriter
@@ -98,7 +98,7 @@ def test_items_in_the_replay(server, num_envs, n):
 def block_with(priority):
     """A block of one environment, n = 1, whose transitions have these priorities."""
     rows = len(priority)
-    return Block(
+    return TransitionBlock(
         rows=TransitionItem(
             {"a": np.zeros((rows, 1, 2), np.float32), "b": np.arange(rows)[:, None]},
             np.zeros((rows, 1), np.int32),

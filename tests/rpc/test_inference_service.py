@@ -16,7 +16,7 @@ import pytest
 
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.rpc import inference_messages, inference_pb2, inference_server, tensors, training_pb2
-from tfdrl.rpc.inference_client import InferenceClient, LearnerRestartedError, StoppedError
+from tfdrl.rpc.inference_client import ActorStoppedError, InferenceClient, LearnerRestartedError
 from tfdrl.rpc.inference_server import InferenceService, TrainingIsOver
 from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.topology import Address
@@ -385,7 +385,7 @@ def test_the_learner_says_stop(connect, player):
     client = connect()
     client.act(steps_at(0), 0, _NOTHING)
     player.is_over = True
-    with pytest.raises(StoppedError, match="done"):
+    with pytest.raises(ActorStoppedError, match="done"):
         client.act(steps_at(1), 0, _NOTHING)
 
 
@@ -397,7 +397,7 @@ def test_a_signal_ends_the_wait_for_a_learner():
     )  # fmt: skip
     threading.Timer(0.5, stop.set).start()
     start_secs = time.monotonic()
-    with pytest.raises(StoppedError):
+    with pytest.raises(ActorStoppedError):
         client.act(steps_at(0), 0, _NOTHING)
     assert time.monotonic() - start_secs < 5.0
     client.close()
@@ -458,7 +458,7 @@ def test_what_is_joined_by_hand_is_what_protobuf_makes():
     assert len(again) == len(data)
     for one in (data, again):
         steps = inference_messages.parse_request(one)
-        found = inference_messages.StepsDoor(_SPECS, _N).time_steps(steps)
+        found = inference_messages.StepsValidator(_SPECS, _N).time_steps(steps)
         position, screen = found.observation
         np.testing.assert_array_equal(position, steps_at(7).observation["position"])
         np.testing.assert_array_equal(screen, steps_at(7).observation["screen"])
@@ -469,7 +469,7 @@ def test_no_bytes_whatever_do_more_than_be_refused():
     """Cut and changed messages: MessageError, or steps of the right shapes, nothing else."""
     generator = np.random.default_rng(0)
     data = encode(7, 12)
-    refused, door = 0, inference_messages.StepsDoor(_SPECS, _N)
+    refused, door = 0, inference_messages.StepsValidator(_SPECS, _N)
     for number in range(3000):
         broken = bytearray(data[: number % len(data)] if number % 2 else data)
         for _ in range(number % 4):
@@ -506,7 +506,7 @@ def test_only_the_newest_frame_travels():
     message = inference_pb2.ActRequest.FromString(data).steps
     assert len(message.observation[0].data) == _N * 16
     steps = inference_messages.parse_request(data)
-    (found,) = inference_messages.StepsDoor(specs, _N).time_steps(steps).observation
+    (found,) = inference_messages.StepsValidator(specs, _N).time_steps(steps).observation
     np.testing.assert_array_equal(found, stacks[..., 1:])
 
 

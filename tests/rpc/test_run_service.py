@@ -316,7 +316,6 @@ class TestReport:
         client.close()
         successor.close()
 
-
     def test_nothing_is_counted_after_the_last_checkpoint(self, server, connect):
         """A status would show counts that the next learner does not know of yet."""
         client = connect(task=0)

@@ -17,7 +17,7 @@ from tfdrl.errors import ConfigurationError, TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.studies.corrections import plot, run, study
 from tfdrl.studies.corrections import table as corrections_table
-from tfdrl.studies.corrections.table import Cell, Ending, Result, Training
+from tfdrl.studies.corrections.table import Cell, Result, Training, TrainingEnd
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _TINY = [
@@ -27,7 +27,7 @@ _TINY = [
     # Slow enough for the evaluator, which starts with the others, to see some of it.
     "--gin_bindings=impala.actor_max_frames_per_second = 1500.0",
 ]
-_SETTINGS = study.Settings(
+_SETTINGS = study.StudySettings(
     gin_files=["impala/corrections.gin"],
     gin_bindings=[],
     corrections=["none", "vtrace"],
@@ -37,7 +37,7 @@ _SETTINGS = study.Settings(
     policy_lag_steps=7,
     minutes=1.0,
 )
-_DONE = Ending(0, "reached max_frames = 1000")
+_DONE = TrainingEnd(0, "reached max_frames = 1000")
 
 
 def _start(*arguments):
@@ -265,9 +265,9 @@ def test_runs_that_did_not_see_all_frames_are_named():
     training = Training("none", 0.0, 2)
     page = corrections_table.notes(
         [
-            Result(training, _rows((1, 1)), Ending(3, "diverged")),
+            Result(training, _rows((1, 1)), TrainingEnd(3, "diverged")),
             Result(training, _rows((1, 1)), _DONE),
-            Result(training, _rows((1, 1)), Ending(0, "reached max_minutes = 1")),
+            Result(training, _rows((1, 1)), TrainingEnd(0, "reached max_minutes = 1")),
         ]
     )
     assert page == (
@@ -288,4 +288,4 @@ def test_unreadable_ending_is_none(tmp_path):
     (tmp_path / "comparison.json").write_text('{"exit_code": 0')
     assert run.ending(tmp_path) is None
     (tmp_path / "comparison.json").write_text('{"exit_code": 0, "reason": "x"}')
-    assert run.ending(tmp_path) == Ending(0, "x")
+    assert run.ending(tmp_path) == TrainingEnd(0, "x")

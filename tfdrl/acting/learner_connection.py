@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfdrl.acting.run_connection import RunLink
+from tfdrl.acting.run_connection import RunConnection
 from tfdrl.errors import UnavailableError
 from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.runtime.metrics import Every
@@ -21,7 +21,7 @@ from tfdrl.topology import Address, Context
 _PULL_SECS = 10.0  # acting goes on with the old parameters after that
 
 
-class LearnerLink(RunLink):
+class LearnerConnection(RunConnection):
     """Keeps the variables of a policy at the learner's newest version.
 
     Args:

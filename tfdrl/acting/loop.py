@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import tree
 
-from tfdrl.acting.run_connection import RunLink
+from tfdrl.acting.run_connection import RunConnection
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.runtime.compiled import act_function
 from tfdrl.runtime.metrics import Every, MetricsWriter, Rate, WaitingClock
@@ -24,7 +24,7 @@ class ActorLoop:
     Args:
       environment: N environments.
       policy: acts for a batch of N.
-      link: to who counts for the run; a `LearnerLink` to use `pull_parameters`.
+      connection: to who counts for the run; a `LearnerLink` to use `pull_parameters`.
       context: of the role.
       max_frames_per_second: slows acting down to this; None for as fast as it goes.
 
@@ -38,11 +38,11 @@ class ActorLoop:
         self,
         environment: BatchedEnvironment,
         policy,
-        link: RunLink,
+        connection: RunConnection,
         context: Context,
         max_frames_per_second: float | None = None,
     ):
-        self._environment, self._link, self._context = environment, link, context
+        self._environment, self._connection, self._context = environment, connection, context
         self._act = act_function(policy)
         self.state = policy.get_initial_state(environment.num_envs)
         self._frames_per_call = environment.num_envs * environment.frames_per_step
@@ -58,17 +58,17 @@ class ActorLoop:
     def steps(self) -> Iterator[tuple[TimeSteps, Nest, TimeSteps, Nest]]:
         """Yields (time step, action, next time step, policy info) until told to stop.
 
-        At the end it tells the link the last frames, which close() of the link sends: what a
+        At the end it tells the connection the last frames, which its close() sends: what a
         preempted actor did is counted.
         """
-        now = self._environment.reset()
+        time_step = self._environment.reset()
         while not self._context.stop.is_set():
-            action, info = self._step(now)
-            then = self._environment.step(action)
+            action, info = self._step(time_step)
+            next_time_step = self._environment.step(action)
             self.frames += self._frames_per_call
             self.frames_since_pull += self._frames_per_call
-            yield now, action, then, info
-            now = then
+            yield time_step, action, next_time_step, info
+            time_step = next_time_step
             if self._max_frames_per_second is not None:
                 self._pace()
         self._report()
@@ -82,15 +82,15 @@ class ActorLoop:
         elif ahead_secs < -0.1:
             self._resume_secs = time.monotonic()
 
-    def _step(self, now: TimeSteps):
-        step = self._act(*now, self.state)
+    def _step(self, time_step: TimeSteps):
+        step = self._act(*time_step, self.state)
         self.state = step.state
         return tree.map_structure(lambda x: x.numpy(), (step.action, step.info))
 
     def pull_parameters(self) -> None:
         """Takes what came since the last call, and asks for newer ones in the background."""
-        self._link.apply_newest()
-        self._link.request_parameters()
+        self._connection.apply_newest()
+        self._connection.request_parameters()
         self.frames_since_pull = 0
 
     def tick(self, waiting: WaitingClock, counters: Callable[[], Mapping[str, float]]) -> None:
@@ -101,11 +101,11 @@ class ActorLoop:
           counters: `counters() -> dict` of the actor's own numbers; called when it reports.
 
         Raises:
-          UnavailableError, ConfigurationError: the link has failed for good.
+          UnavailableError, ConfigurationError: the connection has failed for good.
         """
         self._sources = waiting, counters
         if self._report_is_due():
-            self._link.check()
+            self._connection.check()
             self._report()
 
     def _report(self) -> None:
@@ -116,11 +116,11 @@ class ActorLoop:
         metrics = {
             "actor/frames_per_second": self._rate.take(self.frames),
             "actor/waiting_share": waiting.take_share(),
-            "actor/parameter_version": self._link.version,
+            "actor/parameter_version": self._connection.version,
             **counters(),
         }
         if len(episodes.returns):
             metrics["actor/episode_return"] = float(episodes.returns.mean())
-        self._link.report(self.frames, metrics, episodes)
+        self._connection.report(self.frames, metrics, episodes)
         if self._events_are_due():
             self._metrics.write(self.frames, metrics)

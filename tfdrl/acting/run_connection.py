@@ -40,7 +40,7 @@ class ItemReports(NamedTuple):
     reported_before: ItemCounts = ItemCounts(0, 0)
 
 
-class RunLink:
+class RunConnection:
     """Joins a run and reports to it every second.
 
     Args:
@@ -95,7 +95,7 @@ class RunLink:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises UnavailableError or ConfigurationError if the link has failed for good."""
+        """Raises UnavailableError or ConfigurationError if the connection has failed for good."""
         if self._error is not None:
             raise self._error
 

@@ -140,10 +140,15 @@ class NStepDpgAgent(tf_agent.TFAgent):
                 to.assign(tf.where(is_due, variable, to))
 
     def _td_errors(self, experience, training):
-        now, then = _at(experience.observation, 0), _at(experience.observation, 1)
+        observation, next_observation = (
+            _at(experience.observation, 0),
+            _at(experience.observation, 1),
+        )
         action = _at(experience.action, 0)
-        q, _ = self._critic((now, action), training=training)
-        bootstrap, _ = self._target_critic((then, self._target_actor(then)[0]))
+        q, _ = self._critic((observation, action), training=training)
+        bootstrap, _ = self._target_critic(
+            (next_observation, self._target_actor(next_observation)[0])
+        )
         discount = self._gamma * experience.discount[:, 0]
         target = experience.reward[:, 0] + discount * tf.reshape(bootstrap, [-1])
         td_error = tf.stop_gradient(target) - tf.reshape(q, [-1])
@@ -151,13 +156,13 @@ class NStepDpgAgent(tf_agent.TFAgent):
         return tf.where(experience.is_boundary()[:, 0], 0.0, td_error), q
 
     def _policy_loss(self, experience, training):
-        now = _at(experience.observation, 0)
-        action, _ = self._actor(now, training=training)
+        observation = _at(experience.observation, 0)
+        action, _ = self._actor(observation, training=training)
         fixed = tf.nest.map_structure(tf.stop_gradient, action)
         (leaf,) = tf.nest.flatten(fixed)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(leaf)
-            q, _ = self._critic((now, fixed))
+            q, _ = self._critic((observation, fixed))
         dq_da = tape.gradient(q, leaf)  # each q depends on its own action only
         (action,) = tf.nest.flatten(action)
         return deterministic_policy_gradient.policy_loss(

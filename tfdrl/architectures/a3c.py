@@ -187,7 +187,7 @@ def worker(
     from tfdrl.acting.artificial_stragglers import Straggling
     from tfdrl.acting.exploration import collect_policy
     from tfdrl.acting.loop import ActorLoop
-    from tfdrl.acting.run_connection import RunLink
+    from tfdrl.acting.run_connection import RunConnection
     from tfdrl.experience.unroll_assembler import UnrollAssembler
     from tfdrl.parameter_server import rollout_learning
     from tfdrl.parameter_server.client import GlobalParameters
@@ -209,17 +209,17 @@ def worker(
     )
     gradient.split(parameters.indices)
     specs = agent_factory.specs_text(environment)
-    link = RunLink(coordinator, context, specs, config.timeout_secs)
+    connection = RunConnection(coordinator, context, specs, config.timeout_secs)
     parameters.connect()  # first: its refusal shows both networks
-    link.start()
+    connection.start()
     schedule = rollout_learning.Schedule(config, agent, policy, context, experiment.seed)
     straggling = Straggling(config, context)
     rollout = UnrollAssembler(num_envs, config.t_max)
-    loop = ActorLoop(environment, policy, link, context)
+    loop = ActorLoop(environment, policy, connection, context)
     rollout.begin(loop.state)
     schedule.update(parameters)
-    for now, action, then, info in loop.steps():
-        steps = rollout.add(now, action, then, info, parameters.version)
+    for time_step, action, next_time_step, info in loop.steps():
+        steps = rollout.add(time_step, action, next_time_step, info, parameters.version)
         if steps is not None:
             straggling.wait()
             parameters.push(gradient(steps), num_envs * config.t_max)
@@ -227,7 +227,7 @@ def worker(
             rollout.begin(loop.state)
         loop.tick(parameters.communication, parameters.counters)
     parameters.close()
-    link.close()
+    connection.close()
     environment.close()
 
 

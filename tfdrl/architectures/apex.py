@@ -234,7 +234,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     """Acts with its own epsilon and sends n-step transitions with initial priorities."""
     from tfdrl.acting import exploration as acting_exploration
     from tfdrl.acting.exploration import collect_policy
-    from tfdrl.acting.learner_connection import LearnerLink
+    from tfdrl.acting.learner_connection import LearnerConnection
     from tfdrl.acting.loop import ActorLoop
     from tfdrl.experience.transitions import TransitionAssembler
     from tfdrl.learning.ratio_limiters import ActorLimiter
@@ -249,16 +249,16 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
     agent = agent_factory.make_agent(config.agent, environment)
     ladder = (config.exploration or acting_exploration.epsilon_ladder)(context.replicas * num_envs)
-    rungs = slice(context.task * num_envs, (context.task + 1) * num_envs)
-    policy = collect_policy(agent, ladder[rungs], seed)
-    link = LearnerLink(
+    own = slice(context.task * num_envs, (context.task + 1) * num_envs)
+    policy = collect_policy(agent, ladder[own], seed)
+    connection = LearnerConnection(
         learner,
         context,
         agent.collect_policy.variables(),
         agent_factory.specs_text(environment),
         config.timeout_secs,
     )
-    link.start()
+    connection.start()
     server = ReplayInfo(replay, config.timeout_secs)
     signature = transition_table.transition_signature(environment)
     table = server.wait(signature, "the actor", context.stop)
@@ -276,14 +276,14 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
         config.timeout_secs,
         context.stop,
     )
-    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
-    limiter = ActorLimiter(ratio, link, server, context)
+    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
+    limiter = ActorLimiter(ratio, connection, server, context)
 
     def tick():
         loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
 
-    for now, action, then, info in loop.steps():
-        block = assembler.add(now, action, then, info, link.version)
+    for time_step, action, next_time_step, info in loop.steps():
+        block = assembler.add(time_step, action, next_time_step, info, connection.version)
         if block is not None:
             writer.write(block)
             limiter.wait(writer.items, tick)
@@ -291,7 +291,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
             loop.pull_parameters()
         tick()
     writer.close()
-    link.close()
+    connection.close()
     environment.close()
 
 

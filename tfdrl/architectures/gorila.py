@@ -246,7 +246,7 @@ def worker(
     from tfdrl.acting.artificial_stragglers import Straggling
     from tfdrl.acting.exploration import collect_policy
     from tfdrl.acting.loop import ActorLoop
-    from tfdrl.acting.run_connection import RunLink
+    from tfdrl.acting.run_connection import RunConnection
     from tfdrl.experience.uniform_replay import UniformReplay
     from tfdrl.learning.one_process import UpdatePace
     from tfdrl.parameter_server import transition_learning
@@ -269,17 +269,19 @@ def worker(
         *(config.replay_capacity_steps, num_envs, config.n_step, config.gamma),
         *(config.frame_stack, seed),
     )
-    link = RunLink(coordinator, context, agent_factory.specs_text(environment), config.timeout_secs)
+    connection = RunConnection(
+        coordinator, context, agent_factory.specs_text(environment), config.timeout_secs
+    )
     parameters.connect()  # first: its refusal shows both networks
-    link.start()
+    connection.start()
     learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
     epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
     pace, steps = UpdatePace(config.min_replay_steps, config.update_period_steps), 0
     straggling = Straggling(config, context)
-    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
     epsilon.update(parameters.version)
-    for now, action, then, _ in loop.steps():
-        replay.add(now, action, then)
+    for time_step, action, next_time_step, _ in loop.steps():
+        replay.add(time_step, action, next_time_step)
         steps += num_envs
         for _ in range(pace.due(steps)):
             straggling.wait()
@@ -287,7 +289,7 @@ def worker(
         epsilon.update(parameters.version)
         loop.tick(parameters.communication, parameters.counters)
     parameters.close()
-    link.close()
+    connection.close()
     environment.close()
 
 
@@ -312,7 +314,7 @@ def learner(
 ) -> None:
     """Samples from all parts of the replay in turn and sends gradients."""
     from tfdrl.acting.artificial_stragglers import Straggling
-    from tfdrl.acting.run_connection import RunLink
+    from tfdrl.acting.run_connection import RunConnection
     from tfdrl.learning import ratio_limiters
     from tfdrl.parameter_server import transition_learning
     from tfdrl.parameter_server.client import GlobalParameters
@@ -332,15 +334,15 @@ def learner(
         parameter_server, gradient.variables, config.parameter_server, context, config.timeout_secs
     )
     gradient.split(parameters.indices)
-    link = RunLink(coordinator, context, specs, config.timeout_secs)
+    connection = RunConnection(coordinator, context, specs, config.timeout_secs)
     parameters.connect()  # first: its refusal shows both networks
-    link.start()
+    connection.start()
     learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
     straggling = Straggling(config, context)
-    limiter = ratio_limiters.of_link(config, "gorila", samples.tables, link, context)
-    reports = LearnerReports(link, parameters, samples, limiter, context)
+    limiter = ratio_limiters.of_connection(config, "gorila", samples.tables, connection, context)
+    reports = LearnerReports(connection, parameters, samples, limiter, context)
     while not context.stop.is_set():
-        link.check()
+        connection.check()
         batch = samples.next() if limiter.allows_training() else None
         if batch is not None:
             straggling.wait()
@@ -348,7 +350,7 @@ def learner(
             limiter.counts.add(config.batch_size)
         reports.tick(batch)
     parameters.close()
-    link.close()
+    connection.close()
 
 
 def actor(
@@ -361,7 +363,7 @@ def actor(
     """Acts by the newest parameters it pulled and sends transitions to one part of the replay."""
     from tfdrl.acting.exploration import collect_policy
     from tfdrl.acting.loop import ActorLoop
-    from tfdrl.acting.run_connection import RunLink
+    from tfdrl.acting.run_connection import RunConnection
     from tfdrl.experience.transitions import TransitionAssembler
     from tfdrl.learning.ratio_limiters import ActorLimiter
     from tfdrl.parameter_server import transition_learning
@@ -380,9 +382,11 @@ def actor(
     parameters = GlobalParameters(
         parameter_server, variables, config.parameter_server, context, config.timeout_secs
     )
-    link = RunLink(coordinator, context, agent_factory.specs_text(environment), config.timeout_secs)
+    connection = RunConnection(
+        coordinator, context, agent_factory.specs_text(environment), config.timeout_secs
+    )
     parameters.connect()  # first: its refusal shows both networks
-    link.start()
+    connection.start()
     info = ReplayInfo(server, config.timeout_secs)
     signature = transition_table.transition_signature(environment)
     tables = [info.wait(signature, "the actor", context.stop)] * config.replays
@@ -391,8 +395,8 @@ def actor(
     assembler = TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps)
     writer = TransitionWriter(server, num_envs, config.n_step, config.timeout_secs, context.stop)
     epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
-    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
-    limiter = ActorLimiter(ratio, link, info, context, config.replays)
+    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
+    limiter = ActorLimiter(ratio, connection, info, context, config.replays)
 
     def counters():
         return {**writer.counters(), **parameters.versions(), **limiter.counters()}
@@ -401,8 +405,8 @@ def actor(
         loop.tick(writer.waiting, counters)
 
     epsilon.update(parameters.version)
-    for now, action, then, policy_info in loop.steps():
-        block = assembler.add(now, action, then, policy_info, parameters.version)
+    for time_step, action, next_time_step, policy_info in loop.steps():
+        block = assembler.add(time_step, action, next_time_step, policy_info, parameters.version)
         if block is not None:
             writer.write(block)
             limiter.wait(writer.items, tick)
@@ -413,7 +417,7 @@ def actor(
         tick()
     writer.close()
     parameters.close()
-    link.close()
+    connection.close()
     environment.close()
 
 

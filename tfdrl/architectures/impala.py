@@ -279,7 +279,7 @@ def _session(experiment, context, agent, specs, group):
 def actor(experiment: Experiment, context: Context, replay: Addresses, learner: Addresses) -> None:
     """Pulls parameters, acts for one unroll, puts it into the queue, and again."""
     from tfdrl.acting.exploration import collect_policy
-    from tfdrl.acting.learner_connection import LearnerLink
+    from tfdrl.acting.learner_connection import LearnerConnection
     from tfdrl.acting.loop import ActorLoop
     from tfdrl.experience.unroll_assembler import UnrollAssembler
     from tfdrl.replay import unroll_tables
@@ -294,7 +294,7 @@ def actor(experiment: Experiment, context: Context, replay: Addresses, learner: 
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
     agent = agent_factory.make_agent(config.agent, environment)
     policy = collect_policy(agent, [0.0] * num_envs, seed)
-    link = LearnerLink(
+    connection = LearnerConnection(
         one_of(learner, 0),
         context,
         agent.collect_policy.variables(),
@@ -302,25 +302,25 @@ def actor(experiment: Experiment, context: Context, replay: Addresses, learner: 
         config.timeout_secs,
         parameters_from=one_of(learner, context.task),
     )
-    link.start()
+    connection.start()
     signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
     tables = [unroll_tables.QUEUE] + [unroll_tables.REPLAY] * (config.replay_share > 0)
     for table in tables:
         info = ReplayInfo(queue, config.timeout_secs, table)
         info.wait(unroll_tables.with_row(signature), "the actor", context.stop)
-    writer = UnrollWriter(queue, tables, config.timeout_secs, context.stop, link.check)
+    writer = UnrollWriter(queue, tables, config.timeout_secs, context.stop, connection.check)
     assembler = UnrollAssembler(num_envs, config.unroll_steps)
-    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
+    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
     assembler.begin(loop.state)
-    for now, action, then, info in loop.steps():
-        unrolls = assembler.add(now, action, then, info, link.version)
+    for time_step, action, next_time_step, info in loop.steps():
+        unrolls = assembler.add(time_step, action, next_time_step, info, connection.version)
         if unrolls is not None:
             writer.write(unrolls)
-            link.pull()
+            connection.pull()
             assembler.begin(loop.state)
         loop.tick(writer.waiting, writer.counters)
     writer.close()
-    link.close()
+    connection.close()
     environment.close()
 
 

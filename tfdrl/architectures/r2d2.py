@@ -209,7 +209,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     """Acts with its own epsilon and sends sequences with initial priorities."""
     from tfdrl.acting import exploration as acting_exploration
     from tfdrl.acting.exploration import collect_policy
-    from tfdrl.acting.learner_connection import LearnerLink
+    from tfdrl.acting.learner_connection import LearnerConnection
     from tfdrl.acting.loop import ActorLoop
     from tfdrl.experience import frame_stacks
     from tfdrl.learning.ratio_limiters import ActorLimiter
@@ -224,16 +224,16 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     environment = config.environment(num_envs=num_envs, training=True, seed=seed)
     agent = agent_factory.make_agent(config.agent, environment)
     ladder = (config.exploration or acting_exploration.epsilon_ladder)(context.replicas * num_envs)
-    rungs = slice(context.task * num_envs, (context.task + 1) * num_envs)
-    policy = collect_policy(agent, ladder[rungs], seed)
-    link = LearnerLink(
+    own = slice(context.task * num_envs, (context.task + 1) * num_envs)
+    policy = collect_policy(agent, ladder[own], seed)
+    connection = LearnerConnection(
         learner,
         context,
         agent.collect_policy.variables(),
         agent_factory.specs_text(environment),
         config.timeout_secs,
     )
-    link.start()
+    connection.start()
     signature = _signature(environment, agent, config)
     signature = with_row(frame_stacks.thin_signature(signature, environment.frame_stack))
     server = ReplayInfo(replay, config.timeout_secs, SEQUENCES)
@@ -244,15 +244,17 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     )
     steps, burn_in = config.sequence_steps, agent.burn_in_steps
     assembler = SequenceAssembler(num_envs, burn_in + steps, burn_in)
-    loop = ActorLoop(environment, policy, link, context, config.actor_max_frames_per_second)
-    limiter = ActorLimiter(ratio, link, server, context)
+    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
+    limiter = ActorLimiter(ratio, connection, server, context)
 
     def tick():
         loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
 
     before = loop.state
-    for now, action, then, info in loop.steps():
-        found = assembler.add(now, action, then, info, (before, loop.state), link.version)
+    for time_step, action, next_time_step, info in loop.steps():
+        found = assembler.add(
+            time_step, action, next_time_step, info, (before, loop.state), connection.version
+        )
         before = loop.state
         if found is not None:
             writer.write(*found)
@@ -261,7 +263,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
             loop.pull_parameters()
         tick()
     writer.close()
-    link.close()
+    connection.close()
     environment.close()
 
 

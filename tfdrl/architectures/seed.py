@@ -241,8 +241,8 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     """Acts for all environments and trains on what they show, with the same variables."""
     from tfdrl.acting import exploration as acting_exploration
     from tfdrl.experience.unroll_queue import UnrollQueue
-    from tfdrl.inference.environments import CentralPlayer
-    from tfdrl.inference.policy import Inference
+    from tfdrl.inference.environments import CentralInference
+    from tfdrl.inference.policy import BatchedPolicy
     from tfdrl.learning.devices import check_devices, make_logical_cpus, make_strategy
     from tfdrl.learning.session import LearnerSession
     from tfdrl.learning.trainer import Trainer, check_batch
@@ -269,7 +269,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
             environment, agent.collect_policy, overlap + config.unroll_steps
         )
     queue = UnrollQueue(config.queue_capacity_unrolls or config.taken_unrolls)
-    inference = Inference(
+    inference = BatchedPolicy(
         agent.collect_policy,
         specs,
         rows_wanted=lambda: config.rows_wanted(player.environments_awaited()),
@@ -280,7 +280,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         jit_compile=config.jit_compile,
         epsilon=(config.exploration or acting_exploration.epsilon_ladder)(config.environments),
     )
-    player = CentralPlayer(
+    player = CentralInference(
         inference,
         specs,
         environments=config.environments,

@@ -15,8 +15,8 @@ from tfdrl.acting.loop import ActorLoop
 from tfdrl.architectures.apex import Apex
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.stepping import NoLearner, compare, make_environment
-from tfdrl.benchmarks.subject import Job
-from tfdrl.experience.transitions import Block, TransitionAssembler
+from tfdrl.benchmarks.subject import PartJob
+from tfdrl.experience.transitions import TransitionAssembler, TransitionBlock
 from tfdrl.replay.transition_table import TABLE
 from tfdrl.replay.transition_writer import TransitionWriter
 from tfdrl.runtime import agent_factory
@@ -28,7 +28,7 @@ _TIMEOUT_SECS = 60.0
 _UNCONFIRMED_ITEMS = 24
 
 
-def stepping(job: Job) -> dict[str, list[Turn]]:
+def stepping(job: PartJob) -> dict[str, list[Turn]]:
     """Turns, in environment steps, of the actor and of what is below it.
 
     environment  the bare vector environment, with random actions
@@ -51,18 +51,18 @@ def _greedy(agent, num_envs: int):
     return lambda observation: greedy(observation).numpy()
 
 
-def _acting(job: Job, environment, agent):
+def _acting(job: PartJob, environment, agent):
     loop, assembler = _loop(job, environment, agent)
     steps = loop.steps()
 
     def step():
-        now, action, then, info = next(steps)
-        assembler.add(now, action, then, info, 0)
+        time_step, action, next_time_step, info = next(steps)
+        assembler.add(time_step, action, next_time_step, info, 0)
 
     return step
 
 
-def _loop(job: Job, environment, agent):
+def _loop(job: PartJob, environment, agent):
     config, num_envs = job.config, environment.num_envs
     ladder = (config.exploration or exploration.epsilon_ladder)(config.actors * num_envs)
     policy = collect_policy(agent, ladder[:num_envs], job.seed)
@@ -74,14 +74,14 @@ def _loop(job: Job, environment, agent):
     )
 
 
-def collect(job: Job, transitions: int) -> list[Block]:
+def collect(job: PartJob, transitions: int) -> list[TransitionBlock]:
     """Blocks of about so many transitions, as an actor of this configuration makes them."""
     blocks, size, size_bytes = [], 0, 0
     with make_environment(job) as environment:
         agent = agent_factory.make_agent(job.config.agent, environment)
         loop, assembler = _loop(job, environment, agent)
-        for now, action, then, info in loop.steps():
-            block = assembler.add(now, action, then, info, 0)
+        for time_step, action, next_time_step, info in loop.steps():
+            block = assembler.add(time_step, action, next_time_step, info, 0)
             if block is not None:
                 blocks.append(block)
                 size += int(block.is_valid.sum())
@@ -90,7 +90,7 @@ def collect(job: Job, transitions: int) -> list[Block]:
                     return blocks
 
 
-def inserting(job: Job) -> dict[str, list[Turn]]:
+def inserting(job: PartJob) -> dict[str, list[Turn]]:
     """Turns, in transitions that the server has confirmed, of writing the same ones twice.
 
     raw     a plain loop over a `reverb.TrajectoryWriter` with its default settings
@@ -104,7 +104,7 @@ def inserting(job: Job) -> dict[str, list[Turn]]:
     return interleave("inserting", variants, job.rounds, job.server_pid)
 
 
-def fill(job: Job, transitions: int) -> None:
+def fill(job: PartJob, transitions: int) -> None:
     """Writes at least so many transitions, repeating some."""
     work = _inserting(job.config, collect(job, transitions), job.replay).work
     written = 0
@@ -112,7 +112,7 @@ def fill(job: Job, transitions: int) -> None:
         written += work()
 
 
-def _inserting(config: Apex, blocks: list[Block], replay: Address) -> Variant:
+def _inserting(config: Apex, blocks: list[TransitionBlock], replay: Address) -> Variant:
     writer = TransitionWriter(
         replay, config.environments_per_actor, config.n_step, _TIMEOUT_SECS, threading.Event()
     )
@@ -127,7 +127,7 @@ def _inserting(config: Apex, blocks: list[Block], replay: Address) -> Variant:
     return Variant(work)
 
 
-def _raw_inserting(config: Apex, blocks: list[Block], replay: Address) -> Variant:
+def _raw_inserting(config: Apex, blocks: list[TransitionBlock], replay: Address) -> Variant:
     distance = config.n_step * config.environments_per_actor
     client = reverb.Client(str(replay))
     writer = client.trajectory_writer(num_keep_alive_refs=distance + 1)
@@ -156,7 +156,7 @@ def _raw_inserting(config: Apex, blocks: list[Block], replay: Address) -> Varian
     return Variant(work)
 
 
-def _raw_steps(block: Block, distance: int, config: Apex) -> list[tuple]:
+def _raw_steps(block: TransitionBlock, distance: int, config: Apex) -> list[tuple]:
     """(row, start, end, is_valid, priority) of each row, in the order of `TransitionWriter`."""
     leaves = [leaf.reshape(-1, *leaf.shape[2:]) for leaf in tree.flatten(block.rows)]
     start = -1 - distance

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfdrl.architectures.apex import Apex
 from tfdrl.benchmarks import apex_acting
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
-from tfdrl.benchmarks.subject import Job
+from tfdrl.benchmarks.subject import PartJob
 from tfdrl.errors import UnavailableError
 from tfdrl.experience.transitions import DISCOUNT, TransitionItem
 from tfdrl.learning.devices import strategy as default_strategy
@@ -26,7 +26,7 @@ from tfdrl.topology import Address
 _TIMEOUT_SECS = 60.0
 
 
-def sampling(job: Job) -> dict[str, list[Turn]]:
+def sampling(job: PartJob) -> dict[str, list[Turn]]:
     """Turns, in transitions, of reading from the same table.
 
     raw      `reverb.TrajectoryDataset`, batched, with the same streams and samples under way
@@ -96,7 +96,7 @@ def _learner_sampling(config: Apex, signature: TransitionItem, replay: Address) 
     return Variant(work, prepare)
 
 
-def learning(job: Job) -> dict[str, list[Turn]]:
+def learning(job: PartJob) -> dict[str, list[Turn]]:
     """Turns, in learner steps, of `Trainer.train` on one batch in memory."""
     config = job.config
     strategy = (config.strategy or default_strategy)()

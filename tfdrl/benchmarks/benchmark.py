@@ -39,7 +39,7 @@ _NO_GOAL = tuple(
 )
 
 
-class Settings(NamedTuple):
+class BenchmarkSettings(NamedTuple):
     """What is measured and for how long.
 
     Attributes:
@@ -56,7 +56,7 @@ class Settings(NamedTuple):
     rounds: Rounds
 
 
-def run(settings: Settings) -> Measured:
+def run(settings: BenchmarkSettings) -> Measured:
     """Measures. Call from the main thread.
 
     Raises:
@@ -77,7 +77,7 @@ def run(settings: Settings) -> Measured:
     return Measured(subject, config, frames_per_step, cores, turns, whole)
 
 
-def sections(settings: Settings) -> list[page.Section]:
+def sections(settings: BenchmarkSettings) -> list[page.Section]:
     """Measures; the tables to show. Call from the main thread. Raises as `run`."""
     configuration.load(settings.gin_files, settings.gin_bindings, tensorflow=False)
     config = Experiment.from_gin().architecture
@@ -90,7 +90,7 @@ def sections(settings: Settings) -> list[page.Section]:
     return found + (_parts_sections(rest, config) if rest.parts else [])
 
 
-def _parts_sections(settings: Settings, config) -> list[page.Section]:
+def _parts_sections(settings: BenchmarkSettings, config) -> list[page.Section]:
     if isinstance(config, (A3c, Gorila)):
         return _parameter_server_sections(settings, config)
     if not isinstance(config, Seed):
@@ -106,7 +106,7 @@ def _parts_sections(settings: Settings, config) -> list[page.Section]:
         return seed.sections(config, _gin(settings, []), settings.rounds, settings.parts, whole)
 
 
-def _parameter_server_sections(settings: Settings, config) -> list[page.Section]:
+def _parameter_server_sections(settings: BenchmarkSettings, config) -> list[page.Section]:
     if not set("abe") & set(settings.parts):
         raise ConfigurationError(
             f"--parts={','.join(settings.parts)}: the parts of A3C and Gorila are a, b and e"
@@ -131,7 +131,7 @@ def _parameter_server_sections(settings: Settings, config) -> list[page.Section]
     return found
 
 
-def _measure_cycles(settings: Settings, config, directory: pathlib.Path):
+def _measure_cycles(settings: BenchmarkSettings, config, directory: pathlib.Path):
     out, log = directory / "cycles.json", directory / "cycles.log"
     limit_secs = _PART_LIMIT_SECS + 4 * settings.rounds.count * settings.rounds.secs
     with contextlib.ExitStack() as stack:
@@ -174,7 +174,7 @@ def _scratch() -> Iterator[pathlib.Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _run_system(settings: Settings, directory: pathlib.Path) -> system.System:
+def _run_system(settings: BenchmarkSettings, directory: pathlib.Path) -> system.System:
     _say(f"whole system: {settings.secs:g} s after its start")
     minutes = (settings.secs + 600) / 60  # only in case this process cannot end it
     bindings = [*settings.gin_bindings, *_NO_GOAL, f"experiment.max_minutes = {minutes:.1f}"]
@@ -195,7 +195,7 @@ class _Server(NamedTuple):
 
 
 def _measure_parts(
-    settings: Settings, free: Sequence[str], directory: pathlib.Path
+    settings: BenchmarkSettings, free: Sequence[str], directory: pathlib.Path
 ) -> dict[str, dict[str, list[Turn]]]:
     turns = {}
     for role, letters in ROLES.items():
@@ -212,7 +212,7 @@ def _measure_parts(
 
 
 def _measure_role(
-    settings: Settings,
+    settings: BenchmarkSettings,
     role: str,
     parts: str,
     free: Sequence[str],
@@ -238,14 +238,14 @@ def _measure_role(
     }
 
 
-def _gin(settings: Settings, more: Sequence[str]) -> list[str]:
+def _gin(settings: BenchmarkSettings, more: Sequence[str]) -> list[str]:
     bindings = [*settings.gin_bindings, *more]
     return [f"--gin_file={name}" for name in settings.gin_files] + [
         f"--gin_bindings={binding}" for binding in bindings
     ]
 
 
-def _replay_server(settings: Settings, free: Sequence[str], directory: pathlib.Path):
+def _replay_server(settings: BenchmarkSettings, free: Sequence[str], directory: pathlib.Path):
     """The replay role of the same gin file, in a process of its own."""
     address = Address("127.0.0.1", _free_port())
     return _role_server(settings, free, "replay", 0, address, directory)
@@ -253,7 +253,7 @@ def _replay_server(settings: Settings, free: Sequence[str], directory: pathlib.P
 
 @contextlib.contextmanager
 def _role_server(
-    settings: Settings,
+    settings: BenchmarkSettings,
     free: Sequence[str],
     role: str,
     task: int,

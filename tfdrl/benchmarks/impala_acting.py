@@ -15,7 +15,7 @@ from tfdrl.acting.loop import ActorLoop
 from tfdrl.architectures.impala import Impala
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.stepping import NoLearner, compare, make_environment
-from tfdrl.benchmarks.subject import Job
+from tfdrl.benchmarks.subject import PartJob
 from tfdrl.experience.unroll_assembler import UnrollAssembler
 from tfdrl.replay.unroll_tables import QUEUE, REPLAY
 from tfdrl.replay.unroll_writer import UnrollWriter
@@ -34,7 +34,7 @@ def tables(config: Impala) -> list[str]:
     return [QUEUE, REPLAY] if config.replay_share else [QUEUE]
 
 
-def stepping(job: Job) -> dict[str, list[Turn]]:
+def stepping(job: PartJob) -> dict[str, list[Turn]]:
     """Turns, in environment steps, of the actor and of what is below it.
 
     environment  the bare vector environment, with random actions
@@ -63,26 +63,26 @@ def _sampled(agent, num_envs: int):
     return infer
 
 
-def _acting(job: Job, environment, agent):
+def _acting(job: PartJob, environment, agent):
     unrolls = _unrolls(job, environment, agent)
     return lambda: next(unrolls)
 
 
-def _unrolls(job: Job, environment, agent) -> Iterator[Unrolls | None]:
+def _unrolls(job: PartJob, environment, agent) -> Iterator[Unrolls | None]:
     """What the actor's assembler has after each step: N unrolls, or None before they are full."""
     policy = collect_policy(agent, [0.0] * environment.num_envs, job.seed)
     context = Context("actor", 0, job.config.actors, job.directory)
     loop = ActorLoop(environment, policy, NoLearner(), context)
     assembler = UnrollAssembler(environment.num_envs, job.config.unroll_steps)
     assembler.begin(loop.state)
-    for now, action, then, info in loop.steps():
-        unrolls = assembler.add(now, action, then, info, 0)
+    for step in loop.steps():
+        unrolls = assembler.add(*step, 0)
         if unrolls is not None:
             assembler.begin(loop.state)
         yield unrolls
 
 
-def collect(job: Job) -> list[Unrolls]:
+def collect(job: PartJob) -> list[Unrolls]:
     """Some unrolls, as an actor of this configuration makes them: N and N and so on."""
     found, size, size_bytes = [], 0, 0
     with make_environment(job) as environment:
@@ -97,12 +97,12 @@ def collect(job: Job) -> list[Unrolls]:
                 return found
 
 
-def make_writer(job: Job) -> UnrollWriter:
+def make_writer(job: PartJob) -> UnrollWriter:
     """The actor's writer."""
     return UnrollWriter(job.replay, tables(job.config), _TIMEOUT_SECS, threading.Event())
 
 
-def inserting(job: Job) -> dict[str, list[Turn]]:
+def inserting(job: PartJob) -> dict[str, list[Turn]]:
     """Turns, in unrolls that the server has confirmed, of writing the same ones twice.
 
     raw     a plain loop over a `reverb.TrajectoryWriter`, with some unconfirmed all the time
@@ -115,7 +115,7 @@ def inserting(job: Job) -> dict[str, list[Turn]]:
     return interleave("inserting", variants, job.rounds, job.server_pid)
 
 
-def _inserting(job: Job, unrolls: Sequence[Unrolls]) -> Variant:
+def _inserting(job: PartJob, unrolls: Sequence[Unrolls]) -> Variant:
     writer, client = make_writer(job), reverb.Client(str(job.replay))
 
     def work():
@@ -128,7 +128,7 @@ def _inserting(job: Job, unrolls: Sequence[Unrolls]) -> Variant:
     return Variant(work)
 
 
-def _raw_inserting(job: Job, unrolls: Sequence[Unrolls]) -> Variant:
+def _raw_inserting(job: PartJob, unrolls: Sequence[Unrolls]) -> Variant:
     client = reverb.Client(str(job.replay))
     writer = client.trajectory_writer(num_keep_alive_refs=1)
     names = tables(job.config)

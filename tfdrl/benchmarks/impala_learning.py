@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfdrl.architectures.impala import Impala
 from tfdrl.benchmarks import impala_acting
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
-from tfdrl.benchmarks.subject import Job
+from tfdrl.benchmarks.subject import PartJob
 from tfdrl.errors import UnavailableError
 from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.learning.devices import strategy as default_strategy
@@ -36,7 +36,7 @@ _UNROLLS_AT_ONCE = 16  # many more unconfirmed ones would be complained of by Re
 _VTRACES = 100  # in one call of TensorFlow, which costs more than some of them
 
 
-def reading(job: Job) -> dict[str, list[Turn]]:
+def reading(job: PartJob) -> dict[str, list[Turn]]:
     """Turns, in unrolls of whole batches, of reading from the same queue.
 
     raw      `reverb.TrajectoryDataset`, batched; two of them with a replay
@@ -63,7 +63,7 @@ def reading(job: Job) -> dict[str, list[Turn]]:
     return interleave("reading", variants, job.rounds, job.server_pid)
 
 
-def _signature(job: Job) -> Unrolls:
+def _signature(job: PartJob) -> Unrolls:
     config = job.config
     with config.environment(num_envs=1, training=True, seed=job.seed) as environment:
         policy = agent_factory.make_agent(config.agent, environment).collect_policy
@@ -87,7 +87,7 @@ def _prepared(top_up: Callable, read: Callable) -> Callable[[], None]:
     return prepare
 
 
-def _filler(job: Job, unrolls: int) -> Callable[[], None]:
+def _filler(job: PartJob, unrolls: int) -> Callable[[], None]:
     """Fills the queue up to so many unrolls, repeating some."""
     # Some at once, for the writer waits for the server at the end of each.
     found = impala_acting.collect(job)
@@ -107,7 +107,7 @@ def _filler(job: Job, unrolls: int) -> Callable[[], None]:
     return fill
 
 
-def _raw_reader(job: Job, signature: Unrolls) -> Callable:
+def _raw_reader(job: PartJob, signature: Unrolls) -> Callable:
     config, row = job.config, unroll_tables.with_row(signature)
     sizes = {QUEUE: config.fresh_unrolls, REPLAY: config.batch_size - config.fresh_unrolls}
     datasets = []
@@ -127,7 +127,7 @@ def _raw_reader(job: Job, signature: Unrolls) -> Callable:
     return lambda: [next(batches) for batches in datasets]
 
 
-def _learner_reader(job: Job, signature: Unrolls) -> Callable:
+def _learner_reader(job: PartJob, signature: Unrolls) -> Callable:
     config = job.config
     dataset = unroll_dataset(job.replay, signature, config.batch_size, config.replay_share)
     info = ReplayInfo(job.replay, _TIMEOUT_SECS, QUEUE)
@@ -140,7 +140,7 @@ def _learner_reader(job: Job, signature: Unrolls) -> Callable:
     return read
 
 
-def learning(job: Job) -> dict[str, list[Turn]]:
+def learning(job: PartJob) -> dict[str, list[Turn]]:
     """Turns, in learner steps, on one batch in memory.
 
     train   `Trainer.train_once`

@@ -46,7 +46,7 @@ def _measure(values: flags.FlagValues) -> dict:
     from tfdrl import configuration
     from tfdrl.benchmarks import registry
     from tfdrl.benchmarks.measuring import Rounds
-    from tfdrl.benchmarks.subject import Job
+    from tfdrl.benchmarks.subject import PartJob
     from tfdrl.experiment import Experiment
 
     configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
@@ -55,7 +55,7 @@ def _measure(values: flags.FlagValues) -> dict:
     process.limit_threads(config.actor_threads if is_actor else config.learner_threads)
     configuration.load(values.gin_file, values.gin_bindings, tensorflow=True)
     experiment = Experiment.from_gin()
-    job = Job(
+    job = PartJob(
         experiment.architecture,
         experiment.seed,
         pathlib.Path(values.directory),

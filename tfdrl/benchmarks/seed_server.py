@@ -80,8 +80,8 @@ def _service(experiment, digest: str, kind: str):
     """The learner's own service, whose unrolls nobody learns from."""
     import tensorflow as tf
 
-    from tfdrl.inference.environments import CentralPlayer
-    from tfdrl.inference.policy import Inference
+    from tfdrl.inference.environments import CentralInference
+    from tfdrl.inference.policy import BatchedPolicy
     from tfdrl.rpc import inference_messages
     from tfdrl.rpc.inference_server import InferenceService
     from tfdrl.rpc.run_server import TrainingServer
@@ -94,7 +94,7 @@ def _service(experiment, digest: str, kind: str):
 
     info = tf.nest.flatten(agent.collect_policy.info_spec)
 
-    class NoNetwork(Inference):
+    class NoNetwork(BatchedPolicy):
         """Actions of zero and the state as it was; the rest is as with a network."""
 
         def _compute(self, arrays, count, slot):
@@ -106,7 +106,7 @@ def _service(experiment, digest: str, kind: str):
                 *(np.zeros((rows, *spec.shape), spec.dtype.as_numpy_dtype) for spec in info),
             ]
 
-    inference = (NoNetwork if kind == "null" else Inference)(
+    inference = (NoNetwork if kind == "null" else BatchedPolicy)(
         agent.collect_policy,
         specs,
         rows_wanted=lambda: config.rows_wanted(player.environments_awaited()),
@@ -116,7 +116,7 @@ def _service(experiment, digest: str, kind: str):
         devices=config.inference_devices,
         jit_compile=config.jit_compile,
     )
-    player = CentralPlayer(
+    player = CentralInference(
         *(inference, specs),
         environments=config.environments,
         max_block=config.max_rows,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
-from tfdrl.benchmarks.subject import Job
+from tfdrl.benchmarks.subject import PartJob
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.runtime import agent_factory
 
@@ -25,7 +25,7 @@ class NoLearner:
 
 
 def compare(
-    job: Job,
+    job: PartJob,
     inference: Callable[..., Callable],
     acting: Callable[..., Callable[[], None]],
 ) -> dict[str, list[Turn]]:
@@ -57,7 +57,7 @@ def compare(
     }
 
 
-def make_environment(job: Job, seed: int = 0) -> BatchedEnvironment:
+def make_environment(job: PartJob, seed: int = 0) -> BatchedEnvironment:
     """The actor's environment; `seed` is added to the experiment's."""
     num_envs = job.config.environments_per_actor
     return job.config.environment(num_envs=num_envs, training=True, seed=job.seed + seed)

@@ -14,7 +14,7 @@ from tfdrl.benchmarks.system import System
 from tfdrl.topology import Address
 
 
-class Job(NamedTuple):
+class PartJob(NamedTuple):
     """What the measurement of one part is given, in a process with the role's threads.
 
     Attributes:
@@ -61,7 +61,7 @@ class Part(NamedTuple):
     variants: Mapping[str, str]
     comparison: Comparison | None = None
 
-    def measure(self, job: Job) -> dict[str, list[Turn]]:
+    def measure(self, job: PartJob) -> dict[str, list[Turn]]:
         """Imports the function and calls it."""
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)(job)

@@ -6,7 +6,7 @@ import logging
 import pathlib
 import time
 
-from tfdrl.acting.learner_connection import LearnerLink
+from tfdrl.acting.learner_connection import LearnerConnection
 from tfdrl.acting.run_connection import no_episodes
 from tfdrl.errors import UnavailableError
 from tfdrl.evaluation.episodes import play, summarise
@@ -34,18 +34,18 @@ def evaluate_until_stopped(
     )
     agent = agent_factory.make_agent(config.agent, environment)
     policy, act = agent.policy, act_function(agent.policy)
-    link = LearnerLink(
+    connection = LearnerConnection(
         learner,
         context,
         agent.collect_policy.variables(),
         agent_factory.specs_text(environment),
         timeout_secs,
     )
-    link.start()
+    connection.start()
     metrics = MetricsWriter(context.root_dir, context.role, context.task)
     export = PolicyExport(policy, pathlib.Path(context.root_dir) / "policy")
     while not context.stop.is_set():
-        start_secs, version, frames = time.monotonic(), link.version, link.frames_total
+        start_secs, version, frames = time.monotonic(), connection.version, connection.frames_total
         returns = play(
             environment,
             act,
@@ -58,21 +58,21 @@ def evaluate_until_stopped(
         evaluation = summarise(returns, version, frames, start_secs)
         export.offer(evaluation)
         metrics.write(version, {"evaluation/return": evaluation.mean})
-        _report(link, evaluation, context)
-        link.report(0, {"evaluation/seconds": evaluation.seconds}, no_episodes())
+        _report(connection, evaluation, context)
+        connection.report(0, {"evaluation/seconds": evaluation.seconds}, no_episodes())
         rest_secs = config.evaluation_period_secs - (time.monotonic() - start_secs)
         context.stop.wait(max(rest_secs, 0.0))
-        link.wait_for_newer(period_secs=0.2)
-    link.close()
+        connection.wait_for_newer(period_secs=0.2)
+    connection.close()
     environment.close()
 
 
-def _report(link: LearnerLink, evaluation, context: Context) -> None:
-    """Tells the learner, which may be restarting; the link itself gives up after its limit."""
+def _report(connection: LearnerConnection, evaluation, context: Context) -> None:
+    """Tells the learner, which may be restarting; it gives up after its limit."""
     while not context.stop.is_set():
         try:
-            return link.report_now(evaluation=evaluation)
+            return connection.report_now(evaluation=evaluation)
         except UnavailableError as error:
             logging.warning("the evaluation could not be reported, trying again: %s", error)
-            link.apply_newest()
+            connection.apply_newest()
             context.stop.wait(1.0)

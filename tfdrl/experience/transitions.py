@@ -17,7 +17,7 @@ from tfdrl.types import LAST, Nest, TimeSteps, Transitions
 TIME_PERIOD_SECS = 2.0**16
 
 
-class Block(NamedTuple):
+class TransitionBlock(NamedTuple):
     """Rows for the replay: t is the time of the observation, t - n that of the transition.
 
     rows          TransitionItem of observation [T, N, ...], action [T, N, ...] and
@@ -62,33 +62,41 @@ class TransitionAssembler:
         self._overlap = 0  # steps at the front that an earlier block handed out
 
     def add(
-        self, now: TimeSteps, action: Nest, then: TimeSteps, info: Nest, version: int
-    ) -> Block | None:
+        self,
+        time_step: TimeSteps,
+        action: Nest,
+        next_time_step: TimeSteps,
+        info: Nest,
+        version: int,
+    ) -> TransitionBlock | None:
         """Adds one step of each environment; returns a block when enough are there.
 
         Args:
-          now: the time step that was acted upon.
+          time_step: the time step that was acted upon.
           action: nest of [N, ...].
-          then: the time step that followed.
+          next_time_step: the time step that followed.
           info: of the policy; `q_taken` and `max_q` <float32>[N] give initial priorities.
           version: of the parameters that acted.
         """
         if self._observation is None:
-            self._observation = _storage(now.observation, self._length)
+            self._observation = _storage(time_step.observation, self._length)
             self._action = _storage(action, self._length)
             self._has_q = hasattr(info, "q_taken")
         t = self._stored
-        _store(self._observation, t, now.observation)
+        _store(self._observation, t, time_step.observation)
         _store(self._action, t, action)
-        self._reward[t], self._discount[t] = then.reward, then.discount
-        self._is_last[t], self._ends[t] = now.step_type == LAST, then.step_type == LAST
+        self._reward[t], self._discount[t] = next_time_step.reward, next_time_step.discount
+        self._is_last[t], self._ends[t] = (
+            time_step.step_type == LAST,
+            next_time_step.step_type == LAST,
+        )
         self._version[t] = version
         if self._has_q:
             self._q_taken[t], self._max_q[t] = info.q_taken, info.max_q
         self._stored += 1
         return self._take_block() if self._stored == self._length else None
 
-    def _take_block(self) -> Block:
+    def _take_block(self) -> TransitionBlock:
         n, starts = self._n, self._block_steps
         used = slice(0, self._length - 1)
         windows = returns.n_step_windows(
@@ -99,7 +107,7 @@ class TransitionAssembler:
         step[..., DISCOUNT] = windows.discount
         step[..., VERSION] = self._version[:starts]
         step[..., TIME_SECS] = time.time() % TIME_PERIOD_SECS
-        block = Block(
+        block = TransitionBlock(
             rows=TransitionItem(
                 tree.map_structure(lambda x: x[n:].copy(), self._observation),
                 tree.map_structure(lambda x: x[:starts].copy(), self._action),
@@ -123,14 +131,14 @@ class TransitionAssembler:
             windows.n_step_return, self._gamma * windows.discount, self._q_taken[:starts], max_q
         )
 
-    def _with_first_rows(self, block: Block) -> Block:
+    def _with_first_rows(self, block: TransitionBlock) -> TransitionBlock:
         """Puts the first n observations before the first block: nothing began n steps earlier."""
         n = self._n
         rows = TransitionItem(
             tree.map_structure(lambda x: x.copy(), self._observation),
             *tree.map_structure(lambda x: _pad(x, n), tuple(block.rows[1:])),
         )
-        return Block(rows, *(_pad(x, n) for x in block[1:]))
+        return TransitionBlock(rows, *(_pad(x, n) for x in block[1:]))
 
     def _keep_last_steps(self) -> None:
         arrays = [

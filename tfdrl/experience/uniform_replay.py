@@ -67,21 +67,27 @@ class UniformReplay:
         """Steps held, over all environments."""
         return min(self._added, self._rows) * self._num_envs
 
-    def add(self, now: TimeSteps, action: Nest, then: TimeSteps) -> None:
+    def add(self, time_step: TimeSteps, action: Nest, next_time_step: TimeSteps) -> None:
         """Adds one step of each environment."""
-        self._add(now.observation, action, then, now.step_type == LAST, then.step_type == LAST)
+        self._add(
+            time_step.observation,
+            action,
+            next_time_step,
+            time_step.step_type == LAST,
+            next_time_step.step_type == LAST,
+        )
 
-    def truncate(self, now: TimeSteps, action: Nest) -> None:
-        """Ends the running episodes at `now`, as a time limit would: they will not go on.
+    def truncate(self, time_step: TimeSteps, action: Nest) -> None:
+        """Ends the running episodes at `time_step`, as a time limit would: they will not go on.
 
         Args:
-          now: the time step after the last one added.
+          time_step: the time step after the last one added.
           action: any action; it is never used.
         """
         if self._added:
             self.ends[(self._added - 1) % self._rows] = True
         everyone = np.ones(self._num_envs, bool)
-        self._add(now.observation, action, now, everyone, ~everyone)
+        self._add(time_step.observation, action, time_step, everyone, ~everyone)
 
     def sample(self, batch_size: int) -> Transitions:
         """Draws transitions uniformly, with replacement; never the step from LAST to FIRST."""
@@ -118,7 +124,7 @@ class UniformReplay:
             next_observation=self._observations(t + cut.length_steps[0], i),
         )
 
-    def _add(self, observation, action, then, is_last, ends) -> None:
+    def _add(self, observation, action, next_time_step, is_last, ends) -> None:
         if self._observation is None:
             self._allocate(observation, action)
         slot = self._added % self._rows
@@ -129,7 +135,7 @@ class UniformReplay:
             self._previous = observation
         _assign(self._observation, slot, newest)
         _assign(self._action, slot, action)
-        self.reward[slot], self.discount[slot] = then.reward, then.discount
+        self.reward[slot], self.discount[slot] = next_time_step.reward, next_time_step.discount
         self.is_last[slot], self.ends[slot] = is_last, ends
         self._added += 1
 

@@ -33,24 +33,29 @@ class UnrollAssembler:
         self._policy_state = tree.map_structure(np.asarray, policy_state)
 
     def add(
-        self, now: TimeSteps, action: Nest, then: TimeSteps, info: Nest, version: int
+        self,
+        time_step: TimeSteps,
+        action: Nest,
+        next_time_step: TimeSteps,
+        info: Nest,
+        version: int,
     ) -> Unrolls | None:
         """Adds a transition of each environment; returns the N unrolls that it completes.
 
         Args:
-          now: steps before the action.
+          time_step: steps before the action.
           action: nest of [N, ...].
-          then: steps after it.
+          next_time_step: steps after it.
           info: of the policy, nest of [N, ...].
           version: of the parameters that chose the action.
         """
         if self.is_at_start:
-            self._steps = self._empty(now, self._unroll_steps + 1)
+            self._steps = self._empty(time_step, self._unroll_steps + 1)
             self._acted = self._empty((action, info), self._unroll_steps)
-            self._write(self._steps, 0, now)
+            self._write(self._steps, 0, time_step)
         self._write(self._acted, self._position, (action, info))
         self._position += 1
-        self._write(self._steps, self._position, then)
+        self._write(self._steps, self._position, next_time_step)
         if self._position < self._unroll_steps:
             return None
         self._position = 0

@@ -62,35 +62,35 @@ class UnrollCollector:
         self._position = 0
         self._policy_state = self._next_policy_state = self._version = None
 
-    def start(self, now: TimeSteps, policy_state: Nest, version: int) -> None:
+    def start(self, time_step: TimeSteps, policy_state: Nest, version: int) -> None:
         """Starts a run.
 
         Args:
-          now: the first N steps.
+          time_step: the first N steps.
           policy_state: before them, nest of [N, ...]; must not be written to afterwards.
           version: of the parameters that act next.
         """
-        self._arrays = _Arrays(now, self._unroll_steps, self._overlap)
+        self._arrays = _Arrays(time_step, self._unroll_steps, self._overlap)
         self._position = self._overlap
-        self._arrays.write_step(self._position, now)
+        self._arrays.write_step(self._position, time_step)
         self._policy_state = self._next_policy_state = policy_state
         self._version = version
 
     def add(
-        self, action: Nest, info: Nest, then: TimeSteps, policy_state: Nest, version: int
+        self, action: Nest, info: Nest, next_time_step: TimeSteps, policy_state: Nest, version: int
     ) -> CollectedUnrolls | None:
         """Adds what was done at the last steps and what it led to; returns complete unrolls.
 
         Args:
           action, info: nests of [N, ...].
-          then: N steps.
+          next_time_step: N steps.
           policy_state: before them; must not be written to afterwards.
           version: of the parameters that act next.
         """
         arrays, start_of_next = self._arrays, self._unroll_steps - self._overlap
         arrays.write_acted(self._position, (action, info))
         self._position += 1
-        arrays.write_step(self._position, then)
+        arrays.write_step(self._position, next_time_step)
         if self._position == start_of_next:
             self._next_policy_state = policy_state
         if self._position < self._unroll_steps:
@@ -100,7 +100,9 @@ class UnrollCollector:
             release=lambda: self._free.append(arrays),
         )
         self._arrays = (
-            self._free.pop() if self._free else _Arrays(then, self._unroll_steps, self._overlap)
+            self._free.pop()
+            if self._free
+            else _Arrays(next_time_step, self._unroll_steps, self._overlap)
         )
         self._arrays.continue_from(arrays, start_of_next)
         self._position = self._overlap
@@ -111,9 +113,9 @@ class UnrollCollector:
 class _Arrays:
     """Room for one unroll of N environments; the part before the first step is zero."""
 
-    def __init__(self, now: TimeSteps, unroll_steps: int, overlap: int):
+    def __init__(self, time_step: TimeSteps, unroll_steps: int, overlap: int):
         self._unroll_steps, self._overlap = unroll_steps, overlap
-        self.steps = _empty_like(now, unroll_steps + 1)
+        self.steps = _empty_like(time_step, unroll_steps + 1)
         self.acted = None  # known with the first action
         self._step_leaves, self._acted_leaves = tree.flatten(self.steps), []
         for leaf in self._step_leaves:

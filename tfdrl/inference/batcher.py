@@ -24,7 +24,7 @@ from tfdrl.runtime.futures import settle
 _QUICK_SECS = 0.0003
 
 
-class StoppedError(TfdrlError):
+class BatcherStoppedError(TfdrlError):
     """The batcher was closed while a block waited."""
 
 
@@ -143,7 +143,7 @@ class Batcher:
 
     def _batch_with_room(self, rows: int) -> _Batch | None:
         if self._is_closed:
-            raise StoppedError("inference has ended")
+            raise BatcherStoppedError("inference has ended")
         if self._open is not None and self._open.count + rows > self._max_rows:
             self._seal()
         self._loop = asyncio.get_running_loop()
@@ -210,7 +210,7 @@ class Batcher:
     def _send_away(self) -> None:
         for batch in [*self._sealed, *([self._open] if self._open else [])]:
             batch.timer.cancel()
-            _answer(batch, None, StoppedError("inference has ended"))
+            _answer(batch, None, BatcherStoppedError("inference has ended"))
         self._sealed.clear()
         self._open = None
         self._wake()

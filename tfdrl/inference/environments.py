@@ -18,8 +18,8 @@ import numpy as np
 from tfdrl.environments.atari import FrameStack
 from tfdrl.experience.unroll_queue import ClosedError
 from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
-from tfdrl.inference.batcher import StoppedError
-from tfdrl.inference.policy import Acted, Inference
+from tfdrl.inference.batcher import BatcherStoppedError
+from tfdrl.inference.policy import Acted, BatchedPolicy
 from tfdrl.rpc import inference_messages as messages
 from tfdrl.rpc import inference_pb2, training_pb2
 from tfdrl.rpc.grpc_server import RefusedError
@@ -35,7 +35,7 @@ _COUNT_PERIOD_SECS = 0.05
 _MAX_RETIRED_RUNS = 1 << 16
 
 
-class CentralPlayer:
+class CentralInference:
     """Gives every block of environments its actions and makes unrolls of what they show.
 
     Args:
@@ -50,7 +50,7 @@ class CentralPlayer:
 
     def __init__(
         self,
-        inference: Inference,
+        inference: BatchedPolicy,
         specs: messages.EnvironmentSpecs,
         *,
         environments: int,
@@ -63,7 +63,7 @@ class CentralPlayer:
         self.unroll_steps, self.overlap, self.put = unroll_steps, overlap, put
         self.record = self.version = self._reason = None
         self._environments, self._max_block = environments, max_block
-        self._blocks: list[Block] = []
+        self._blocks: list[EnvironmentSlots] = []
         self._retired: dict[int, None] = {}
         self._awaited, self._count_again_secs = 0, 0.0
 
@@ -129,7 +129,7 @@ class CentralPlayer:
             return RefusedError(grpc.StatusCode.UNAVAILABLE, text)
         return TrainingIsOver(self._reason)
 
-    def join(self, hello: inference_pb2.Hello) -> Block:
+    def join(self, hello: inference_pb2.Hello) -> EnvironmentSlots:
         """A seat; see inference.proto for who is refused, and how."""
         if self.record is None:
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is starting")
@@ -165,13 +165,13 @@ class CentralPlayer:
                 self._retired[block.run_id] = None
         while len(self._retired) > _MAX_RETIRED_RUNS:
             del self._retired[next(iter(self._retired))]
-        block = Block(self, hello)
+        block = EnvironmentSlots(self, hello)
         self._blocks = [b for b in self._blocks if b not in others] + [block]
         self.look_again()
         return block
 
 
-class Block:
+class EnvironmentSlots:
     """The environments of one run of one actor: their state and their partial unrolls.
 
     Attributes:
@@ -181,7 +181,7 @@ class Block:
       is_broken: whether a step failed half done; the run cannot go on.
     """
 
-    def __init__(self, player: CentralPlayer, hello: inference_pb2.Hello):
+    def __init__(self, player: CentralInference, hello: inference_pb2.Hello):
         self.first, self.rows = hello.first_environment, hello.environments
         self.end = self.first + self.rows
         self.run_id = hello.sender.run_id
@@ -223,7 +223,7 @@ class Block:
                 self._take(self._with_stack(steps))
                 self._taken, self.is_broken = index, False
             await self._act()
-        except (ClosedError, StoppedError):
+        except (ClosedError, BatcherStoppedError):
             raise self._player.end() from None
         self._seen_secs = time.monotonic()
         return self._acted.action

@@ -24,7 +24,7 @@ class Acted(NamedTuple):
     info: Sequence[np.ndarray]
 
 
-class Inference:
+class BatchedPolicy:
     """A policy computed for batches that blocks of environments share.
 
     Nests are taken apart and put together where an unroll begins or ends, not at every step: that

@@ -9,7 +9,7 @@ import logging
 from tfdrl.environments.guarded import GuardedEnvironment, RebuiltError
 from tfdrl.experiment import Experiment
 from tfdrl.rpc import inference_messages, security
-from tfdrl.rpc.inference_client import InferenceClient, LearnerRestartedError, StoppedError
+from tfdrl.rpc.inference_client import ActorStoppedError, InferenceClient, LearnerRestartedError
 from tfdrl.topology import Address, Context
 
 
@@ -54,6 +54,6 @@ def act_remotely(experiment: Experiment, context: Context, learner: Address) -> 
                 # No step says that the old episodes ended: they did not.
                 client.begin_run()
                 steps, frames = environment.reset(), 0
-            except StoppedError as stopped:
+            except ActorStoppedError as stopped:
                 logging.info("stopped: %s", stopped)
                 return

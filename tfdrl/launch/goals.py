@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tfdrl.experiment import Experiment
-from tfdrl.launch.status import Snapshot
+from tfdrl.launch.status import RunStatus
 
 _BAR_CHARACTERS = 20
 
@@ -18,7 +18,7 @@ class Goal(NamedTuple):
     words: str
 
 
-def goals(experiment: Experiment, snapshot: Snapshot, elapsed_secs: float) -> list[Goal]:
+def goals(experiment: Experiment, snapshot: RunStatus, elapsed_secs: float) -> list[Goal]:
     """Those that the experiment sets, as far as they are known.
 
     Args:

@@ -10,7 +10,7 @@ from typing import NamedTuple, TextIO, Union
 
 from tfdrl.experiment import Experiment
 from tfdrl.launch import goals
-from tfdrl.launch.status import Snapshot
+from tfdrl.launch.status import RunStatus
 from tfdrl.topology import Role
 
 _PLAIN_INTERVAL_SECS = 10.0
@@ -26,7 +26,7 @@ class Fact(NamedTuple):
     value: str
 
 
-class Crew(NamedTuple):
+class RoleProcesses(NamedTuple):
     """Processes of one role: how many run, of how many."""
 
     role: Role
@@ -34,8 +34,8 @@ class Crew(NamedTuple):
 
 
 def facts(
-    snapshot: Snapshot,
-    crews: Sequence[Crew],
+    snapshot: RunStatus,
+    crews: Sequence[RoleProcesses],
     restarts: int,
     *,
     elapsed_secs: float,
@@ -109,7 +109,7 @@ def _for_cores(load: Load | None) -> str:
     return f"for cores: {load.threads:.1f} runnable threads on {load.cores} (mean of a minute)"
 
 
-def _starting(crews: Sequence[Crew], doing: str) -> str:
+def _starting(crews: Sequence[RoleProcesses], doing: str) -> str:
     names = ", ".join(_count(c.role.name, c.role.replicas) for c in crews)
     if doing:
         return f"{names} ({doing})"
@@ -144,7 +144,7 @@ def _counter(count: int, per_second: float | None) -> str:
     return f"{count:,} ({per_second:,.{decimals}f}/s)"
 
 
-def _evaluation(snapshot: Snapshot, target: float | None) -> str:
+def _evaluation(snapshot: RunStatus, target: float | None) -> str:
     last, best = snapshot.status.evaluation, snapshot.best
     if last is None:
         return ""
@@ -154,7 +154,7 @@ def _evaluation(snapshot: Snapshot, target: float | None) -> str:
     return f"return {last.mean:,.1f} ± {last.standard_error:.1f} ({', '.join(others)})"
 
 
-def waiting(snapshot: Snapshot) -> str:
+def waiting(snapshot: RunStatus) -> str:
     """How much of its time each waits for data, or for room: "learner 4 %, actors 12 %"; or empty.
 
     What they wait for the replay ratio is not part of it: that they are meant to.
@@ -162,7 +162,7 @@ def waiting(snapshot: Snapshot) -> str:
     return ", ".join(_shares(snapshot, "waiting_share", ("learner", "actor")))
 
 
-def replay_ratio(snapshot: Snapshot) -> str:
+def replay_ratio(snapshot: RunStatus) -> str:
     """Samples of an item: "7.9 (set 8); waiting for it: actors 30 %, learner 2 %"; or empty."""
     held = snapshot.metric("learner/replay_ratio")
     wanted = snapshot.metric("learner/replay_ratio_set")
@@ -173,7 +173,7 @@ def replay_ratio(snapshot: Snapshot) -> str:
     return f"{words}; waiting for it: {', '.join(shares)}" if shares else words
 
 
-def _shares(snapshot: Snapshot, name: str, roles: Sequence[str]) -> list[str]:
+def _shares(snapshot: RunStatus, name: str, roles: Sequence[str]) -> list[str]:
     """Of the time of each role that reports it: "learner 4 %"."""
     found = []
     for role in roles:
@@ -184,7 +184,7 @@ def _shares(snapshot: Snapshot, name: str, roles: Sequence[str]) -> list[str]:
     return found
 
 
-def _processes(crews: Sequence[Crew], restarts: int) -> str:
+def _processes(crews: Sequence[RoleProcesses], restarts: int) -> str:
     parts = [f"{crew.role.name} {crew.alive}/{crew.role.replicas}" for crew in crews]
     if restarts:
         parts.append(f"{restarts} restart{'s' if restarts > 1 else ''}")

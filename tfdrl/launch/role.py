@@ -82,7 +82,7 @@ def run_role(
             process.silence()
         _start_log()
         place = functools.partial(
-            clusters.place,
+            clusters.membership,
             task=task,
             flag=cluster,
             environment=os.environ,
@@ -136,7 +136,7 @@ def _configure(
     gin_files: Sequence[str],
     gin_bindings: Sequence[str],
     root_dir: str,
-    place: Callable[[Role], clusters.Place],
+    place: Callable[[Role], clusters.Membership],
     listen: str,
     addresses: dict[str, str],
 ) -> _Configured:
@@ -162,7 +162,7 @@ def _configure(
 def _context(
     program: Program,
     role: Role,
-    place: clusters.Place,
+    place: clusters.Membership,
     root_dir: str,
     listen: str,
     experiment: str,

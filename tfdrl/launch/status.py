@@ -23,7 +23,7 @@ _FRAMES_RATE = "environment/frames_per_second"
 
 
 @dataclasses.dataclass(frozen=True)
-class Snapshot:
+class RunStatus:
     """The last answer of the learner; times are those of time.monotonic().
 
     Attributes:
@@ -63,7 +63,7 @@ class Tracker:
     """Turns a sequence of statuses into snapshots. Not thread-safe."""
 
     def __init__(self, now_secs: float):
-        self.snapshot = Snapshot(progress_secs=now_secs)
+        self.snapshot = RunStatus(progress_secs=now_secs)
         self._points: list[tuple[float, int, int]] = []  # (secs, frames, learner steps)
 
     def add(self, status: Status, now_secs: float) -> None:
@@ -73,7 +73,7 @@ class Tracker:
             (status.learner_step, status.frames)
             != (before.status.learner_step, before.status.frames)
         )
-        self.snapshot = Snapshot(
+        self.snapshot = RunStatus(
             status=status,
             answered_secs=now_secs,
             progress_secs=now_secs if moved else before.progress_secs,
@@ -164,7 +164,7 @@ class Watch:
             self._thread.start()
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> RunStatus:
         """What is known now."""
         return self._tracker.snapshot
 

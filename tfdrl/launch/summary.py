@@ -12,7 +12,7 @@ from typing import Any
 
 from tfdrl.launch import curves, printed_commands, run_directory
 from tfdrl.launch.panel import duration
-from tfdrl.launch.status import Snapshot
+from tfdrl.launch.status import RunStatus
 
 FILE = "summary.txt"
 _PLACES = (
@@ -31,7 +31,7 @@ def text(
     reason: str,
     exit_code: int,
     started_at: float,
-    snapshot: Snapshot,
+    snapshot: RunStatus,
     target: float | None,
     command: Sequence[str],
 ) -> str:
@@ -75,7 +75,7 @@ def tensorboard(root_dir: pathlib.Path) -> list[str]:
     return [printed_commands.program("tensorboard"), "--logdir", events]
 
 
-def _result(root_dir: pathlib.Path, snapshot: Snapshot, started_at: float) -> dict[str, Any]:
+def _result(root_dir: pathlib.Path, snapshot: RunStatus, started_at: float) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if snapshot.status is not None:
         known = {"frames": snapshot.status.frames, "learner_steps": snapshot.status.learner_step}
@@ -106,7 +106,7 @@ def _evaluation(evaluation: Any, target: float | None) -> str:
     return words if target is None else f"{words}; the target is {target:,.2f}"
 
 
-def _best(root_dir: pathlib.Path, snapshot: Snapshot) -> str:
+def _best(root_dir: pathlib.Path, snapshot: RunStatus) -> str:
     means = [row["mean"] for row in curves.read(root_dir) if "mean" in row]
     if snapshot.best is not None:
         means.append(snapshot.best.mean)

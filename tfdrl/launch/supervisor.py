@@ -35,7 +35,7 @@ class Limits(NamedTuple):
     finish_secs: float = 60.0  # from the end of another learner to that of the chief, learner 0
 
 
-class Ending(NamedTuple):
+class RunEnd(NamedTuple):
     """Why and how a run ended."""
 
     exit_code: int
@@ -65,7 +65,7 @@ class Replica:
         return self.process is not None
 
 
-class Departure(NamedTuple):
+class ExitedReplica(NamedTuple):
     """A process that ended, and how: negative exit codes are signals, as in `subprocess`."""
 
     replica: Replica
@@ -97,7 +97,7 @@ class Supervisor:
         self._finisher = finisher
         self._limits = limits
         self._notify = notify
-        self._finishing: tuple[float, Ending] | None = None  # what it is if the chief goes on
+        self._finishing: tuple[float, RunEnd] | None = None  # what it is if the chief goes on
 
     def start(self) -> None:
         """Starts every process that can be started now; `poll` starts the others.
@@ -107,7 +107,7 @@ class Supervisor:
         for replica in self.replicas:
             self._start_if_due(replica)
 
-    def poll(self) -> Ending | None:
+    def poll(self) -> RunEnd | None:
         """Notices deaths, restarts what is due; returns the ending if the run has ended."""
         for replica in self.replicas:
             if replica.is_running:
@@ -130,7 +130,7 @@ class Supervisor:
         """Restarts since the run was started."""
         return sum(replica.restarts for replica in self.replicas)
 
-    def stop(self, hurry: Callable[[], bool] = lambda: False) -> list[Departure]:
+    def stop(self, hurry: Callable[[], bool] = lambda: False) -> list[ExitedReplica]:
         """Ends every process: SIGTERM, then SIGKILL to what is left after the grace time
         and its role's `flush_secs`.
 
@@ -163,10 +163,10 @@ class Supervisor:
                     exit_code = _reap(replica)
                     # SIGTERM itself ends a process that has not got as far as its handlers.
                     if exit_code not in (None, EXIT_OK, -signal.SIGTERM):
-                        unclean.append(Departure(replica, exit_code))
+                        unclean.append(ExitedReplica(replica, exit_code))
         return unclean
 
-    def kill(self) -> list[Departure]:
+    def kill(self) -> list[ExitedReplica]:
         """Kills every process that is left, now, and returns them."""
         return _kill(self.replicas)
 
@@ -195,15 +195,15 @@ class Supervisor:
             )
         replica.start_at_secs = None
 
-    def _died(self, replica: Replica, exit_code: int) -> Ending | None:
+    def _died(self, replica: Replica, exit_code: int) -> RunEnd | None:
         name, essential = replica.role.name, replica.role.essential
         if exit_code == EXIT_OK:
             if name == self._finisher and replica.task == 0:
-                return Ending(EXIT_OK, f"{name} finished")
+                return RunEnd(EXIT_OK, f"{name} finished")
             if not essential:
                 return None  # told to stop, by the learner or by somebody else
             reason = f"{replica.name} stopped, though the run goes on ({describe(exit_code)})"
-            ending = Ending(EXIT_FAILED, reason, tail(replica.log))
+            ending = RunEnd(EXIT_FAILED, reason, tail(replica.log))
             if name != self._finisher:
                 return ending
             if self._finishing is None:
@@ -214,11 +214,11 @@ class Supervisor:
             return self._failure(replica, exit_code, "")
         return self._schedule_restart(replica, exit_code)
 
-    def _failure(self, replica: Replica, exit_code: int, addition: str) -> Ending:
+    def _failure(self, replica: Replica, exit_code: int, addition: str) -> RunEnd:
         reason = f"{replica.name} died ({describe(exit_code)}){addition}"
-        return Ending(exit_code if exit_code > 0 else EXIT_FAILED, reason, tail(replica.log))
+        return RunEnd(exit_code if exit_code > 0 else EXIT_FAILED, reason, tail(replica.log))
 
-    def _schedule_restart(self, replica: Replica, exit_code: int) -> Ending | None:
+    def _schedule_restart(self, replica: Replica, exit_code: int) -> RunEnd | None:
         limits, now_secs = self._limits, time.monotonic()
         recent = replica.recent_starts
         while recent and now_secs - recent[0] > limits.restart_window_secs:
@@ -288,11 +288,11 @@ def _signal(replica: Replica, number: int) -> None:
             target(replica.process.pid, number)
 
 
-def _kill(replicas: Sequence[Replica]) -> list[Departure]:
+def _kill(replicas: Sequence[Replica]) -> list[ExitedReplica]:
     running = [replica for replica in replicas if replica.is_running]
     for replica in running:
         _signal(replica, signal.SIGKILL)
     for replica in running:
         replica.process.wait()
         replica.process = None
-    return [Departure(replica, -signal.SIGKILL) for replica in running]
+    return [ExitedReplica(replica, -signal.SIGKILL) for replica in running]

@@ -74,7 +74,7 @@ class OneProcess:
         self._greedy = act_function(self._agent.policy)
         self._export = PolicyExport(self._agent.policy, pathlib.Path(context.root_dir) / "policy")
         self._epsilon = None
-        self._environment = self._now = None
+        self._environment = self._time_step = None
         self._episodes, self._loss = [], None
         self._report_secs = 0.0
         self._client = TrainingClient(
@@ -91,11 +91,11 @@ class OneProcess:
     def act_and_store(self) -> None:
         """One step of each environment."""
         self._anneal_epsilon()
-        step = self._act(*self._now, ())
+        step = self._act(*self._time_step, ())
         action = tf.nest.map_structure(lambda x: x.numpy(), step.action)
-        then = self._environment.step(action)
-        self.replay.add(self._now, action, then)
-        self._now, self._action = then, action
+        next_time_step = self._environment.step(action)
+        self.replay.add(self._time_step, action, next_time_step)
+        self._time_step, self._action = next_time_step, action
         self.steps += self._config.environments
 
     def updates_due(self) -> int:
@@ -173,14 +173,14 @@ class OneProcess:
             training=True,
             seed=self._experiment.seed + self.steps,
         )
-        self._now = self._environment.reset()
+        self._time_step = self._environment.reset()
         self.replay.forget_previous()
 
     def _save_replay(self) -> dict:
         """Cuts off the running episodes and writes the replay beside the checkpoint to come."""
         self._report()
         if self.steps:
-            self.replay.truncate(self._now, self._action)
+            self.replay.truncate(self._time_step, self._action)
         directory = pathlib.Path(self._context.root_dir) / "replay"
         if self.replay.size_steps:
             shutil.rmtree(directory / f"steps-{self.steps}", ignore_errors=True)
@@ -204,10 +204,10 @@ class OneProcess:
         with self._config.environment(
             num_envs=self._config.environments, training=True, seed=0
         ) as environment:
-            now = environment.reset()
-            action = tf.nest.map_structure(lambda x: x.numpy(), self._act(*now, ()).action)
+            time_step = environment.reset()
+            action = tf.nest.map_structure(lambda x: x.numpy(), self._act(*time_step, ()).action)
         directory = pathlib.Path(self._context.root_dir) / "replay" / f"steps-{self.steps}"
-        self.replay.restore(directory, state["replay"], now.observation, action)
+        self.replay.restore(directory, state["replay"], time_step.observation, action)
         self.session.restore_objects()  # the action above moved the random generator
         logging.info("continuing from agent step %d", self.steps)
 

@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable
 
-from tfdrl.acting.run_connection import RunLink
+from tfdrl.acting.run_connection import RunConnection
 from tfdrl.learning.session import LearnerSession
 from tfdrl.replay.client import ReplayInfo
 from tfdrl.replay.replay_ratio import ReplayRatio, estimated, held_ratio, of_tables
@@ -38,7 +38,7 @@ class ActorLimiter:
 
     Args:
       ratio: to be held; None: never waits, and counts only.
-      link: to whoever counts for the run.
+      connection: to whoever counts for the run.
       replay: the server that this actor fills. One that holds too little to be sampled, such as a
         server that came back empty, is filled whatever was counted before: else the learner would
         wait for items, and the actors for the learner.
@@ -49,12 +49,12 @@ class ActorLimiter:
     def __init__(
         self,
         ratio: ReplayRatio | None,
-        link: RunLink,
+        connection: RunConnection,
         replay: ReplayInfo,
         context: Context,
         servers: int = 1,
     ):
-        self._ratio, self._link, self._replay = ratio, link, replay
+        self._ratio, self._connection, self._replay = ratio, connection, replay
         self._fillers = -(-context.replicas // servers)
         self._replicas, self._stop = context.replicas, context.stop
         self._report_is_due = Every(report_period_secs(context.replicas))
@@ -67,20 +67,21 @@ class ActorLimiter:
 
         Args:
           items: that this actor has inserted so far.
-          tick: called again and again while waiting: reports, and raises if the link has failed.
+          tick: called again and again while waiting: reports, and raises if the
+            connection has failed.
         """
-        self._link.count_items(ItemCounts(items, 0))
+        self._connection.count_items(ItemCounts(items, 0))
         if self._ratio is None:
             return
-        unreported = self._replicas * (items - self._link.items.reported.inserted)
+        unreported = self._replicas * (items - self._connection.items.reported.inserted)
         if _SOON * unreported >= self._ratio.tolerance_items and self._report_is_due():
-            self._link.request_report()
+            self._connection.request_report()
         warning_is_due = Every(_WARNING_SECS)
         while not (self._stop.is_set() or self._may_insert(items)):
             if self._report_is_due():
-                self._link.request_report()
+                self._connection.request_report()
             with self._waiting:
-                self._link.wait_for_reply(_TRY_SECS)
+                self._connection.wait_for_reply(_TRY_SECS)
             tick()
             if warning_is_due():
                 self._say_why(items)
@@ -92,7 +93,7 @@ class ActorLimiter:
         return {"actor/ratio_waiting_share": self._waiting.take_share()}
 
     def _counts(self, items: int) -> ItemCounts:
-        totals, reported, before = self._link.items
+        totals, reported, before = self._connection.items
         counted = reported.inserted, before.inserted
         inserted = estimated(totals.inserted, items, *counted, self._replicas)
         return ItemCounts(inserted, totals.sampled)
@@ -215,19 +216,19 @@ class ReportedCounts:
     """The counts of the run for one of several learners, which reports its own samples.
 
     Args:
-      link: to whoever counts for the run.
+      connection: to whoever counts for the run.
       replicas: learners.
       soon: samples of all learners that are reported without waiting for the next second, so that
         actors do not wait for what was done already.
     """
 
-    def __init__(self, link: RunLink, replicas: int, soon: float):
-        self._link, self._replicas, self._soon, self._own = link, replicas, soon, 0
+    def __init__(self, connection: RunConnection, replicas: int, soon: float):
+        self._connection, self._replicas, self._soon, self._own = connection, replicas, soon, 0
         self._report_is_due = Every(report_period_secs(replicas))
 
     def __call__(self) -> ItemCounts:
         """Items inserted as of the last report, and sampled, as far as one can know."""
-        totals, reported, before = self._link.items
+        totals, reported, before = self._connection.items
         counted = reported.sampled, before.sampled
         return totals._replace(
             sampled=estimated(totals.sampled, self._own, *counted, self._replicas)
@@ -236,23 +237,25 @@ class ReportedCounts:
     def add(self, samples: int) -> None:
         """This learner has trained on so many more."""
         self._own += samples
-        self._link.count_items(ItemCounts(0, self._own))
-        if self._replicas * (self._own - self._link.items.reported.sampled) >= self._soon:
+        self._connection.count_items(ItemCounts(0, self._own))
+        if self._replicas * (self._own - self._connection.items.reported.sampled) >= self._soon:
             self.ask()
 
     def ask(self) -> None:
         """Reports soon, and so learns of newer counts."""
         if self._report_is_due():
-            self._link.request_report()
+            self._connection.request_report()
 
 
-def of_link(config, scope: str, tables, link: RunLink, context: Context) -> LearnerLimiter:
+def of_connection(
+    config, scope: str, tables, connection: RunConnection, context: Context
+) -> LearnerLimiter:
     """The limiter of one of several learners, whose `counts` are `ReportedCounts`.
 
     Args:
       config, scope, tables: as `replay_ratio.of_tables` takes them; a call trains on
         `config.batch_size` items.
-      link: to the coordinator.
+      connection: to the coordinator.
       context: of the learner.
 
     Raises:
@@ -261,5 +264,5 @@ def of_link(config, scope: str, tables, link: RunLink, context: Context) -> Lear
     ratio = of_tables(config, scope, config.batch_size, tables)
     min_size = sum(t.rate_limiter_info.min_size_to_sample for t in tables if t is not None)
     soon = math.inf if ratio is None else ratio.ratio * ratio.tolerance_items / _SOON
-    counts = ReportedCounts(link, context.replicas, soon)
+    counts = ReportedCounts(connection, context.replicas, soon)
     return LearnerLimiter(ratio, counts, min_size, context.stop, counts.ask)

@@ -29,7 +29,7 @@ _SAY_SECS = 5.0
 _CONNECT_SECS = 2.0
 _MAX_LINE_BYTES = 64 << 10
 #: Connections that have not said who they are; port scanners do not fill the chief.
-_MAX_STRANGERS = 64
+_MAX_UNKNOWN = 64
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class _Chief:
         self._context, self._address = context, address
         self._expected = _greeting(context)
         self._guests: dict[int, socket.socket] = {}
-        self._strangers: dict[socket.socket, bytes] = {}
+        self._unknown: dict[socket.socket, bytes] = {}
 
     def gather(self, waiting: _Waiting) -> bool:
         """Waits for all, then lets them go. Returns False if told to stop."""
@@ -114,12 +114,12 @@ class _Chief:
         return True
 
     def _serve(self, listener: socket.socket) -> None:
-        known = [*self._guests.values(), *self._strangers]
+        known = [*self._guests.values(), *self._unknown]
         ready, _, _ = select.select([listener, *known], [], [], _TICK_SECS)
         for connection in ready:
             if connection is listener:
                 self._accept(listener)
-            elif connection in self._strangers:
+            elif connection in self._unknown:
                 self._listen_to(connection)
             else:  # a guest says nothing more: it has gone
                 self._guests = {t: c for t, c in self._guests.items() if c is not connection}
@@ -129,8 +129,8 @@ class _Chief:
         with contextlib.suppress(OSError):
             connection, _ = listener.accept()
             connection.setblocking(False)
-            if len(self._strangers) < _MAX_STRANGERS:
-                self._strangers[connection] = b""
+            if len(self._unknown) < _MAX_UNKNOWN:
+                self._unknown[connection] = b""
             else:
                 connection.close()
 
@@ -138,11 +138,11 @@ class _Chief:
         received = b""
         with contextlib.suppress(OSError):
             received = connection.recv(_MAX_LINE_BYTES)
-        said = self._strangers.pop(connection) + received
+        said = self._unknown.pop(connection) + received
         if b"\n" in said:
             self._welcome(connection, said)
         elif received and len(said) < _MAX_LINE_BYTES:
-            self._strangers[connection] = said
+            self._unknown[connection] = said
         else:
             connection.close()
 
@@ -177,7 +177,7 @@ class _Chief:
         return None
 
     def _close(self) -> None:
-        for connection in [*self._guests.values(), *self._strangers]:
+        for connection in [*self._guests.values(), *self._unknown]:
             connection.close()
 
 

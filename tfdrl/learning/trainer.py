@@ -43,7 +43,7 @@ class Trainer:
         self.bad_steps, self.scalars = 0, {}
         self._train = tf.function(self._train_all)
         jit = jit_compile or None
-        self._train_one = tf.function(self._train_single, jit_compile=jit)
+        self._train_one = tf.function(self._train_once, jit_compile=jit)
         self._train_on_sequences = tf.function(self._train_sequences, jit_compile=jit)
 
     def gives_td_error(self, experience, weights) -> bool:
@@ -124,7 +124,7 @@ class Trainer:
         return loss, priority, {k: strategy.reduce(mean, v, axis=None) for k, v in extra.items()}
 
     @tf.autograph.experimental.do_not_convert
-    def _train_single(self, experience, arguments):
+    def _train_once(self, experience, arguments):
         def replica(experience, arguments):
             info = self._agent.train(experience, **arguments)
             return info.loss, scalars(info.extra)
@@ -149,13 +149,13 @@ class Trainer:
         errors = tf.TensorArray(tf.float32, updates)
         for k in tf.range(updates):
             batch = tf.nest.map_structure(lambda x: x[k], (experience, weights))  # noqa: B023
-            value, td_error = self._train_once(*batch)
+            value, td_error = self._train_one_batch(*batch)
             values = values.write(k, value)
             errors = errors.write(k, td_error)
         return values.stack(), errors.stack()
 
     @tf.autograph.experimental.do_not_convert
-    def _train_once(self, experience, weights):
+    def _train_one_batch(self, experience, weights):
         strategy = self._strategy
         if strategy.num_replicas_in_sync == 1:
             return self._run_alone(self._train_replica, experience, weights)

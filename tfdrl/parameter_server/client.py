@@ -14,9 +14,9 @@ from tfdrl.errors import UnavailableError
 from tfdrl.parameter_server import layout as parameter_server_layout
 from tfdrl.parameter_server.gradients import Gradient
 from tfdrl.parameter_server.protocol import ACCEPTED, NON_FINITE, Header, State
-from tfdrl.parameter_server.remote_shard import RemoteShard
+from tfdrl.parameter_server.remote_shard import ShardClient
 from tfdrl.parameter_server.session import LostError
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.runtime.metrics import Every, WaitingClock
 from tfdrl.topology import Addresses, Context
 
@@ -53,7 +53,7 @@ class GlobalParameters:
         self,
         addresses: Addresses,
         variables: Sequence[tf.Variable],
-        settings: ParameterServer,
+        settings: ParameterServerSettings,
         context: Context,
         timeout_secs: float,
         barrier: int = 0,
@@ -62,7 +62,7 @@ class GlobalParameters:
         layouts, indices = parameter_server_layout.layouts(variables, len(addresses), barrier)
         self._caller = f"{context.role} {context.task}"
         self._shards = [
-            RemoteShard(
+            ShardClient(
                 layout, settings, address, [variables[i] for i in mine], context, len(addresses)
             )
             for layout, mine, address in zip(layouts, indices, addresses)
@@ -107,7 +107,7 @@ class GlobalParameters:
         Returns whether there were. Raises as `connect`.
         """
         with self.communication:
-            found = self._on_all(RemoteShard.pull)
+            found = self._on_all(ShardClient.pull)
         self.steps = max(self.steps, self._shards[0].state.steps)
         return any(found)
 
@@ -151,7 +151,7 @@ class GlobalParameters:
                 if self._barrier:
                     self._wait_for_others(before)
             elif rest and not self._context.stop.is_set():
-                self._on_all(RemoteShard.pull)
+                self._on_all(ShardClient.pull)
         self.steps = max(self.steps, first.state.steps)
         if verdict == ACCEPTED:
             self.accepted += 1
@@ -164,7 +164,7 @@ class GlobalParameters:
         with self.communication:
             self._recovered(self._shards[0], lambda: self._shards[0].withhold(verdict))
             if not self._context.stop.is_set():
-                self._on_all(RemoteShard.pull)
+                self._on_all(ShardClient.pull)
         self.rejected += 1
         return verdict
 
@@ -202,7 +202,7 @@ class GlobalParameters:
             pairs = zip(self._shards, before)
             if all((s.state.epoch, s.state.version) != (b.epoch, b.version) for s, b in pairs):
                 return
-            self._on_all(RemoteShard.pull)
+            self._on_all(ShardClient.pull)
             if time.monotonic() > deadline_secs:
                 raise UnavailableError(
                     f"{self._caller} waited {self._timeout_secs:g} s at the barrier for the other "
@@ -220,7 +220,7 @@ class GlobalParameters:
         jobs = [self._threads.submit(run, shard) for shard in self._shards[1:]]
         return [run(self._shards[0]), *(job.result() for job in jobs)]
 
-    def _recovered(self, shard: RemoteShard, call: Callable):
+    def _recovered(self, shard: ShardClient, call: Callable):
         """`call()`; after the loss of the server None, with a new session and its parameters."""
         try:
             return call()

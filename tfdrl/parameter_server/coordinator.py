@@ -17,7 +17,7 @@ from tfdrl.experiment import Experiment
 from tfdrl.learning.session import LearnerSession
 from tfdrl.parameter_server.client import GlobalParameters
 from tfdrl.parameter_server.divergence import Divergence
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.parameter_server.watch import ParameterWatch
 from tfdrl.runtime.metrics import Every, Rate
 from tfdrl.topology import Addresses, Context
@@ -84,7 +84,7 @@ def run(
         _require_progress(session.step, parameters.version)
     count_for_ratio(session, getattr(config, "replay_ratio", None))
     metrics = ServerMetrics(watch, settings)
-    silence = Silence()
+    silence = ReportWatch()
     pull_is_due = Every(config.publish_period_secs, at_once=True)
     watch_is_due = Every(_WATCH_SECS)
     updates = max(parameters.version, 0)
@@ -125,7 +125,7 @@ def _require_progress(step: int, version: int) -> None:
         )
 
 
-class Silence:
+class ReportWatch:
     """Says so, again and again, while nobody who acts or learns reports: the run waits for them."""
 
     def __init__(self):
@@ -150,7 +150,7 @@ class ServerMetrics:
       settings: of the servers.
     """
 
-    def __init__(self, watch: ParameterWatch, settings: ParameterServer):
+    def __init__(self, watch: ParameterWatch, settings: ParameterServerSettings):
         self._watch = watch
         self._divergence = Divergence(settings)
         self._rates: dict[str, Rate] = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tfdrl.errors import DivergedError
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 
 #: The usual |loss| is known after so many updates.
 _WARM_UP_UPDATES = 200
@@ -33,7 +33,7 @@ class Divergence:
       rollbacks: orders given.
     """
 
-    def __init__(self, settings: ParameterServer):
+    def __init__(self, settings: ParameterServerSettings):
         self._settings = settings
         self.mean_loss = math.nan
         self.rollbacks = 0

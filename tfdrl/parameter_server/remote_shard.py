@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tfdrl.parameter_server import layout as parameter_server_layout
 from tfdrl.parameter_server import session
+from tfdrl.parameter_server.control import ControlVariables, parse
 from tfdrl.parameter_server.gradients import Gradient
-from tfdrl.parameter_server.mailbox import Mailbox, parse
 from tfdrl.parameter_server.protocol import ACCEPTED, CLOSED, Header, State
 from tfdrl.parameter_server.shard_graph import ShardGraph
 from tfdrl.topology import Context
@@ -19,14 +19,14 @@ from tfdrl.topology import Context
 _CLOSED_SECS = 0.002
 
 
-class RemoteShard:
+class ShardClient:
     """One server as a worker sees it; `state` is of the parameters that the variables hold."""
 
     def __init__(self, layout, settings, address, variables, context: Context, shards: int):
         self.graph = ShardGraph(layout, settings)
         name = f"parameter server {layout.task}"
         graph = self.graph
-        self.session = session.Session(
+        self.session = session.ServerSession(
             name,
             address,
             graph.graph,
@@ -36,12 +36,12 @@ class RemoteShard:
                 "withhold": (graph.withhold, (graph.header,)),
             },
         )
-        mailbox = Mailbox()
-        self._mailbox = session.Session(
+        control = ControlVariables()
+        self._control = session.ServerSession(
             name,
             address,
-            mailbox.graph,
-            {"is_ready": (mailbox.is_ready, ()), "about": (mailbox.about, ())},
+            control.graph,
+            {"is_ready": (control.is_ready, ()), "about": (control.about, ())},
         )
         self._about = parameter_server_layout.about(layout, shards, context.experiment)
         self._context, self._caller = context, f"{context.role} {context.task}"
@@ -52,7 +52,7 @@ class RemoteShard:
     def connect(self, timeout_secs: float) -> None:
         """Connects and compares what both sides hold. Raises as `GlobalParameters.connect`."""
         session.connect(
-            self._mailbox, self._is_ready, timeout_secs, self._context.stop, self._caller
+            self._control, self._is_ready, timeout_secs, self._context.stop, self._caller
         )
         self.forget()
 
@@ -61,10 +61,10 @@ class RemoteShard:
         self.state = State(ACCEPTED, -1, -1, self.state.steps)
 
     def _is_ready(self) -> bool:
-        if not self._mailbox.call("is_ready"):
+        if not self._control.call("is_ready"):
             return False
-        served = parse(self._mailbox.call("about"))
-        self._mailbox.close()
+        served = parse(self._control.call("about"))
+        self._control.close()
         parameter_server_layout.check(served, self._about, self.session.name, self._caller)
         self.session.connect()
         return True
@@ -92,7 +92,7 @@ class RemoteShard:
 
     def close(self) -> None:
         self.session.close()
-        self._mailbox.close()
+        self._control.close()
 
     def _take(self, state: np.ndarray, flat: np.ndarray) -> bool:
         self.state = State(*map(int, state))

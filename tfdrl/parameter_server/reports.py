@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfdrl.acting.run_connection import RunLink, no_episodes
+from tfdrl.acting.run_connection import RunConnection, no_episodes
 from tfdrl.learning.ratio_limiters import LearnerLimiter
 from tfdrl.parameter_server.client import GlobalParameters
 from tfdrl.replay.several_servers import _REPORT_SECS, SharedSamples
@@ -17,20 +17,20 @@ class LearnerReports:
     """What a learner tells the coordinator and TensorBoard.
 
     Args:
-      link: to the coordinator.
+      connection: to the coordinator.
       parameters, samples, limiter: whose counters are told.
       context: of the learner.
     """
 
     def __init__(
         self,
-        link: RunLink,
+        connection: RunConnection,
         parameters: GlobalParameters,
         samples: SharedSamples,
         limiter: LearnerLimiter,
         context: Context,
     ):
-        self._link, self._parameters, self._samples = link, parameters, samples
+        self._connection, self._parameters, self._samples = connection, parameters, samples
         self._limiter = limiter
         self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
         self._is_due, self._events_are_due = Every(_REPORT_SECS), Every(_EVENTS_SECS)
@@ -56,6 +56,6 @@ class LearnerReports:
                 self._parameters.version - self._batch.version.numpy().mean()
             )
             values["learner/sample_age_secs"] = float(self._batch.age_secs.numpy().mean())
-        self._link.report(0, values, no_episodes())
+        self._connection.report(0, values, no_episodes())
         if self._events_are_due():
             self._metrics.write(max(self._parameters.version, 0), values)

@@ -1,4 +1,4 @@
-"""The parameter server role: one shard, its mailbox, its periods, its metrics."""
+"""The parameter server role: one shard, its control variables, its periods, its metrics."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from tfdrl.errors import TfdrlError
 from tfdrl.parameter_server import layout as parameter_server_layout
-from tfdrl.parameter_server.mailbox import NO_ROLLBACK, Mailbox
-from tfdrl.parameter_server.session import LostError, Session
-from tfdrl.parameter_server.settings import ParameterServer
-from tfdrl.parameter_server.shard import ParameterShard, require_settings
+from tfdrl.parameter_server.control import NO_ROLLBACK, ControlVariables
+from tfdrl.parameter_server.session import LostError, ServerSession
+from tfdrl.parameter_server.settings import ParameterServerSettings
+from tfdrl.parameter_server.shard import Shard, require_settings
 from tfdrl.runtime.metrics import Every, MetricsWriter, Rate
 from tfdrl.topology import Context
 
@@ -27,8 +27,8 @@ _EVENTS_SECS = 5.0
 _RETRY_SECS = 8.0
 
 
-class ServedShard:
-    """A shard with its mailbox: looks into it, and does what is due, at each `tick`.
+class ShardServer:
+    """A shard with its control variables: looks at them, and does what is due, at each `tick`.
 
     Args:
       variables: of the agent, all shards', with their initial values.
@@ -40,7 +40,7 @@ class ServedShard:
     def __init__(
         self,
         variables: Sequence[tf.Variable],
-        settings: ParameterServer,
+        settings: ParameterServerSettings,
         context: Context,
         barrier: int = 0,
     ):
@@ -54,22 +54,22 @@ class ServedShard:
             "whatever graph it is sent: let only this run's hosts reach port %d",
             context.listen.port,
         )
-        self.shard = ParameterShard(layout, initial, settings, context.listen, directory)
-        mailbox = Mailbox()
-        self._mailbox = Session(
+        self.shard = Shard(layout, initial, settings, context.listen, directory)
+        control = ControlVariables()
+        self._control = ServerSession(
             f"parameter server {layout.task}",
             context.listen,
-            mailbox.graph,
+            control.graph,
             {
-                "asked": (mailbox.asked, ()),
-                "begin": (mailbox.begin, ()),
-                "set_about": (mailbox.set_about, (mailbox.text,)),
-                "set_status": (mailbox.set_status, (mailbox.text,)),
-                "rollback": (mailbox.rollback, (mailbox.version,)),
+                "asked": (control.asked, ()),
+                "begin": (control.begin, ()),
+                "set_about": (control.set_about, (control.text,)),
+                "set_status": (control.set_status, (control.text,)),
+                "rollback": (control.rollback, (control.version,)),
             },
         )
-        self._mailbox.connect()
-        self._mailbox.call("begin")
+        self._control.connect()
+        self._control.call("begin")
         self._checkpoints = {"asked": 0, "written": 0, "version": None}
         self._rollbacks = 0
         self._is_frozen = False
@@ -79,11 +79,11 @@ class ServedShard:
             self.checkpoint()  # so that every restart has one to continue from
         self._tell()
         about = parameter_server_layout.about(layout, context.replicas, context.experiment)
-        self._mailbox.call("set_about", json.dumps(about))  # the last: now workers may come
+        self._control.call("set_about", json.dumps(about))  # the last: now workers may come
 
     def tick(self) -> dict | None:
         """Does what is due or asked for; the status if it was told anew."""
-        version, checkpoints, is_frozen = self._mailbox.call("asked")
+        version, checkpoints, is_frozen = self._control.call("asked")
         self._is_frozen = bool(is_frozen)
         if version != NO_ROLLBACK:
             self._roll_back(int(version))
@@ -111,24 +111,24 @@ class ServedShard:
         else:
             self._rollbacks += 1
             self.checkpoint()  # or a restart would go on with what was discarded
-        self._mailbox.call("rollback", NO_ROLLBACK)
+        self._control.call("rollback", NO_ROLLBACK)
         self._tell()
 
     def _tell(self) -> dict:
         status = self.shard.status()
         status |= {"checkpoints": self._checkpoints, "rollbacks": self._rollbacks}
-        self._mailbox.call("set_status", json.dumps(status))
+        self._control.call("set_status", json.dumps(status))
         return status
 
     def close(self) -> None:
         """Ends the sessions, not TensorFlow's server."""
-        self._mailbox.close()
+        self._control.close()
         self.shard.close()
 
 
 def serve(
     make_variables: Callable[[], Sequence[tf.Variable]],
-    settings: ParameterServer,
+    settings: ParameterServerSettings,
     context: Context,
     barrier: int = 0,
 ) -> None:
@@ -136,9 +136,9 @@ def serve(
 
     Args:
       make_variables: `make_variables() -> variables` of the agent, initialised.
-      settings, context, barrier: as of `ServedShard`.
+      settings, context, barrier: as of `ShardServer`.
     """
-    served = ServedShard(make_variables(), settings, context, barrier)
+    served = ShardServer(make_variables(), settings, context, barrier)
     metrics = ShardMetrics(context)
     while not context.stop.wait(_TICK_SECS):
         status = retried(served.tick, context.task)

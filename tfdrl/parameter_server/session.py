@@ -24,7 +24,7 @@ _PAUSE_SECS = 0.2
 
 
 class LostError(Exception):
-    """The server did not answer, or is another one now: `Session.connect` again."""
+    """The server did not answer, or is another one now: `ServerSession.connect` again."""
 
 
 #: What a server that is away, or was started anew, makes of a call.
@@ -39,7 +39,7 @@ _LOST = (
 )
 
 
-class Session:
+class ServerSession:
     """Runs parts of a graph on the parameter server at an address.
 
     Args:
@@ -111,7 +111,7 @@ class Session:
 
 
 def connect(
-    session: Session, is_ready, timeout_secs: float, stop: threading.Event, caller: str
+    session: ServerSession, is_ready, timeout_secs: float, stop: threading.Event, caller: str
 ) -> None:
     """Connects until `is_ready()`; returns early if `stop` is set.
 

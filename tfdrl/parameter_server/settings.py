@@ -18,7 +18,7 @@ _EPSILON = {"sgd": 0.0, "adagrad": 1e-8, "rmsprop": 0.1, "adam": 1e-8}
 
 @gin.configurable("parameter_server")
 @dataclasses.dataclass(frozen=True)
-class ParameterServer:
+class ParameterServerSettings:
     """Settings of every shard of the parameter server.
 
     Attributes:

@@ -32,8 +32,8 @@ from tfdrl.parameter_server.protocol import (
     VERSION,
     Layout,
 )
-from tfdrl.parameter_server.session import Session
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.session import ServerSession
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.parameter_server.shard_graph import ShardGraph
 from tfdrl.rpc import channels
 from tfdrl.runtime.checkpoints import Checkpoints
@@ -45,7 +45,7 @@ _PUSH_SECS = 1.0
 _EPOCH = "epoch"
 
 
-class Snapshot(NamedTuple):
+class ParameterSnapshot(NamedTuple):
     """Parameters and slots of one version, and the mean |loss| of the updates before it.
 
     `updates` are those that the slots know of: after a rollback fewer than the version says.
@@ -57,7 +57,7 @@ class Snapshot(NamedTuple):
     values: list[np.ndarray]
 
 
-class ParameterShard:
+class Shard:
     """Serves one shard.
 
     Args:
@@ -81,7 +81,7 @@ class ParameterShard:
         self,
         layout: Layout,
         initial: Sequence[np.ndarray],
-        settings: ParameterServer,
+        settings: ParameterServerSettings,
         address: Address,
         directory: pathlib.Path,
     ):
@@ -100,9 +100,11 @@ class ParameterShard:
         cluster = tf.train.ClusterSpec({"ps": {layout.task: str(address)}})
         self._server = tf.distribute.Server(cluster, job_name="ps", task_index=layout.task)
         self.target = self._server.target
-        self._session = Session(name, address, self.graph.graph, self._calls())
+        self._session = ServerSession(name, address, self.graph.graph, self._calls())
         self._session.connect()
-        self._snapshots: collections.deque[Snapshot] = collections.deque(maxlen=settings.snapshots)
+        self._snapshots: collections.deque[ParameterSnapshot] = collections.deque(
+            maxlen=settings.snapshots
+        )
         self._losses_before = np.zeros(2)
         self._lost_pushes = 0
         self._begin()
@@ -156,7 +158,7 @@ class ParameterShard:
         return epoch
 
     @property
-    def snapshots(self) -> list[Snapshot]:
+    def snapshots(self) -> list[ParameterSnapshot]:
         """Oldest first."""
         return list(self._snapshots)
 
@@ -169,7 +171,7 @@ class ParameterShard:
         if last is None or version - last >= self._settings.snapshot_period_updates:
             self.snapshot()
 
-    def snapshot(self) -> Snapshot | None:
+    def snapshot(self) -> ParameterSnapshot | None:
         """Keeps the parameters and slots as they are now; None, kept out, if not all are finite."""
         with self._quiet():
             values, counters = self._session.call("values"), self._session.call("counters")
@@ -179,13 +181,13 @@ class ParameterShard:
         total, count = counters[2] - self._losses_before
         self._losses_before = counters[2]
         mean_loss = total / count if count else 0.0
-        taken = Snapshot(
+        taken = ParameterSnapshot(
             int(counters[0][VERSION]), int(counters[0][UPDATES]), float(mean_loss), values
         )
         self._snapshots.append(taken)
         return taken
 
-    def rollback(self, version: int) -> Snapshot | None:
+    def rollback(self, version: int) -> ParameterSnapshot | None:
         """Goes back to the newest snapshot that is not newer than `version`; None without one.
 
         Parameters and slots are set back together, in a new epoch: what was computed from the
@@ -271,7 +273,7 @@ def _are_finite(values: Sequence[np.ndarray]) -> bool:
     return all(np.isfinite(value).all() for value in values)
 
 
-def require_settings(barrier: int, settings: ParameterServer) -> None:
+def require_settings(barrier: int, settings: ParameterServerSettings) -> None:
     """Raises ConfigurationError for settings that contradict each other."""
     if barrier and settings.max_gradient_age:
         raise ConfigurationError(

@@ -34,7 +34,7 @@ from tfdrl.parameter_server.protocol import (
     Layout,
 )
 from tfdrl.parameter_server.remote_variables import add, assign, read, variable
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 
 
 class ShardGraph:
@@ -50,7 +50,7 @@ class ShardGraph:
       fill: writes `fill_values` into parameters and slots.
     """
 
-    def __init__(self, layout: Layout, settings: ParameterServer):
+    def __init__(self, layout: Layout, settings: ParameterServerSettings):
         self.layout, self._settings = layout, settings
         self.graph = tf.Graph()
         with self.graph.as_default(), tf.device(f"/job:ps/task:{layout.task}/device:CPU:0"):
@@ -90,9 +90,7 @@ class ShardGraph:
         lock = self._lock() if self.layout.barrier else []
         with tf.control_dependencies(lock):
             started = self._count(STARTED)
-        with tf.control_dependencies(
-            [started]
-        ):  # before the gate is looked at: see `ParameterShard`
+        with tf.control_dependencies([started]):  # before the gate is looked at: see `Shard`
             gate, epoch, counts, contributed = self._read(
                 self._gate, self._epoch, self._counts, self._contributed
             )

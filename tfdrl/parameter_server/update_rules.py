@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from tfdrl.parameter_server.settings import ParameterServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 
 
-def slot_initial_values(settings: ParameterServer) -> dict[str, float]:
+def slot_initial_values(settings: ParameterServerSettings) -> dict[str, float]:
     """The slots that a rule keeps for each variable, of its shape, and what they start from."""
     return {
         "sgd": {},
@@ -24,7 +24,7 @@ def slot_initial_values(settings: ParameterServer) -> dict[str, float]:
     }[settings.rule]
 
 
-def learning_rate(settings: ParameterServer, steps: tf.Tensor) -> tf.Tensor:
+def learning_rate(settings: ParameterServerSettings, steps: tf.Tensor) -> tf.Tensor:
     """<float32>[]: annealed to 0 over the global steps (Mnih 2016, section 8), or constant.
 
     Args:
@@ -38,7 +38,7 @@ def learning_rate(settings: ParameterServer, steps: tf.Tensor) -> tf.Tensor:
 
 
 def apply(
-    settings: ParameterServer,
+    settings: ParameterServerSettings,
     variable: tf.Tensor,
     slots: Mapping[str, tf.Tensor],
     gradient: tf.Tensor,

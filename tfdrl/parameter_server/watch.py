@@ -1,4 +1,4 @@
-"""What parameter servers say of themselves, and what they are asked for, by their mailboxes."""
+"""What parameter servers say of themselves, and what they are asked for, by their control variables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from tfdrl.parameter_server import session as parameter_server_session
-from tfdrl.parameter_server.mailbox import Mailbox, parse
+from tfdrl.parameter_server.control import ControlVariables, parse
 from tfdrl.parameter_server.session import LostError
 from tfdrl.topology import Addresses
 
@@ -27,16 +27,16 @@ class ParameterWatch:
         addresses = addresses if isinstance(addresses, tuple) else (addresses,)
         self._sessions = []
         for task, address in enumerate(addresses):
-            mailbox = Mailbox()
+            control = ControlVariables()
             calls = {
-                "is_ready": (mailbox.is_ready, ()),
-                "status": (mailbox.status, ()),
-                "rollback": (mailbox.rollback, (mailbox.version,)),
-                "checkpoint": (mailbox.checkpoint, ()),
-                "freeze": (mailbox.freeze, ()),
+                "is_ready": (control.is_ready, ()),
+                "status": (control.status, ()),
+                "rollback": (control.rollback, (control.version,)),
+                "checkpoint": (control.checkpoint, ()),
+                "freeze": (control.freeze, ()),
             }
-            session = parameter_server_session.Session(
-                f"parameter server {task}", address, mailbox.graph, calls, _CALL_SECS
+            session = parameter_server_session.ServerSession(
+                f"parameter server {task}", address, control.graph, calls, _CALL_SECS
             )
             self._sessions.append(session)
         self._caller = caller

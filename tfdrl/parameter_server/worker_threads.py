@@ -17,7 +17,7 @@ from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.parameter_server import coordinator
 from tfdrl.parameter_server.coordinator import Learner
-from tfdrl.parameter_server.role import ServedShard
+from tfdrl.parameter_server.role import ShardServer
 from tfdrl.topology import Address, Context
 
 _TICK_SECS = 0.05
@@ -45,13 +45,13 @@ def run(
     config = experiment.architecture
     address = Address("127.0.0.1", _free_port())
     stop = threading.Event()
-    served = ServedShard(
+    served = ShardServer(
         make_learner(experiment).variables,
         config.parameter_server,
         dataclasses.replace(context, replicas=1, task=0, listen=address),
         barrier,
     )
-    crew = _Crew(context.stop)
+    crew = _WorkerThreads(context.stop)
     crew.start("parameter server", _serve, served, stop)
     for task in range(config.workers):
         mine = dataclasses.replace(
@@ -68,7 +68,7 @@ def run(
     crew.check()
 
 
-class _Crew:
+class _WorkerThreads:
     """Threads, of which the first that fails ends the run with its error."""
 
     def __init__(self, stop: threading.Event):
@@ -108,7 +108,7 @@ class _Crew:
             self._stop.set()
 
 
-def _serve(served: ServedShard, stop: threading.Event) -> None:
+def _serve(served: ShardServer, stop: threading.Event) -> None:
     while not stop.wait(_TICK_SECS):
         served.tick()
 

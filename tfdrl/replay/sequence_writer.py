@@ -39,9 +39,9 @@ class SequenceAssembler:
 
     def add(
         self,
-        now: TimeSteps,
+        time_step: TimeSteps,
         action: Nest,
-        then: TimeSteps,
+        next_time_step: TimeSteps,
         info: Nest,
         states: tuple[Nest, Nest],
         version: int,
@@ -49,25 +49,27 @@ class SequenceAssembler:
         """Adds what N environments did.
 
         Args:
-          now: steps before the action.
+          time_step: steps before the action.
           action: nest of [N, ...].
-          then: steps after it.
-          info: of the policy at `now`, nest of [N, ...].
-          states: of the policy before `now` and before `then`.
+          next_time_step: steps after it.
+          info: of the policy at `time_step`, nest of [N, ...].
+          states: of the policy before `time_step` and before `next_time_step`.
           version: of the parameters that act next.
 
         Returns:
-          N sequences, whose last step is `now`, and `info`, with which the values of that step
-          are known; or None. The arrays are good until the next but one.
+          N sequences, whose last step is `time_step`, and `info`, with which that step's values are
+          known; or None. The arrays are good until the next but one.
         """
         if not self._is_started:
-            self._collector.start(now, _arrays(states[0]), version)
+            self._collector.start(time_step, _arrays(states[0]), version)
             self._is_started = True
         found = None
         if self._complete is not None:
             self._queue.put(self._complete._replace(next_info=info))
             found = self._queue.take(self._num_envs, timeout_secs=0.0), self._queue.next_info
-        self._complete = self._collector.add(action, info, then, _arrays(states[1]), version)
+        self._complete = self._collector.add(
+            action, info, next_time_step, _arrays(states[1]), version
+        )
         return found
 
 

@@ -10,7 +10,7 @@ import reverb
 import tree
 
 from tfdrl.errors import UnavailableError
-from tfdrl.experience.transitions import Block
+from tfdrl.experience.transitions import TransitionBlock
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.replay.client import connect
 from tfdrl.replay.transition_table import TABLE
@@ -55,7 +55,7 @@ class TransitionWriter:
         self.items = 0
         self.bad_priorities = 0
 
-    def write(self, block: Block) -> None:
+    def write(self, block: TransitionBlock) -> None:
         """Appends the block's T x N rows and creates an item for each valid transition.
 
         Raises:
@@ -86,7 +86,7 @@ class TransitionWriter:
         """What an actor reports of its writing."""
         return {"actor/transitions": self.items, "actor/bad_priorities": self.bad_priorities}
 
-    def _configure(self, block: Block, leaves) -> None:
+    def _configure(self, block: TransitionBlock, leaves) -> None:
         """One chunk for each row, so that an item's two observations drag no others along.
 
         Shared chunks would make writing a quarter faster, and sampling, of which there is more,

@@ -104,7 +104,7 @@ class Server:
         security: Security,
     ) -> int:
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_concurrent_rpcs)
-        gate = _Gate(security, max_concurrent_rpcs)
+        gate = _AdmissionControl(security, max_concurrent_rpcs)
         self._server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(
@@ -132,7 +132,7 @@ class Server:
         self._loop.close()
 
 
-class _Gate:
+class _AdmissionControl:
     """Lets in calls that have the token, and so many at a time."""
 
     def __init__(self, security: Security, most: int):
@@ -159,7 +159,7 @@ class _Gate:
         return grpc.stream_stream_rpc_method_handler(behind_the_gate)
 
 
-class Refuser:
+class RefusalLog:
     """Ends calls with the status of an error, and logs each text once."""
 
     def __init__(self):
@@ -192,7 +192,7 @@ def unary(
     `method` takes the request and returns the serialised reply, which may be cached. It raises
     RefusedError, or MessageError for INVALID_ARGUMENT.
     """
-    refuse = Refuser()
+    refuse = RefusalLog()
 
     async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:

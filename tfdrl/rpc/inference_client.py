@@ -37,7 +37,7 @@ _WORTH_ANOTHER_TRY = (
 )
 
 
-class StoppedError(Exception):
+class ActorStoppedError(Exception):
     """The learner said that training is over, or this process was told to stop."""
 
 
@@ -153,7 +153,7 @@ class InferenceClient:
                     logged_secs = now_secs
                     _LOG.warning("%s waits for %s: %s", self._name, self._server_name, broken)
                 if self._stop.wait(pause_secs * random.uniform(0.5, 1.0)):
-                    raise StoppedError("told to stop") from None
+                    raise ActorStoppedError("told to stop") from None
                 pause_secs = min(2 * pause_secs, _PAUSE_SECS[1])
 
     def _connect(self, deadline: float) -> None:
@@ -176,7 +176,7 @@ class InferenceClient:
     def _ask(self, request: bytes, deadline: float) -> inference_pb2.ActReply:
         data = self._stream.ask(request, deadline)
         if self._stop.is_set():
-            raise StoppedError("told to stop")
+            raise ActorStoppedError("told to stop")
         if data is None:
             raise _Broken("it does not answer")
         if isinstance(data, grpc.RpcError):
@@ -186,7 +186,7 @@ class InferenceClient:
         except protobuf.DecodeError:
             raise self._nonsense(f"{len(data)} bytes that cannot be parsed") from None
         if reply.HasField("stop"):
-            raise StoppedError(reply.stop.reason)
+            raise ActorStoppedError(reply.stop.reason)
         return reply
 
     def _actions(self, reply: inference_pb2.ActReply) -> Nest:

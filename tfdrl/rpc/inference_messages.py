@@ -247,7 +247,7 @@ def _parse_tensor(message: memoryview) -> tuple[str, Sequence[int], memoryview]:
     return tensor.dtype, tensor.shape, data
 
 
-class StepsDoor:
+class StepsValidator:
     """Lets steps of N environments in, if they are what they should be.
 
     Args:

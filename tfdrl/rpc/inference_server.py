@@ -1,7 +1,7 @@
 """The learner's side of the inference service: streams in, checked steps to the player and back.
 
 What is said on a stream is in inference.proto. Who computes the actions, and what he keeps of the
-environments, is a `Player`'s business.
+environments, is a `InferenceHandler`'s business.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TrainingIsOver(Exception):
     """Ends a stream with Stop and this reason."""
 
 
-class Seat(Protocol):
+class StreamHandler(Protocol):
     """The place of one stream at the player's table. All calls are from the server's event loop."""
 
     next_index: int
@@ -49,11 +49,11 @@ class Seat(Protocol):
         """The stream ended."""
 
 
-class Player(Protocol):
+class InferenceHandler(Protocol):
     """Gives actions to environments."""
 
-    def join(self, hello: inference_pb2.Hello) -> Seat:
-        """A seat for the environments of `hello`. Raises RefusedError."""
+    def join(self, hello: inference_pb2.Hello) -> StreamHandler:
+        """A stream for the environments of `hello`. Raises RefusedError."""
 
 
 class InferenceService:
@@ -65,9 +65,9 @@ class InferenceService:
       specs: of one environment.
     """
 
-    def __init__(self, player: Player, experiment: str, specs: messages.EnvironmentSpecs):
+    def __init__(self, player: InferenceHandler, experiment: str, specs: messages.EnvironmentSpecs):
         self._player, self._experiment, self._specs = player, experiment, specs
-        self._refuse = grpc_server.Refuser()
+        self._refuse = grpc_server.RefusalLog()
 
     def served_for(self, environments: int) -> MoreServices:
         """What a server is told to serve up to as many streams, and a few that it refuses."""
@@ -79,27 +79,27 @@ class InferenceService:
         )
 
     async def _act(self, _, context: grpc.aio.ServicerContext) -> None:
-        seat = None
+        stream = None
         try:
             data = await _first(context)
             if data is grpc.aio.EOF:
                 return
-            seat, door = self._sit_down(messages.parse_request(data))
-            welcome = inference_pb2.Welcome(next_index=seat.next_index)
+            stream, validator = self._open(messages.parse_request(data))
+            welcome = inference_pb2.Welcome(next_index=stream.next_index)
             await context.write(inference_pb2.ActReply(welcome=welcome).SerializeToString())
             while (data := await context.read()) is not grpc.aio.EOF:
                 request = messages.parse_request(data)
-                await context.write(await _answer(seat, door, request))
+                await context.write(await _answer(stream, validator, request))
         except TrainingIsOver as over:
             stop = inference_pb2.Stop(reason=str(over))
             await context.write(inference_pb2.ActReply(stop=stop).SerializeToString())
         except (MessageError, RefusedError) as error:
             await self._refuse(context, error)
         finally:
-            if seat is not None:
-                seat.leave()
+            if stream is not None:
+                stream.leave()
 
-    def _sit_down(self, hello: Request) -> tuple[Seat, messages.StepsDoor]:
+    def _open(self, hello: Request) -> tuple[StreamHandler, messages.StepsValidator]:
         if not isinstance(hello, inference_pb2.Hello):
             raise MessageError("a stream begins with Hello")
         if hello.protocol_version != messages.PROTOCOL_VERSION:
@@ -118,15 +118,17 @@ class InferenceService:
                 *("specs", messages.specs_in_words(hello), str(self._specs)),
                 "give both the same environment",
             )
-        seat = self._player.join(hello)
-        return seat, messages.StepsDoor(self._specs, hello.environments)
+        stream = self._player.join(hello)
+        return stream, messages.StepsValidator(self._specs, hello.environments)
 
 
-async def _answer(seat: Seat, door: messages.StepsDoor, request: Request) -> bytes:
+async def _answer(
+    stream: StreamHandler, validator: messages.StepsValidator, request: Request
+) -> bytes:
     if not isinstance(request, messages.Steps):
         raise MessageError("after Hello a stream has Steps only")
     message = request.message
-    actions = await seat.act(message.index, door.time_steps(request), message)
+    actions = await stream.act(message.index, validator.time_steps(request), message)
     reply = inference_pb2.ActReply()
     reply.actions.index = message.index
     for leaf in actions:

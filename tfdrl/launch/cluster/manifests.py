@@ -35,7 +35,7 @@ _GRACE_SECS, _START_SECS, _MAX_RESTARTS = 30, 300, 20
 _PROBE_SECS = 10
 
 
-class Settings(NamedTuple):
+class ManifestSettings(NamedTuple):
     """What the gin file does not say.
 
     Attributes:
@@ -88,7 +88,7 @@ def _require_role(program: Program, name: str, flag: str) -> None:
 
 
 def objects(
-    program: Program, configuration: Configuration, settings: Settings
+    program: Program, configuration: Configuration, settings: ManifestSettings
 ) -> list[dict[str, Any]]:
     """The Kubernetes objects of one run, in the order in which they should be made.
 
@@ -112,7 +112,7 @@ def objects(
     return found
 
 
-def host(role: Role, task: int, settings: Settings) -> str:
+def host(role: Role, task: int, settings: ManifestSettings) -> str:
     """The name by which other pods of the namespace reach a serving replica."""
     return f"{replica_name(settings.name, role, task)}.{settings.name}"
 
@@ -120,27 +120,29 @@ def host(role: Role, task: int, settings: Settings) -> str:
 class _Run(NamedTuple):
     """What the pods of one run have in common; `config` is the name of its ConfigMap."""
 
-    settings: Settings
+    settings: ManifestSettings
     containers: Containers
     config: str
 
 
-def _object(version: str, kind: str, name: str, settings: Settings, **fields) -> dict[str, Any]:
+def _object(
+    version: str, kind: str, name: str, settings: ManifestSettings, **fields
+) -> dict[str, Any]:
     metadata = {"name": name, "labels": {"tfdrl/run": settings.name}}
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
 
 
-def _config_map(configuration: Configuration, settings: Settings) -> dict[str, Any]:
+def _config_map(configuration: Configuration, settings: ManifestSettings) -> dict[str, Any]:
     """Of these settings and no others: a pod that starts later finds what the first one found."""
     data, name = {"config.gin": configuration.text}, _config_name(configuration, settings)
     return _object("v1", "ConfigMap", name, settings, data=data, immutable=True)
 
 
-def _config_name(configuration: Configuration, settings: Settings) -> str:
+def _config_name(configuration: Configuration, settings: ManifestSettings) -> str:
     return f"{settings.name}-{configuration.digest[:8]}"
 
 
-def _service(settings: Settings) -> dict[str, Any]:
+def _service(settings: ManifestSettings) -> dict[str, Any]:
     spec = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,  # roles wait for each other by themselves
@@ -150,7 +152,7 @@ def _service(settings: Settings) -> dict[str, Any]:
     return _object("v1", "Service", settings.name, settings, spec=spec)
 
 
-def _network_policy(settings: Settings) -> dict[str, Any]:
+def _network_policy(settings: ManifestSettings) -> dict[str, Any]:
     """Reverb's and TensorFlow's servers have no authentication: only the run's own pods may in."""
     own = {"matchLabels": {"tfdrl/run": settings.name}}
     spec = {
@@ -161,7 +163,7 @@ def _network_policy(settings: Settings) -> dict[str, Any]:
     return _object("networking.k8s.io/v1", "NetworkPolicy", settings.name, settings, spec=spec)
 
 
-def _disruption_budget(program: Program, settings: Settings) -> dict[str, Any]:
+def _disruption_budget(program: Program, settings: ManifestSettings) -> dict[str, Any]:
     """Roles that serve are moved one at a time, each with a checkpoint; actors freely."""
     serving = sum(role.replicas for role in program.roles if role.serves)
     labels = {"tfdrl/run": settings.name, "tfdrl/serves": "yes"}
@@ -204,7 +206,7 @@ def _indexed_job(run: _Run, role: Role) -> dict[str, Any]:
     return _job(role, role_name(run.settings.name, role), run.settings, spec)
 
 
-def _job(role: Role, name: str, settings: Settings, spec: dict[str, Any]) -> dict[str, Any]:
+def _job(role: Role, name: str, settings: ManifestSettings, spec: dict[str, Any]) -> dict[str, Any]:
     job = _object("batch/v1", "Job", name, settings, spec=spec)
     job["metadata"]["labels"]["tfdrl/role"] = role.name  # for kustomize's patches
     return job
@@ -285,7 +287,7 @@ def _amount(by_role: Mapping[str, str], role: Role) -> str:
     return by_role.get(role.name, by_role[""])
 
 
-def _probes(role: Role, settings: Settings) -> dict[str, Any]:
+def _probes(role: Role, settings: ManifestSettings) -> dict[str, Any]:
     if not role.encrypts:  # Reverb and TensorFlow have no health service
         probe: dict[str, Any] = {"tcpSocket": {"port": PORT}}
     elif not settings.tls_secret:

@@ -20,20 +20,20 @@ _JOBS = ("chief", "worker")
 _EXAMPLE = '{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
-class Place(NamedTuple):
+class Membership(NamedTuple):
     """A replica among its like: its number, and everybody's addresses (empty: no cluster)."""
 
     task: int
     addresses: tuple[Address, ...] = ()
 
 
-def place(
+def membership(
     role: Role,
     task: int | None,
     flag: str,
     environment: Mapping[str, str],
     insecure_network: bool = False,
-) -> Place:
+) -> Membership:
     """Finds the place of this process among the replicas of `role`.
 
     Args:
@@ -50,9 +50,9 @@ def place(
     if not role.clusters or role.replicas == 1:
         if flag:
             raise ConfigurationError(f"--{FLAG}={flag}: {_why_not(role)}; leave it out")
-        return Place(task or 0)
+        return Membership(task or 0)
     if flag:
-        found, source = Place(task or 0, _addresses(flag.split(","))), f"--{FLAG}={flag}"
+        found, source = Membership(task or 0, _addresses(flag.split(","))), f"--{FLAG}={flag}"
     elif environment.get(VARIABLE):
         found, source = _of_platform(environment[VARIABLE], task), VARIABLE
     else:
@@ -74,7 +74,7 @@ def _addresses(texts: list[str]) -> tuple[Address, ...]:
     return tuple(Address.parse(text.strip(), FLAG) for text in texts)
 
 
-def _check(role: Role, found: Place, source: str, insecure_network: bool) -> None:
+def _check(role: Role, found: Membership, source: str, insecure_network: bool) -> None:
     count = len(found.addresses)
     if count != role.replicas:
         raise ConfigurationError(
@@ -91,7 +91,7 @@ def _check(role: Role, found: Place, source: str, insecure_network: bool) -> Non
         )
 
 
-def _of_platform(text: str, task: int | None) -> Place:
+def _of_platform(text: str, task: int | None) -> Membership:
     try:
         settings = json.loads(text)
         cluster, own = settings["cluster"], settings["task"]
@@ -109,7 +109,7 @@ def _of_platform(text: str, task: int | None) -> Place:
             f"--task out, or give --{FLAG}, which is used in place of {VARIABLE}"
         )
     try:
-        return Place(here, _addresses(jobs["chief"] + jobs["worker"]))
+        return Membership(here, _addresses(jobs["chief"] + jobs["worker"]))
     except ConfigurationError as error:
         raise ConfigurationError(f"{VARIABLE}: {error}") from None
 

@@ -18,12 +18,12 @@ from tfdrl.experiment import Experiment
 from tfdrl.launch import curves, panel, run_directory, summary
 from tfdrl.launch.local import addresses
 from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
-from tfdrl.launch.status import Snapshot, Watch
+from tfdrl.launch.status import RunStatus, Watch
 from tfdrl.launch.supervisor import (
-    Departure,
-    Ending,
+    ExitedReplica,
     Limits,
     Replica,
+    RunEnd,
     Supervisor,
     describe,
     role_environment,
@@ -35,7 +35,7 @@ _ROLE_MODULE = "tfdrl.launch.role"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Settings(NamedTuple):
+class LauncherSettings(NamedTuple):
     """How a local run is watched over.
 
     Attributes:
@@ -79,7 +79,7 @@ def run_local(
     root_dir: str | os.PathLike,
     gin_files: Sequence[str],
     gin_bindings: Sequence[str] = (),
-    settings: Settings = Settings(),  # noqa: B008  (immutable)
+    settings: LauncherSettings = LauncherSettings(),  # noqa: B008  (immutable)
     command: Sequence[str] = (),
 ) -> int:
     """Starts every role, watches them to the end, and leaves no process behind.
@@ -140,7 +140,7 @@ class _Run:
         program: Program,
         watch: Watch,
         interrupts: Interrupts,
-        settings: Settings,
+        settings: LauncherSettings,
         experiment: Experiment,
     ):
         self.watch = watch
@@ -152,7 +152,7 @@ class _Run:
 
     def to_its_end(
         self, replicas: Sequence[Replica], starter: Starter, display: panel.Display
-    ) -> Ending:
+    ) -> RunEnd:
         """Starts, supervises and ends the processes."""
         finisher = _finisher(self._program)
         limits = self._settings.limits
@@ -166,18 +166,18 @@ class _Run:
             self.watch.close()
             supervisor.kill()
 
-    def _supervise(self, supervisor: Supervisor, display: panel.Display) -> Ending:
+    def _supervise(self, supervisor: Supervisor, display: panel.Display) -> RunEnd:
         while True:
             ending = supervisor.poll() or self._stuck()
             if ending:
                 return ending
             if self._interrupts.count:
-                return Ending(EXIT_OK, "told to stop")
+                return RunEnd(EXIT_OK, "told to stop")
             if display.is_due():
                 self._show(supervisor, display)
             time.sleep(_TICK_SECS)
 
-    def _finish(self, supervisor: Supervisor, display: panel.Display, ending: Ending) -> Ending:
+    def _finish(self, supervisor: Supervisor, display: panel.Display, ending: RunEnd) -> RunEnd:
         self._show(supervisor, display)
         interrupts = self._interrupts.count
         if interrupts:
@@ -188,16 +188,16 @@ class _Run:
             display.say("its last lines:\n" + _indented(ending.details))
         unclean = supervisor.stop(lambda: self._interrupts.count > interrupts)
         if interrupts and self._interrupts.count > interrupts:
-            return Ending(EXIT_FAILED, "killed by a second signal")
+            return RunEnd(EXIT_FAILED, "killed by a second signal")
         for departure in unclean:
             display.say(f"{departure.replica.name}: {_in_words(departure)}")
         failed = [d for d in unclean if d.replica.role.essential and d.exit_code > 0]
         if failed and ending.exit_code == EXIT_OK:
             words = ", ".join(f"{d.replica.name}: {_in_words(d)}" for d in failed)
-            return Ending(EXIT_FAILED, f"{ending.reason}; {words}")
+            return RunEnd(EXIT_FAILED, f"{ending.reason}; {words}")
         return ending
 
-    def _stuck(self) -> Ending | None:
+    def _stuck(self) -> RunEnd | None:
         snapshot, limit_secs = self.watch.snapshot, self._settings.stuck_after_secs
         if not self.watch.is_watching:
             return None
@@ -208,11 +208,11 @@ class _Run:
             what = f"the {self._program.chief} has not answered since its start"
         else:
             what = "no learner step and no environment frame" + _who_waits(snapshot)
-        return Ending(EXIT_FAILED, f"stuck: {what}, for {limit_secs:g} s")
+        return RunEnd(EXIT_FAILED, f"stuck: {what}, for {limit_secs:g} s")
 
     def _show(self, supervisor: Supervisor, display: panel.Display) -> None:
         now_secs = time.monotonic()
-        crews = [panel.Crew(r, supervisor.alive(r.name)) for r in self._program.roles]
+        crews = [panel.RoleProcesses(r, supervisor.alive(r.name)) for r in self._program.roles]
         rows = panel.facts(
             self.watch.snapshot,
             crews,
@@ -230,7 +230,7 @@ def _starter(
     program: Program,
     configuration: Configuration,
     root_dir: pathlib.Path,
-    settings: Settings,
+    settings: LauncherSettings,
     notify: Callable[[str], None],
 ) -> Starter:
     if not settings.preload or sys.platform != "linux":
@@ -252,12 +252,12 @@ def _finisher(program: Program) -> str:
     return program.chief if program.chief in names else (essential or names)[-1]
 
 
-def _who_waits(snapshot: Snapshot) -> str:
+def _who_waits(snapshot: RunStatus) -> str:
     waiting = panel.waiting(snapshot)
     return f" (waiting: {waiting})" if waiting else ""
 
 
-def _in_words(departure: Departure) -> str:
+def _in_words(departure: ExitedReplica) -> str:
     if departure.exit_code == -signal.SIGKILL:
         return "did not stop in time and was killed"
     return f"failed in stopping ({describe(departure.exit_code)}); its log: {departure.replica.log}"
@@ -271,7 +271,7 @@ def _common_arguments(
     root_dir: pathlib.Path,
     gin_files: Sequence[str],
     gin_bindings: Sequence[str],
-    settings: Settings,
+    settings: LauncherSettings,
 ) -> list[str]:
     arguments = [f"--root_dir={root_dir}"]
     arguments += [f"--gin_file={name}" for name in gin_files]

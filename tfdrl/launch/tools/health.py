@@ -25,7 +25,7 @@ _FLAGS = ("listen", "tls_certificate", "tls_key", "tls_ca")
 _EVERYWHERE = {"0.0.0.0": "localhost", "::": "localhost"}
 
 
-class Told(NamedTuple):
+class Flags(NamedTuple):
     """What a role's process was told by its command line; empty: nothing."""
 
     listen: str = ""
@@ -72,7 +72,7 @@ def check_process(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> str:
     return "runs"
 
 
-def told(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> Told:
+def flags_of(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> Flags:
     """Reads the command line of a role's process, such as --listen=0.0.0.0:8000.
 
     Raises:
@@ -87,7 +87,7 @@ def told(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> Told:
         name, equals, value = word.lstrip("-").partition("=")
         if word.startswith("-") and name in _FLAGS:
             found[name] = value if equals else after
-    return Told(**found)
+    return Flags(**found)
 
 
 def address_of(text: str, flag: str = "listen") -> Address:
@@ -106,7 +106,7 @@ def check_role(pid: int, timeout_secs: float, proc: pathlib.Path = pathlib.Path(
       UnavailableError: it is not well.
       ConfigurationError: files of its TLS cannot be read, or its --listen is no address.
     """
-    process_state, flags = check_process(pid, proc), told(pid, proc)
+    process_state, flags = check_process(pid, proc), flags_of(pid, proc)
     if not flags.listen:
         return process_state
     if flags.tls_certificate and not flags.tls_ca:

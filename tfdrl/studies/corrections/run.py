@@ -24,7 +24,7 @@ from tfdrl.errors import (
 from tfdrl.launch import run_directory, supervisor
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.studies.corrections import table
-from tfdrl.studies.corrections.table import Ending
+from tfdrl.studies.corrections.table import TrainingEnd
 
 _TICK_SECS = 0.2
 _NEWS_PERIOD_SECS = 15.0
@@ -36,7 +36,7 @@ _ENDING = "comparison.json"
 _LOG = "launcher.log"
 
 
-class Job(NamedTuple):
+class TrainingJob(NamedTuple):
     """One run: its directory, what to train, and for how many minutes at most."""
 
     directory: pathlib.Path
@@ -45,14 +45,16 @@ class Job(NamedTuple):
     minutes: float
 
 
-def ending(directory: pathlib.Path) -> Ending | None:
+def ending(directory: pathlib.Path) -> TrainingEnd | None:
     """How the run in `directory` ended; None if it is not complete."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Ending(**json.loads((directory / _ENDING).read_text()))
+        return TrainingEnd(**json.loads((directory / _ENDING).read_text()))
     return None
 
 
-def train(job: Job, interruptions: Callable[[], int], say: Callable[[str], None]) -> Ending | None:
+def train(
+    job: TrainingJob, interruptions: Callable[[], int], say: Callable[[str], None]
+) -> TrainingEnd | None:
     """Trains; a run that diverges counts as complete, with the evaluations it has.
 
     Args:
@@ -80,13 +82,13 @@ def train(job: Job, interruptions: Callable[[], int], say: Callable[[str], None]
             f"{job.directory.name} failed ({supervisor.describe(code)}); its log: {log}\n"
             f"{supervisor.tail(log)}"
         )
-    ended = Ending(code, reason)
+    ended = TrainingEnd(code, reason)
     (job.directory / _ENDING).write_text(json.dumps(ended._asdict()) + "\n")
     return ended
 
 
 @contextlib.contextmanager
-def _launcher(job: Job, log: pathlib.Path):
+def _launcher(job: TrainingJob, log: pathlib.Path):
     """The launcher's process; neither it nor its roles outlive the block or us."""
     arguments = [f"--root_dir={job.directory}"]
     arguments += [f"--gin_file={name}" for name in job.gin_files]
@@ -110,7 +112,7 @@ def _launcher(job: Job, log: pathlib.Path):
         process.wait()
 
 
-def _wait(job: Job, process: subprocess.Popen, interruptions, say) -> int:
+def _wait(job: TrainingJob, process: subprocess.Popen, interruptions, say) -> int:
     """The launcher's exit code, within the time limit; tells it to stop when we are told."""
     start_secs = news_secs = time.monotonic()
     limit_secs = 60 * job.minutes + _MARGIN_SECS

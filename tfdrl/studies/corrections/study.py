@@ -28,7 +28,7 @@ from tfdrl.studies.corrections.table import Training
 _AGENT = "VTraceAgent"
 
 
-class Settings(NamedTuple):
+class StudySettings(NamedTuple):
     """What is compared.
 
     Attributes:
@@ -51,7 +51,7 @@ class Settings(NamedTuple):
     minutes: float
 
 
-def run(settings: Settings, root_dir: pathlib.Path, say: Callable[[str], None]) -> bool:
+def run(settings: StudySettings, root_dir: pathlib.Path, say: Callable[[str], None]) -> bool:
     """Trains what is missing in `root_dir`; writes table.txt, table.csv and plot.png there.
 
     Ctrl-C ends the run that is going on and leaves a table of those that are complete; a second
@@ -83,7 +83,7 @@ def run(settings: Settings, root_dir: pathlib.Path, say: Callable[[str], None]) 
     return all(corrections_run.ending(root_dir / training.name) for training in trainings)
 
 
-def bindings(settings: Settings, training: Training) -> list[str]:
+def bindings(settings: StudySettings, training: Training) -> list[str]:
     """The gin bindings of one run: the user's, then those that are compared."""
     own = {
         f"{_AGENT}.correction": training.correction,
@@ -100,7 +100,7 @@ def bindings(settings: Settings, training: Training) -> list[str]:
     return [*settings.gin_bindings, *(f"{name} = {value!r}" for name, value in own.items())]
 
 
-def _trainings(settings: Settings) -> Iterator[Training]:
+def _trainings(settings: StudySettings) -> Iterator[Training]:
     """All of one seed before the next: an interrupted comparison has compared something."""
     for seed in range(1, settings.seeds + 1):
         for replay_share in settings.replay_shares:
@@ -108,7 +108,7 @@ def _trainings(settings: Settings) -> Iterator[Training]:
                 yield Training(correction, replay_share, seed)
 
 
-def _check(settings: Settings) -> str:
+def _check(settings: StudySettings) -> str:
     """Refuses what cannot work before anything is trained; returns a line on the task."""
     for replay_share in settings.replay_shares:
         training = Training(settings.corrections[0], replay_share, 1)
@@ -140,7 +140,7 @@ def _make(root_dir: pathlib.Path) -> None:
         ) from None
 
 
-def _is_complete(settings: Settings, root_dir: pathlib.Path, training: Training) -> bool:
+def _is_complete(settings: StudySettings, root_dir: pathlib.Path, training: Training) -> bool:
     directory = root_dir / training.name
     config = directory / run_directory.CONFIG
     if corrections_run.ending(directory) is None or not config.exists():
@@ -157,7 +157,7 @@ def _is_complete(settings: Settings, root_dir: pathlib.Path, training: Training)
 
 
 def _train(
-    settings: Settings,
+    settings: StudySettings,
     root_dir: pathlib.Path,
     missing: Sequence[Training],
     interrupts: Interrupts,
@@ -174,7 +174,7 @@ def _train(
         say(f"[{number + 1}/{len(missing)}] {training.words}{left}")
         directory = root_dir / training.name
         _clear(directory)
-        job = corrections_run.Job(
+        job = corrections_run.TrainingJob(
             directory, settings.gin_files, bindings(settings, training), settings.minutes
         )
         began_secs = time.monotonic()
@@ -200,7 +200,7 @@ def _clear(directory: pathlib.Path) -> None:
 
 
 def _report(
-    settings: Settings, root_dir: pathlib.Path, task: str, trainings: Sequence[Training]
+    settings: StudySettings, root_dir: pathlib.Path, task: str, trainings: Sequence[Training]
 ) -> None:
     """Writes what is known; prints the table."""
     found = [

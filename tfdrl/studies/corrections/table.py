@@ -34,7 +34,7 @@ class Training(NamedTuple):
         return f"{self.correction}, {replay_words(self.replay_share)}, seed {self.seed}"
 
 
-class Ending(NamedTuple):
+class TrainingEnd(NamedTuple):
     """How a run ended; `exit_code` is 0, or 3 if it diverged."""
 
     exit_code: int
@@ -46,7 +46,7 @@ class Result(NamedTuple):
 
     training: Training
     evaluations: Sequence[Mapping[str, float]]
-    ending: Ending
+    ending: TrainingEnd
 
 
 class Cell(NamedTuple):

@@ -16,8 +16,8 @@ from tfdrl.parameter_server.remote_variables import add, assign, read, variable
 NO_ROLLBACK = -1
 
 
-class Mailbox:
-    """The graph of a server's mailbox; of any one's, so that it can tell which one it is.
+class ControlVariables:
+    """The graph of a server's control variables; of any one's, so that it can tell which one it is.
 
     Attributes (what a session fetches, and what it feeds):
       is_ready: <bool>[], whether the server has filled its variables.
@@ -56,5 +56,5 @@ class Mailbox:
 
 
 def parse(text: bytes) -> dict[str, Any]:
-    """A text of the mailbox."""
+    """A text of the control variables."""
     return json.loads(text)
