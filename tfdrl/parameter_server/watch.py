@@ -1,4 +1,4 @@
-"""What parameter servers say of themselves, and what they are asked for, by their control variables."""
+"""What parameter servers say of themselves, and are asked for, by their control variables."""
 
 from __future__ import annotations
 

@@ -136,22 +136,25 @@ class PriorityWriter:
         self.dropped = 0
         threading.Thread(target=self._write, name="priorities", daemon=True).start()
 
-    def update(self, keys: np.ndarray, td_error: np.ndarray) -> None:
-        """Sets the priority of each key to |TD error|; keys that are gone are ignored.
+    def update(self, keys: np.ndarray, priorities: np.ndarray | None) -> None:
+        """Sets the priority of each key, to |TD error| where that is given; absent keys are ignored.
 
-        Without TD errors (None) there is nothing to do: the table samples uniformly.
+        Args:
+          keys: <uint64>[...].
+          priorities: <float32> of the same shape, priorities or TD errors; None, of a loss without
+            any: nothing is done, the table samples uniformly.
         """
-        while td_error is not None:
+        while priorities is not None:
             try:
-                return self._queue.put_nowait((keys, td_error))
+                return self._queue.put_nowait((keys, priorities))
             except queue.Full:
                 self.dropped += 1
                 self._queue.get_nowait()
 
     def _write(self):
         while True:
-            keys, td_error = self._queue.get()
-            priority, bad = priorities_ops.sanitise(np.abs(td_error))
+            keys, priorities = self._queue.get()
+            priority, bad = priorities_ops.sanitise(np.abs(priorities))
             self.bad += bad
             updates = dict(zip(keys.reshape(-1).tolist(), priority.reshape(-1).tolist()))
             try:
