@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import reverb
 import tensorflow as tf
+from tf_agents.trajectories import time_step
 
 from tfdrl.architectures.impala import Impala
 from tfdrl.benchmarks import impala_acting
@@ -22,7 +23,7 @@ from tfdrl.ops import vtrace
 from tfdrl.replay import unroll_tables
 from tfdrl.replay.client import ReplayInfo
 from tfdrl.replay.reading import Samples, nothing_ahead
-from tfdrl.replay.unroll_dataset import time_step, unroll_dataset
+from tfdrl.replay.unroll_dataset import unroll_dataset
 from tfdrl.replay.unroll_tables import QUEUE, REPLAY
 from tfdrl.runtime import agent_factory
 from tfdrl.types import Unrolls

@@ -137,7 +137,7 @@ class PriorityWriter:
         threading.Thread(target=self._write, name="priorities", daemon=True).start()
 
     def update(self, keys: np.ndarray, priorities: np.ndarray | None) -> None:
-        """Sets the priority of each key, to |TD error| where that is given; absent keys are ignored.
+        """Sets the priority of each key, to |TD error| where that is given; keys may be gone.
 
         Args:
           keys: <uint64>[...].
