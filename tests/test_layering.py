@@ -16,6 +16,7 @@ RANKS = {
     "tfdrl.types": 0,
     "tfdrl.errors": 0,
     "tfdrl.topology": 0,
+    "tfdrl.contracts": 0,
     "tfdrl.configuration": 0,
     "tfdrl.experiment": 0,
     "tfdrl.ops": 1,
@@ -38,7 +39,7 @@ RANKS = {
     "tfdrl.studies": 12,  # trains whole runs
 }
 #: What an architecture's page may import before a role runs.
-RANK_ZERO = ("tfdrl.types", "tfdrl.errors", "tfdrl.topology", "tfdrl.experiment")
+RANK_ZERO = tuple(f"tfdrl.{m}" for m in ["types", "errors", "topology", "contracts", "experiment"])
 LIGHT = ("gin", "__future__", "dataclasses", "collections", "typing", "math", "enum", "pathlib")
 #: Standard library only: the launcher holds a lock, and draws a program, without anything else.
 STANDARD_LIBRARY_ONLY = ("tfdrl.runtime.locks", "tfdrl.topology")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gin
 import numpy as np
 
+from tfdrl.contracts import ExploringAgent
 from tfdrl.errors import ConfigurationError
 from tfdrl.ops import exploration
 
@@ -23,8 +24,9 @@ def collect_policy(agent, exploration: np.ndarray, seed: int):
       exploration: <float>[N], of each environment: an epsilon, or a noise's standard deviation.
       seed: of random actions.
     """
-    make = getattr(agent, "actor_policy", None)
-    return agent.collect_policy if make is None else make(exploration, seed)
+    if isinstance(agent, ExploringAgent):
+        return agent.actor_policy(exploration, seed)
+    return agent.collect_policy
 
 
 @gin.configurable

@@ -25,7 +25,8 @@ from collections.abc import Callable
 
 import gin
 
-from tfdrl.errors import ConfigurationError, require_at_least_one
+from tfdrl import contracts
+from tfdrl.errors import require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Context, Program, Role
 
@@ -282,11 +283,6 @@ def _signature(environment, agent, config):
     """
     from tfdrl.replay import unroll_tables
 
-    if not hasattr(agent, "initial_priorities") or not hasattr(agent, "burn_in_steps"):
-        raise ConfigurationError(
-            f"r2d2.agent: {type(agent).__name__} gives no priorities of sequences "
-            "(initial_priorities, burn_in_steps); use @R2D2Agent, or @apex() for agents that train "
-            "on transitions"
-        )
+    contracts.require_sequence_agent(agent, "r2d2")
     steps = agent.burn_in_steps + config.sequence_steps
     return unroll_tables.unroll_signature(environment, agent.collect_policy, steps)

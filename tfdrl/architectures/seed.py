@@ -30,6 +30,7 @@ from collections.abc import Callable
 
 import gin
 
+from tfdrl import contracts
 from tfdrl.errors import ConfigurationError, TfdrlError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Context, Program, Role
@@ -228,7 +229,7 @@ def replay(experiment: Experiment, context: Context) -> None:
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         agent = agent_factory.make_agent(config.agent, environment)
-        steps = _overlap(agent) + config.unroll_steps
+        steps = contracts.burn_in_steps(agent) + config.unroll_steps
         signature = unroll_tables.unroll_signature(environment, agent.collect_policy, steps)
         signature = frame_stacks.thin_signature(signature, environment.frame_stack)
     make = config.table or transition_table.replay_table
@@ -264,7 +265,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         agent_factory.set_seed(experiment.seed)
         with strategy.scope():
             agent = agent_factory.make_agent(config.agent, environment)
-        overlap = _overlap(agent)
+        overlap = contracts.burn_in_steps(agent)
         signature = unroll_tables.unroll_signature(
             environment, agent.collect_policy, overlap + config.unroll_steps
         )
@@ -306,6 +307,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
             if replay is None:
                 _train_on_the_queue(config, agent, session, trainer, queue, player)
             else:
+                contracts.require_sequence_agent(agent, "seed")
                 samples = SequenceReplay(replay, signature, agent, config, specs, context.stop)
                 if samples.wait():
                     _train_from_the_replay(config, agent, session, trainer, queue, player, samples)
@@ -315,10 +317,6 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         finally:
             player.close(session.reason)
             queue.close()
-
-
-def _overlap(agent) -> int:
-    return getattr(agent, "burn_in_steps", 0)
 
 
 def _train_on_the_queue(config, agent, session, trainer, queue, player):

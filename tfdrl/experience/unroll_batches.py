@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tf_agents.trajectories import time_step, trajectory
 
+from tfdrl import contracts
 from tfdrl.types import Unrolls
 
 
@@ -57,9 +57,5 @@ def to_batch(unrolls: Unrolls) -> UnrollBatch:
 
 def train_arguments(agent, batch: UnrollBatch) -> dict[str, Any]:
     """What `agent.train` is given: the state before the unrolls only if it asks for that."""
-    takes = inspect.signature(agent._train).parameters
     offered = {"policy_state": batch.policy_state, "last_reward": batch.last_reward}
-    return {
-        "experience": batch.experience,
-        **{name: value for name, value in offered.items() if name in takes},
-    }
+    return {"experience": batch.experience, **contracts.arguments_taken(agent, offered)}

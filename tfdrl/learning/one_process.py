@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdrl.acting.exploration import collect_policy
+from tfdrl.contracts import AnnealedPolicy
 from tfdrl.evaluation.episodes import play, summarise
 from tfdrl.evaluation.policy_export import PolicyExport
 from tfdrl.experience.transitions import to_trajectory
@@ -135,7 +136,7 @@ class OneProcess:
         epsilon = exploration.linear_epsilon(
             self.steps, config.epsilon_start, config.epsilon_end, config.epsilon_decay_steps
         )
-        if epsilon != self._epsilon and hasattr(self._policy, "set_epsilon"):
+        if epsilon != self._epsilon and isinstance(self._policy, AnnealedPolicy):
             self._policy.set_epsilon(np.full(config.environments, epsilon))
             self._epsilon = epsilon
 

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdrl.acting.exploration import collect_policy
+from tfdrl.contracts import AnnealedPolicy
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.experiment import Experiment
@@ -72,7 +73,7 @@ class Schedule:
     def update(self, parameters: GlobalParameters) -> None:
         """After a pull: what the new global steps mean."""
         config, steps = self._config, parameters.steps
-        if hasattr(self._policy, "set_epsilon"):
+        if isinstance(self._policy, AnnealedPolicy):
             epsilon = exploration.linear_epsilon(
                 steps, config.epsilon_start, self._final, config.epsilon_decay_steps
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from tfdrl.contracts import AnnealedPolicy
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.experience.transitions import to_trajectory
 from tfdrl.experiment import Experiment
@@ -114,6 +115,6 @@ class GlobalEpsilon:
         epsilon = exploration.linear_epsilon(
             version, config.epsilon_start, config.epsilon_end, config.epsilon_decay_updates
         )
-        if epsilon != self._epsilon and hasattr(self._policy, "set_epsilon"):
+        if epsilon != self._epsilon and isinstance(self._policy, AnnealedPolicy):
             self._policy.set_epsilon(np.full(self._num_envs, epsilon))
             self._epsilon = epsilon
