@@ -96,6 +96,40 @@ class Role:
         return getattr(importlib.import_module(module), name)
 
 
+def replay_role(page: str, **more) -> Role:
+    """A Reverb server, of `page`:replay: it keeps what it holds on disk.
+
+    Args:
+      page: module of the architecture; the functions of its roles have their names.
+      more: fields of `Role`.
+    """
+    flush = {"flush_secs": REPLAY_FLUSH_SECS}
+    return Role("replay", f"{page}:replay", serves=True, essential=True, **flush, **more)
+
+
+def chief_role(name: str, page: str, **more) -> Role:
+    """Who counts for the run and serves parameters, metrics and status: learner, coordinator."""
+    return Role(
+        name, **{"function": f"{page}:{name}", **more}, serves=True, encrypts=True, essential=True
+    )
+
+
+def parameter_server_role(page: str, replicas: int) -> Role:
+    """A TensorFlow server that holds shards: the others wait for it while it is restarted."""
+    served = {"serves": True, "essential": True, "restarts": True}
+    return Role("parameter_server", f"{page}:parameter_server", replicas, **served)
+
+
+def actor_role(page: str, replicas: int, talks_to: tuple[str, ...], **more) -> Role:
+    """Processes that act; one that dies is restarted, and the others go on."""
+    return Role("actor", f"{page}:actor", replicas, talks_to, **more)
+
+
+def evaluator_role(page: str, chief: str, niceness: int) -> Role:
+    """Plays the greedy policy of each version, and exports the best one."""
+    return Role("evaluator", f"{page}:evaluator", 1, (chief,), exports=True, niceness=niceness)
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """The roles of one architecture: the paper's figure as data, in the order of starting.

@@ -25,7 +25,16 @@ import gin
 
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import Address, Addresses, Context, Program, Role
+from tfdrl.topology import (
+    Address,
+    Addresses,
+    Context,
+    Program,
+    Role,
+    chief_role,
+    evaluator_role,
+    parameter_server_role,
+)
 
 
 @gin.configurable("a3c")
@@ -120,40 +129,19 @@ class A3c:
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        here = f"{__name__}:"
-        evaluator = Role(
-            "evaluator",
-            here + "evaluator",
-            talks_to=("coordinator",),
-            exports=True,
-            niceness=self.evaluator_niceness,
-        )
-        coordinator = Role(
-            "coordinator",
-            here + ("threads" if self.threads else "coordinator"),
-            talks_to=() if self.threads else ("parameter_server",),
-            serves=True,
-            encrypts=True,
-            essential=True,
-            threads=0 if self.threads else self.worker_threads,
-        )
+        evaluator = evaluator_role(__name__, "coordinator", self.evaluator_niceness)
         if self.threads:
-            return Program("a3c", (coordinator, evaluator), chief="coordinator")
-        server = Role(
-            "parameter_server",
-            here + "parameter_server",
-            replicas=self.parameter_servers,
-            serves=True,
-            essential=True,
-            restarts=True,
+            everything = chief_role(
+                "coordinator", __name__, function=f"{__name__}:threads", threads=0
+            )
+            return Program("a3c", (everything, evaluator), chief="coordinator")
+        process, to_parameters = (
+            {"threads": self.worker_threads},
+            ("parameter_server", "coordinator"),
         )
-        worker = Role(
-            "worker",
-            here + "worker",
-            replicas=self.workers,
-            talks_to=("parameter_server", "coordinator"),
-            threads=self.worker_threads,
-        )
+        server = parameter_server_role(__name__, self.parameter_servers)
+        coordinator = chief_role("coordinator", __name__, talks_to=("parameter_server",), **process)
+        worker = Role("worker", f"{__name__}:worker", self.workers, to_parameters, **process)
         return Program("a3c", (server, coordinator, worker, evaluator), chief="coordinator")
 
 

@@ -26,7 +26,15 @@ import gin
 
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Context, Program, Role
+from tfdrl.topology import (
+    Address,
+    Context,
+    Program,
+    actor_role,
+    chief_role,
+    evaluator_role,
+    replay_role,
+)
 
 
 @gin.configurable("apex")
@@ -123,33 +131,16 @@ class Apex:
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        here = f"{__name__}:"
-        served = {"serves": True, "essential": True}
-        replay = Role("replay", here + "replay", flush_secs=REPLAY_FLUSH_SECS, **served)
-        learner = Role(
-            "learner",
-            here + "learner",
-            talks_to=("replay",),
-            encrypts=True,
-            threads=self.learner_threads,
-            **served,
+        actors = {"threads": self.actor_threads, "niceness": self.actor_niceness}
+        return Program(
+            "apex",
+            (
+                replay_role(__name__),
+                chief_role("learner", __name__, talks_to=("replay",), threads=self.learner_threads),
+                actor_role(__name__, self.actors, ("replay", "learner"), **actors),
+                evaluator_role(__name__, "learner", self.actor_niceness),
+            ),
         )
-        actor = Role(
-            "actor",
-            here + "actor",
-            replicas=self.actors,
-            talks_to=("replay", "learner"),
-            threads=self.actor_threads,
-            niceness=self.actor_niceness,
-        )
-        evaluator = Role(
-            "evaluator",
-            here + "evaluator",
-            talks_to=("learner",),
-            exports=True,
-            niceness=self.actor_niceness,
-        )
-        return Program("apex", (replay, learner, actor, evaluator))
 
 
 def replay(experiment: Experiment, context: Context) -> None:

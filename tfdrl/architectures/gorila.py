@@ -26,7 +26,19 @@ import gin
 
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Addresses, Context, Program, Role, one_of
+from tfdrl.topology import (
+    Address,
+    Addresses,
+    Context,
+    Program,
+    Role,
+    actor_role,
+    chief_role,
+    evaluator_role,
+    one_of,
+    parameter_server_role,
+    replay_role,
+)
 
 
 @gin.configurable("gorila")
@@ -174,45 +186,21 @@ class Gorila:
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        here = f"{__name__}:"
-        process = {"threads": self.worker_threads}
-        served = {"serves": True, "essential": True}
-        to_parameters = ("parameter_server", "coordinator")
-        server = Role(
-            "parameter_server",
-            here + "parameter_server",
-            replicas=self.parameter_servers,
-            restarts=True,
-            **served,
+        process, to_parameters = (
+            {"threads": self.worker_threads},
+            ("parameter_server", "coordinator"),
         )
-        coordinator = Role(
-            "coordinator",
-            here + "coordinator",
-            talks_to=("parameter_server",),
-            encrypts=True,
-            **served,
-            **process,
-        )
-        evaluator = Role(
-            "evaluator",
-            here + "evaluator",
-            talks_to=("coordinator",),
-            exports=True,
-            niceness=self.actor_niceness,
-        )
+        server = parameter_server_role(__name__, self.parameter_servers)
+        coordinator = chief_role("coordinator", __name__, talks_to=("parameter_server",), **process)
+        evaluator = evaluator_role(__name__, "coordinator", self.actor_niceness)
         if self.bundled:
-            worker = Role(
-                "worker", here + "worker", self.workers, talks_to=to_parameters, **process
-            )
+            worker = Role("worker", f"{__name__}:worker", self.workers, to_parameters, **process)
             roles = (server, coordinator, worker, evaluator)
             return Program("gorila", roles, chief="coordinator")
-        replay = Role(
-            "replay", here + "replay", replicas=self.replays, flush_secs=REPLAY_FLUSH_SECS, **served
-        )
         told = ("replay", *to_parameters)
-        learner = Role("learner", here + "learner", self.learners, talks_to=told, **process)
-        nice = {"niceness": self.actor_niceness}
-        actor = Role("actor", here + "actor", self.actors, talks_to=told, **process, **nice)
+        learner = Role("learner", f"{__name__}:learner", self.learners, told, **process)
+        actor = actor_role(__name__, self.actors, told, niceness=self.actor_niceness, **process)
+        replay = replay_role(__name__, replicas=self.replays)
         roles = (replay, server, coordinator, learner, actor, evaluator)
         return Program("gorila", roles, chief="coordinator")
 

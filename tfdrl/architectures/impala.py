@@ -24,7 +24,16 @@ import gin
 
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import REPLAY_FLUSH_SECS, Addresses, Context, Program, Role, one_of
+from tfdrl.topology import (
+    Addresses,
+    Context,
+    Program,
+    actor_role,
+    chief_role,
+    evaluator_role,
+    one_of,
+    replay_role,
+)
 
 
 @gin.configurable("impala")
@@ -130,44 +139,15 @@ class Impala:
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        here = f"{__name__}:"
+        learners = {"replicas": self.learners, "threads": self.learner_threads, "clusters": True}
+        actors = {"threads": self.actor_threads, "niceness": self.actor_niceness}
         return Program(
             "impala",
             (
-                Role(
-                    "replay",
-                    here + "replay",
-                    replicas=self.learners,
-                    serves=True,
-                    essential=True,
-                    flush_secs=REPLAY_FLUSH_SECS,
-                ),
-                Role(
-                    "learner",
-                    here + "learner",
-                    replicas=self.learners,
-                    talks_to=("replay",),
-                    serves=True,
-                    encrypts=True,
-                    essential=True,
-                    clusters=True,
-                    threads=self.learner_threads,
-                ),
-                Role(
-                    "actor",
-                    here + "actor",
-                    replicas=self.actors,
-                    talks_to=("replay", "learner"),
-                    threads=self.actor_threads,
-                    niceness=self.actor_niceness,
-                ),
-                Role(
-                    "evaluator",
-                    here + "evaluator",
-                    talks_to=("learner",),
-                    exports=True,
-                    niceness=self.actor_niceness,
-                ),
+                replay_role(__name__, replicas=self.learners),
+                chief_role("learner", __name__, talks_to=("replay",), **learners),
+                actor_role(__name__, self.actors, ("replay", "learner"), **actors),
+                evaluator_role(__name__, "learner", self.actor_niceness),
             ),
         )
 

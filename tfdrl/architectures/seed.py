@@ -33,7 +33,15 @@ import gin
 from tfdrl import contracts
 from tfdrl.errors import ConfigurationError, TfdrlError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import REPLAY_FLUSH_SECS, Address, Context, Program, Role
+from tfdrl.topology import (
+    Address,
+    Context,
+    Program,
+    actor_role,
+    chief_role,
+    evaluator_role,
+    replay_role,
+)
 
 
 @gin.configurable("seed")
@@ -174,46 +182,16 @@ class Seed:
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        here = f"{__name__}:"
-        replays = ()
-        if self.replay_ratio is not None:
-            replays = (
-                Role(
-                    "replay",
-                    here + "replay",
-                    serves=True,
-                    essential=True,
-                    flush_secs=REPLAY_FLUSH_SECS,
-                ),
-            )
+        replays = () if self.replay_ratio is None else (replay_role(__name__),)
+        told = tuple(role.name for role in replays)
+        light = {"needs_tensorflow": False, "niceness": self.actor_niceness}
         return Program(
             "seed",
             (
                 *replays,
-                Role(
-                    "learner",
-                    here + "learner",
-                    talks_to=tuple(role.name for role in replays),
-                    serves=True,
-                    encrypts=True,
-                    essential=True,
-                    threads=self.learner_threads,
-                ),
-                Role(
-                    "actor",
-                    here + "actor",
-                    replicas=self.actors,
-                    talks_to=("learner",),
-                    needs_tensorflow=False,
-                    niceness=self.actor_niceness,
-                ),
-                Role(
-                    "evaluator",
-                    here + "evaluator",
-                    talks_to=("learner",),
-                    exports=True,
-                    niceness=self.actor_niceness,
-                ),
+                chief_role("learner", __name__, talks_to=told, threads=self.learner_threads),
+                actor_role(__name__, self.actors, ("learner",), **light),
+                evaluator_role(__name__, "learner", self.actor_niceness),
             ),
         )
 
