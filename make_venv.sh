@@ -48,7 +48,8 @@ with_uv() {
   exit 0
 }
 
-if [ -x "$venv/bin/python" ] && is_in_range "$venv/bin/python"; then
+# One that was left half made, or whose Python is gone, is made anew.
+if is_in_range "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
   exit 0
 fi
 

@@ -111,6 +111,9 @@ def _command(values: flags.FlagValues, program_name: str, root_dir: pathlib.Path
         command = [printed_commands.python(), *module]
     command += [f"--gin_file={name}" for name in values.gin_file]
     command += [f"--gin_bindings={binding}" for binding in values.gin_bindings]
+    for name in ("stuck_after_secs", "preload", "verbose"):
+        if not values[name].using_default_value:
+            command.append(values[name].serialize())
     return [*command, f"--root_dir={root_dir}"]
 
 

@@ -13,11 +13,12 @@ _PYTHON = """#!/bin/sh
 case "$1 $2" in
   "-c import sys"*) echo {version} ;;
   "-c import ensurepip"*) exit {without_ensurepip} ;;
+  "-m pip") test -e "${{0%/*}}/pip" ;;
   "-m venv")
     echo "$0 $*" >> "$LOG"
     for venv in "$@"; do :; done
     case "$*" in *--clear*) echo > "$venv/pyvenv.cfg" ;; esac
-    mkdir -p "$venv/bin" ;;
+    mkdir -p "$venv/bin"; cp "$0" "$venv/bin/python"; echo > "$venv/bin/pip" ;;
   *) echo "$0 $*" >> "$LOG" ;;
 esac
 """
@@ -27,6 +28,7 @@ echo "uv $*${UV_VENV_CLEAR:+ --clear}" >> "$LOG"
 for venv in "$@"; do :; done
 mkdir -p "$venv/bin"
 cp "$SELF/python3.11.stub" "$venv/bin/python"
+echo > "$venv/bin/pip"
 """
 
 
@@ -173,6 +175,18 @@ def test_an_environment_of_another_python_is_replaced_and_nothing_else(
     code, _, run = machine.make()
     assert code == 0
     assert ("--clear" in run) == is_environment, run
+
+
+@pytest.mark.parametrize("fault", ["without pip", "without Python"])
+def test_an_environment_that_is_half_made_is_made_anew(machine, fault):
+    machine.has(python3_11=_python("3.11")).make()
+    before = machine.log.read_text()
+    (machine.venv / "bin" / {"without pip": "pip", "without Python": "python"}[fault]).unlink()
+    code, said, run = machine.make()
+    assert (
+        code == 0 and "making" in said and run.count(" -m venv ") == before.count(" -m venv ") + 1
+    )
+    assert machine.make() == (0, "", run)
 
 
 def test_the_makefile_asks_it_before_it_installs():

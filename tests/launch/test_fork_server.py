@@ -258,6 +258,17 @@ def test_fork_server_gives_up_when_module_after_module_starts_a_thread(
     assert "roles start afresh" in words
 
 
+def test_python_that_starts_with_threads_is_not_forked(servers, start, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(99,), daemon=True).start()\n"
+    )
+    found, said = servers(_LIGHT)
+    process, _ = start(found, _LIGHT, "tell")
+    assert process.wait() == 0  # afresh, forked_role has no main
+    assert "is of no use: Python itself has started with threads" in said[0]
+
+
 def test_module_that_uses_tensorflow_at_import_is_left_to_the_roles(
     servers, start, tmp_path, monkeypatch
 ):

@@ -27,7 +27,7 @@ def train(tmp_path, environment):
     (tmp_path / "tiny.gin").write_text(_GIN)
     started = []
 
-    def start(*arguments, **bindings):
+    def start(*arguments, before=None, **bindings):
         command = [sys.executable, "-m", "binaries.train", f"--gin_file={tmp_path}/tiny.gin"]
         command += [f"--gin_bindings=tiny.{name} = {value!r}" for name, value in bindings.items()]
         command += [f"--root_dir={tmp_path}/run", *arguments]
@@ -38,6 +38,7 @@ def train(tmp_path, environment):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=before,
         )
         started.append(process)
         return process
@@ -95,6 +96,30 @@ def test_ctrl_c_stops_everything_in_order_and_is_a_success(train, tmp_path):
         "replay-0",
     ]
     _wait_until_gone(tmp_path, 5.0)
+
+
+def test_output_that_nobody_reads_ends_no_run(train, tmp_path):
+    process = train()
+    assert process.stdout.readline().startswith("tiny in ")
+    process.stdout.close()
+    _wait_until_up(tmp_path / "run")
+    process.send_signal(signal.SIGHUP)  # as a terminal that is closed sends
+    assert process.wait(timeout=10) == 0
+    assert "told to stop" in (tmp_path / "run" / "summary.txt").read_text()
+    assert len((tmp_path / "run" / "stopped").read_text().split()) == 4
+
+
+@pytest.mark.parametrize(
+    "before",
+    [lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN), lambda: os.close(1)],
+    ids=["children are ignored", "no standard output"],
+)
+def test_what_a_launcher_may_have_inherited(train, tmp_path, before):
+    process = train(before=before, learner="finish")
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    assert "learner finished" in (tmp_path / "run" / "summary.txt").read_text()
 
 
 def test_second_ctrl_c_kills_at_once(train, tmp_path):
@@ -221,6 +246,18 @@ def test_stuck_learner_ends_the_run(train, tmp_path, learner, words):
     assert process.returncode == 1, output
     assert words in output, output
     assert not _processes(tmp_path)
+
+
+def test_a_launcher_that_was_suspended_asks_again_before_it_judges(train, tmp_path):
+    process = train("--stuck_after_secs=6", learner="serve", learner_serves=True)
+    _wait_until_up(tmp_path / "run", ("learner-0",))
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(7.0)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(2.0)
+    assert process.poll() is None, process.communicate()[0]
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1 and "for 6 s" in output, output
 
 
 @pytest.mark.parametrize(

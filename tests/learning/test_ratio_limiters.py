@@ -195,7 +195,7 @@ def test_a_learner_waits_for_actors(monkeypatch, caplog):
     limiter = LearnerLimiter(RATIO, counts, 100, threading.Event(), lambda: asked.append(1))
     counts.counts = ItemCounts(54, 0)
     assert not any(limiter.allows_training() for _ in range(3))
-    assert "46 items behind the replay ratio 2, 50 are allowed" in caplog.text and asked
+    assert "51 items behind the replay ratio 2, 50 are allowed" in caplog.text and asked
     counts.counts = ItemCounts(55, 0)
     assert limiter.allows_training()
     counts.counts = ItemCounts(55, 10)

@@ -170,6 +170,11 @@ def remember_generated() -> None:
     _inherited.update(name for name in sys.modules if name.startswith(_GENERATED))
 
 
+def reap_children() -> None:
+    """Children that end are waited for here, whatever this process has inherited."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, none can be
+
+
 def exit_code_of(error: SystemExit) -> int:
     """What Python would exit with; a text is printed, as it would be."""
     if error.code is None or isinstance(error.code, int):

@@ -125,6 +125,11 @@ class Supervisor:
         """How many processes of that role run now."""
         return sum(r.is_running for r in self.replicas if r.role.name == role_name)
 
+    def was_started(self, role_name: str) -> bool:
+        """Whether any process of that role has been started."""
+        replicas = [r for r in self.replicas if r.role.name == role_name]
+        return any(r.start_at_secs is None or r.restarts for r in replicas)
+
     @property
     def restarts(self) -> int:
         """Restarts since the run was started."""

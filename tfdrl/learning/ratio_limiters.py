@@ -174,10 +174,11 @@ class LearnerLimiter:
         return values if held is None else {**values, "learner/replay_ratio": held}
 
     def _say_why(self) -> None:
-        behind = -self._ratio.ahead_items(self.counts())
+        call_items = self._ratio.samples_per_call / self._ratio.ratio
+        behind = call_items - self._ratio.ahead_items(self.counts())
         logging.warning(
-            "the learner waits for actors, which are %.0f items behind the replay ratio %g, %d are "
-            "allowed: are they there, and fast enough?",
+            "the learner waits for actors: after its next call they would be %.0f items behind the "
+            "replay ratio %g, %d are allowed: are they there, and fast enough?",
             *(behind, self._ratio.ratio, self._ratio.tolerance_items),
         )
 

@@ -101,7 +101,8 @@ def check_settings(settings, scope: str) -> None:
       scope: its name in gin, such as "apex".
     """
     ratio, tolerance = settings.replay_ratio, settings.replay_ratio_tolerance_items
-    if ratio is not None and not 1e-6 <= ratio <= 1e6:
+    is_number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
+    if ratio is not None and not (is_number and 1e-6 <= ratio <= 1e6):
         raise ConfigurationError(
             f"{scope}.replay_ratio = {ratio} must be between 1e-6 and 1e6, or None for actors and "
             "learner that are not held to each other"

@@ -52,7 +52,11 @@ def main(argv: Sequence[str]) -> None:
     channel = socket.socket(fileno=int(options["socket"][0]))
     process.leave_on_signals()  # which removes what AutoGraph wrote
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
+    process.reap_children()
     process.die_with_launcher()
+    if threads() > 1:  # of a sitecustomize, a tracer: they would be missing in what is forked
+        _say(channel, unfit="Python itself has started with threads")
+        process.leave(EXIT_FAILED)
     setproctitle.getproctitle()  # finds the memory of its arguments, before anybody moves it
     if "quiet" in options:
         process.silence()

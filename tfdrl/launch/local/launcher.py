@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tfdrl.configuration import Configuration
 from tfdrl.errors import EXIT_FAILED, EXIT_OK
 from tfdrl.experiment import Experiment
-from tfdrl.launch import curves, panel, run_directory, summary
+from tfdrl.launch import curves, output, panel, process, run_directory, summary
 from tfdrl.launch.local import addresses
 from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
 from tfdrl.launch.status import RunStatus, Watch
@@ -31,6 +31,7 @@ from tfdrl.launch.supervisor import (
 from tfdrl.topology import Program
 
 _TICK_SECS = 0.1
+_SUSPENDED_SECS = 5.0  # between two ticks
 _ROLE_MODULE = "tfdrl.launch.role"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -101,7 +102,8 @@ def run_local(
     """
     root_dir = pathlib.Path(root_dir).resolve()
     started_at = time.time()
-    with Interrupts() as interrupts, run_directory.claim(root_dir):
+    process.reap_children()
+    with output.unfailing(), Interrupts() as interrupts, run_directory.claim(root_dir):
         run_directory.keep_configuration(root_dir, configuration.text, settings.allow_config_change)
         places = addresses.allocate(program)
         arguments = _common_arguments(root_dir, gin_files, gin_bindings, settings)
@@ -149,6 +151,7 @@ class _Run:
         self._settings = settings
         self._experiment = experiment
         self._start_secs = time.monotonic()
+        self._waited_since_secs = self._start_secs  # without that nobody could be asked
 
     def to_its_end(
         self, replicas: Sequence[Replica], starter: Starter, display: panel.Display
@@ -167,7 +170,13 @@ class _Run:
             supervisor.kill()
 
     def _supervise(self, supervisor: Supervisor, display: panel.Display) -> RunEnd:
+        polled_secs = time.monotonic()
         while True:
+            now_secs = time.monotonic()
+            was_suspended = now_secs - polled_secs > _SUSPENDED_SECS  # Ctrl-Z, a closed lid
+            polled_secs = now_secs
+            if was_suspended or not supervisor.was_started(self._program.chief):
+                self._waited_since_secs = now_secs
             ending = supervisor.poll() or self._stuck()
             if ending:
                 return ending
@@ -201,8 +210,8 @@ class _Run:
         snapshot, limit_secs = self.watch.snapshot, self._settings.stuck_after_secs
         if not self.watch.is_watching:
             return None
-        now_secs = time.monotonic()
-        if now_secs - snapshot.progress_secs <= limit_secs:
+        since_secs = max(snapshot.progress_secs, self._waited_since_secs)
+        if time.monotonic() - since_secs <= limit_secs:
             return None
         if snapshot.status is None:
             what = f"the {self._program.chief} has not answered since its start"
