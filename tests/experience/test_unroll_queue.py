@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import tree
-from test_unroll_assembler import acted_at, state_at, step_at, unrolls_of
+from scripted_unrolls import acted_at, state_at, step_at, unrolls_of
 
 from tfdrl.experience.unroll_queue import ClosedError, UnrollQueue
 from tfdrl.experience.unrolls import UnrollCollector

@@ -49,7 +49,11 @@ class Learners:
     def start(self, task, steps=(_FOR_EVER, _FOR_EVER), behaviour="", **environment):
         log = self._directory / f"log-{task}"
         log.unlink(missing_ok=True)
-        arguments = [str(_HERE / "learners.py"), str(task), ",".join(self.addresses)]
+        arguments = [
+            str(_HERE.parent / "support" / "learners.py"),
+            str(task),
+            ",".join(self.addresses),
+        ]
         arguments += [str(self._directory), json.dumps(steps), behaviour]
         self._processes[task] = preloaded.Process(
             *("called", arguments, log), {**os.environ, **environment}

@@ -10,7 +10,7 @@ import replay_processes
 import reverb
 import tree
 from replay_processes import given_out
-from test_unroll_assembler import unrolls_of
+from scripted_unrolls import unrolls_of
 
 from tfdrl.replay import transition_table, unroll_tables
 from tfdrl.replay.client import ReplayInfo

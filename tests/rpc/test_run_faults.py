@@ -36,7 +36,7 @@ time.sleep(120)
 
 CROWD = """
 import sys, grpc
-from tfdrl.rpc import connection, training_pb2
+from tfdrl.rpc import training_pb2
 channels = [
     grpc.insecure_channel(sys.argv[1], options=[
         ("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)])

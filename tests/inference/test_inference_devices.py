@@ -6,7 +6,7 @@ import numpy as np
 import preloaded
 import pytest
 import tensorflow as tf
-from test_central_inference import Table, catch, play, recurrent_agent
+from test_inference_policy import Table, catch, play, recurrent_agent
 
 from tfdrl.agents.r2d2 import R2D2Agent
 from tfdrl.experience.unroll_batches import to_batch, train_arguments
@@ -123,5 +123,5 @@ def _raw(inference, leaves, device):
 
 
 def test_inference_and_training_on_devices_of_their_own():
-    output = preloaded.call("test_devices:use_separate_devices", __file__)
+    output = preloaded.call("test_inference_devices:use_separate_devices", __file__)
     assert "devices agree" in output, output[-3000:]
