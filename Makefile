@@ -34,8 +34,11 @@ test: $(STAMP) lint  ## the tests, without the long learning runs
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  $(TEST_FLAGS)
 
-test-slow: $(STAMP)  ## learning runs, fault stories on several hosts, benchmarks (hours)
-	@$(BIN)/python -m pytest -m slow --timeout=1800
+# Learning runs one after another: they have time limits.
+test-slow: $(STAMP)  ## fault stories on several hosts, benchmarks, learning runs (two hours)
+	@$(BIN)/python -m pytest -m slow --timeout=1800 -n $(TEST_PROCESSES) --dist loadfile \
+	  --no-loadscope-reorder --ignore=tests/runs $(TEST_FLAGS)
+	@$(BIN)/python -m pytest -m slow --timeout=1800 tests/runs $(TEST_FLAGS)
 
 lint: $(STAMP)  ## style and layout
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

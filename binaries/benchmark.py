@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tfdrl.benchmarks import benchmark, page
+from tfdrl.benchmarks import page
+from tfdrl.benchmarks.benchmark import sections
 from tfdrl.benchmarks.measuring import Rounds
+from tfdrl.benchmarks.settings import BenchmarkSettings
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from tfdrl.launch import command_line, process
 
@@ -71,8 +73,8 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     process.silence()
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(EXIT_FAILED))  # so that it tidies up
-    found = benchmark.sections(
-        benchmark.BenchmarkSettings(
+    found = sections(
+        BenchmarkSettings(
             values.gin_file or [_DEFAULT],
             values.gin_bindings,
             "".join(sorted(set(values.parts))),

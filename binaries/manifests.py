@@ -57,7 +57,9 @@ def _flags() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and prints the manifests; returns the exit code."""
     from tfdrl.experiment import Experiment
-    from tfdrl.launch.cluster import compose, manifests, plain_yaml
+    from tfdrl.launch.cluster import compose, plain_yaml
+    from tfdrl.launch.cluster.amounts import amounts
+    from tfdrl.launch.cluster.manifests import ManifestSettings, objects
     from tfdrl.launch.cluster.role_commands import check_name
 
     values = _flags()
@@ -66,18 +68,18 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigurationError("--gin_file is missing; tfdrl-train --list shows what there is")
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     program = Experiment.from_gin().architecture.program()
-    given = {name: values[name].value for name in manifests.ManifestSettings._fields}
+    given = {name: values[name].value for name in ManifestSettings._fields}
     given["name"] = values.name or program.name
     for flag in ("storage", "cpu", "memory"):
-        given[flag] = manifests.amounts(flag, given[flag], program)
-    settings = manifests.ManifestSettings(**given)
+        given[flag] = amounts(flag, given[flag], program)
+    settings = ManifestSettings(**given)
     if values.format == "compose":
         run_flags, directory = compose.gin_flags(values.gin_file, values.gin_bindings)
         run_flags += ["--allow_config_change"] * settings.allow_config_change
         run = compose.Run(check_name(settings.name), program, run_flags, directory)
         documents = [compose.document([run], settings.image, settings.light_image)]
     else:
-        documents = manifests.objects(program, loaded, settings)
+        documents = objects(program, loaded, settings)
     print(plain_yaml.text(documents, compact=values.format == "compose"), end="")
     return EXIT_OK
 

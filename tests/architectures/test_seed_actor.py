@@ -10,7 +10,7 @@ import pytest
 
 from tfdrl import configuration
 from tfdrl.environments.registry import atari_environment
-from tfdrl.rpc import inference_messages
+from tfdrl.rpc import environment_specs
 from tfdrl.rpc.inference_server import InferenceService, TrainingIsOver
 from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.topology import Address
@@ -54,7 +54,7 @@ def actor(tmp_path_factory):
     player = Player(steps=1500)
     digest = configuration.check([_GIN], []).digest
     with atari_environment(1, True, 0, id="Pong") as environment:
-        specs = inference_messages.environment_specs(environment)
+        specs = environment_specs.environment_specs(environment)
     service = InferenceService(player, digest, specs)
     server = TrainingServer(Address("127.0.0.1", 0), digest, more=service.served_for(32))
     root_dir = tmp_path_factory.mktemp("seed_actor")

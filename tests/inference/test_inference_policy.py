@@ -19,7 +19,7 @@ from tfdrl.experience.unroll_queue import UnrollQueue
 from tfdrl.inference.environments import CentralInference
 from tfdrl.inference.policy import Acted, BatchedPolicy
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-from tfdrl.rpc import inference_messages, inference_pb2
+from tfdrl.rpc import environment_specs, inference_pb2
 from tfdrl.rpc.grpc_server import RefusedError
 from tfdrl.rpc.inference_server import TrainingIsOver
 from tfdrl.rpc.tensors import MessageError
@@ -52,7 +52,7 @@ class Table:
     """A player of `environments` numbers and what it made: unrolls, reports."""
 
     def __init__(self, agent, environment, environments=8, policy=None, **settings):
-        self.specs = inference_messages.environment_specs(environment)
+        self.specs = environment_specs.environment_specs(environment)
         self.unrolls, self.reports, self.version = [], [], 0
         self.agent = agent
         inference = BatchedPolicy(
@@ -115,7 +115,7 @@ async def play_on(block, environment, count, steps=None):
     """As `play`, beside others."""
     shown = [environment.reset() if steps is None else steps]
     for index in range(block.next_index, block.next_index + count):
-        leaves = inference_messages.flatten(environment.observation_spec, shown[-1].observation)
+        leaves = environment_specs.flatten(environment.observation_spec, shown[-1].observation)
         (action,) = await block.act(index, shown[-1]._replace(observation=leaves), _MESSAGE)
         shown.append(environment.step(action))
     return shown
@@ -398,7 +398,7 @@ def test_oracle_of_unrolls(case):
     overlap = int(part["par/overlap"])
     number = ArraySpec((), np.dtype(np.int64))
     action = ArraySpec((), np.dtype(np.int32), 0, 1)
-    specs = inference_messages.EnvironmentSpecs((number,), (action,), 1, number, action)
+    specs = environment_specs.EnvironmentSpecs((number,), (action,), 1, number, action)
     player = CentralInference(
         *(Numbers(), specs),
         environments=int(part["par/num_envs"]),

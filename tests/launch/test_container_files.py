@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.launch import command_line, role, role_flags
+from tfdrl.launch import command_line, role_addresses, role_flags
 from tfdrl.launch.cluster import compose
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
@@ -92,7 +92,7 @@ def _check_services(services, program, profile):
         values = role_flags.define("")
         rest = command_line.parse(values, ["role", *flags], "", allow_unknown=True)
         this = program.role(values.role)
-        found = role.resolve_addresses(program, this, role_flags.addresses(rest, values))
+        found = role_addresses.resolve_addresses(program, this, role_flags.addresses(rest, values))
         hosts = [
             a.host
             for value in found.values()

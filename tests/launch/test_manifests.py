@@ -12,7 +12,9 @@ import yaml
 from tfdrl import configuration
 from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
-from tfdrl.launch.cluster import manifests, plain_yaml
+from tfdrl.launch.cluster import plain_yaml
+from tfdrl.launch.cluster.amounts import amounts
+from tfdrl.launch.cluster.manifests import ManifestSettings, objects
 from tfdrl.launch.cluster.membership import membership
 from tfdrl.topology import Program, Role
 
@@ -49,7 +51,7 @@ def _pods(documents):
 @pytest.mark.parametrize("gin_file", _PROGRAMS)
 def test_every_program_is_valid_and_its_addresses_are_pods(gin_file):
     loaded, program = _loaded(gin_file)
-    found = manifests.objects(program, loaded, manifests.ManifestSettings("run-1"))
+    found = objects(program, loaded, ManifestSettings("run-1"))
     documents = list(yaml.safe_load_all(plain_yaml.text(found)))
     for document in documents:
         kubernetes_validate.validate(document, _KUBERNETES, strict=True)
@@ -106,14 +108,14 @@ def test_numbers_images_and_requests_are_those_asked_for():
 def test_amounts_that_are_none_are_refused(text, words):
     _, program = _loaded("seed/cartpole_vtrace.gin")
     with pytest.raises(ConfigurationError, match=re.escape(words)):
-        manifests.amounts("memory", text, program)
+        amounts("memory", text, program)
 
 
 def test_settings_are_part_of_their_names_and_cannot_be_changed():
     names = set()
     for actors in (1, 2, 1):
         loaded, program = _loaded("a3c/cartpole.gin", f"a3c.workers = {actors}")
-        found = manifests.objects(program, loaded, manifests.ManifestSettings("run"))
+        found = objects(program, loaded, ManifestSettings("run"))
         (config,) = (o for o in found if o["kind"] == "ConfigMap")
         name, used = config["metadata"]["name"], set()
         for job in (o for o in found if o["kind"] == "Job"):
@@ -134,7 +136,7 @@ def test_how_a_role_ends_decides_what_its_job_does():
         return "Count"
 
     loaded, program = _loaded("apex/cartpole.gin")
-    found = manifests.objects(program, loaded, manifests.ManifestSettings("run"))
+    found = objects(program, loaded, ManifestSettings("run"))
     for job in (o for o in found if o["kind"] == "Job"):
         assert [action(job, code) for code in (1, 2, 3, 143)] == [
             "Count",
@@ -162,7 +164,7 @@ def test_a_replay_has_as_much_time_to_read_what_it_holds_as_to_write_it():
 def test_learners_that_cluster_know_each_other():
     role = Role("learner", "a:b", replicas=2, serves=True, clusters=True, essential=True)
     loaded = configuration.load(["impala/cartpole.gin"], [], tensorflow=False)
-    found = manifests.objects(Program("impala", (role,)), loaded, manifests.ManifestSettings("two"))
+    found = objects(Program("impala", (role,)), loaded, ManifestSettings("two"))
     jobs = [o for o in found if o["kind"] == "Job"]
     for task, job in enumerate(jobs):
         container = job["spec"]["template"]["spec"]["containers"][0]
@@ -180,7 +182,7 @@ def test_learners_that_cluster_know_each_other():
 def _containers(gin_file, **settings):
     """(role, container, volumes) of each Job."""
     loaded, program = _loaded(gin_file)
-    found = manifests.objects(program, loaded, manifests.ManifestSettings("run", **settings))
+    found = objects(program, loaded, ManifestSettings("run", **settings))
     for document in found:
         kubernetes_validate.validate(document, _KUBERNETES, strict=True)
         if document["kind"] == "Job":
@@ -225,7 +227,7 @@ def test_a_preempted_pod_does_not_complete_its_job():
 def test_names_that_are_no_part_of_a_host_name(name):
     loaded = configuration.load(["impala/cartpole.gin"], [], tensorflow=False)
     with pytest.raises(ConfigurationError, match="lower-case"):
-        manifests.objects(Program("a", ()), loaded, manifests.ManifestSettings(name))
+        objects(Program("a", ()), loaded, ManifestSettings(name))
 
 
 def test_without_a_gin_file():

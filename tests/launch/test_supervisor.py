@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from tfdrl.launch.supervisor import Limits, Replica, Supervisor, describe, tail
+from tfdrl.launch.exits import describe, tail
+from tfdrl.launch.supervisor import Limits, Replica, Supervisor
 from tfdrl.topology import Role
 
 _LIMITS = Limits(first_backoff_secs=0.1, max_backoff_secs=0.2, max_restarts=3, grace_secs=0.5)

@@ -16,7 +16,7 @@ from tfdrl.inference.environments import CentralInference
 from tfdrl.inference.policy import BatchedPolicy
 from tfdrl.networks.recurrent_q_networks import MlpRecurrentQNetwork
 from tfdrl.replay.sequence_writer import SequenceAssembler, SequenceWriter
-from tfdrl.rpc import inference_messages, inference_pb2
+from tfdrl.rpc import environment_specs, inference_pb2
 from tfdrl.runtime import agent_factory
 from tfdrl.runtime.compiled import act_function
 from tfdrl.topology import Address
@@ -74,7 +74,7 @@ def by_seeds_learner(agent):
         found.append((queue.take(_ENVS, 0.0), queue.next_info))
 
     with catch() as environment:
-        specs = inference_messages.environment_specs(environment)
+        specs = environment_specs.environment_specs(environment)
         inference = BatchedPolicy(
             agent.collect_policy,
             specs,
@@ -100,7 +100,7 @@ def by_seeds_learner(agent):
         async def play():
             now = environment.reset()
             for index in range(_COUNT):
-                leaves = inference_messages.flatten(environment.observation_spec, now.observation)
+                leaves = environment_specs.flatten(environment.observation_spec, now.observation)
                 (action,) = await block.act(
                     index, now._replace(observation=leaves), inference_pb2.Steps()
                 )

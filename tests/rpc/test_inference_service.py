@@ -15,15 +15,24 @@ import numpy as np
 import pytest
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.rpc import inference_messages, inference_pb2, inference_server, tensors, training_pb2
+from tfdrl.rpc import inference_pb2, inference_server, tensors, training_pb2
+from tfdrl.rpc.environment_specs import EnvironmentSpecs, flatten, pack, specs_to_message
 from tfdrl.rpc.inference_client import ActorStoppedError, InferenceClient, LearnerRestartedError
+from tfdrl.rpc.inference_messages import (
+    PROTOCOL_VERSION,
+    Steps,
+    StepsEncoder,
+    StepsValidator,
+    check_order,
+    parse_request,
+)
 from tfdrl.rpc.inference_server import InferenceService, TrainingIsOver
 from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.topology import Address
 from tfdrl.types import FIRST, LAST, MID, ArraySpec, Episodes, TimeSteps
 
 _N = 3
-_SPECS = inference_messages.EnvironmentSpecs(
+_SPECS = EnvironmentSpecs(
     observation=(
         ArraySpec((2,), np.dtype(np.float32), name="position"),
         ArraySpec((4, 4), np.dtype(np.uint8), 0, 255, "screen"),
@@ -108,17 +117,17 @@ def steps_at(t, environments=_N):
 def hello(**changes):
     message = inference_pb2.Hello(
         sender=training_pb2.Sender(experiment="digest", role="actor", run_id=7),
-        protocol_version=inference_messages.PROTOCOL_VERSION,
+        protocol_version=PROTOCOL_VERSION,
         environments=_N,
     )
-    inference_messages.specs_to_message(_SPECS, message)
+    specs_to_message(_SPECS, message)
     for name, value in changes.items():
         setattr(message, name, value)
     return inference_pb2.ActRequest(hello=message)
 
 
 def encode(t, frames=0, steps=None, specs=_SPECS):
-    encoder = inference_messages.StepsEncoder(specs, _N)
+    encoder = StepsEncoder(specs, _N)
     return encoder.encode(t, steps_at(t) if steps is None else steps, frames, None)
 
 
@@ -373,7 +382,7 @@ def _copy(source, sink):
 
 
 def test_messages_of_an_encoder_do_not_remember_the_one_before():
-    encoder = inference_messages.StepsEncoder(_SPECS, _N)
+    encoder = StepsEncoder(_SPECS, _N)
     episodes = training_pb2.Episodes(first=3, returns=[1.0], length_frames=[4])
     encoder.encode(0, steps_at(5), 12, episodes)
     assert encoder.encode(1, steps_at(1), 24, None) == encode(1, 24)
@@ -457,8 +466,8 @@ def test_what_is_joined_by_hand_is_what_protobuf_makes():
     again = message.SerializeToString()
     assert len(again) == len(data)
     for one in (data, again):
-        steps = inference_messages.parse_request(one)
-        found = inference_messages.StepsValidator(_SPECS, _N).time_steps(steps)
+        steps = parse_request(one)
+        found = StepsValidator(_SPECS, _N).time_steps(steps)
         position, screen = found.observation
         np.testing.assert_array_equal(position, steps_at(7).observation["position"])
         np.testing.assert_array_equal(screen, steps_at(7).observation["screen"])
@@ -469,7 +478,7 @@ def test_no_bytes_whatever_do_more_than_be_refused():
     """Cut and changed messages: MessageError, or steps of the right shapes, nothing else."""
     generator = np.random.default_rng(0)
     data = encode(7, 12)
-    refused, door = 0, inference_messages.StepsValidator(_SPECS, _N)
+    refused, door = 0, StepsValidator(_SPECS, _N)
     for number in range(3000):
         broken = bytearray(data[: number % len(data)] if number % 2 else data)
         for _ in range(number % 4):
@@ -477,8 +486,8 @@ def test_no_bytes_whatever_do_more_than_be_refused():
             if broken:
                 broken[generator.integers(len(broken))] = generator.integers(256)
         try:
-            request = inference_messages.parse_request(bytes(broken))
-            if isinstance(request, inference_messages.Steps):
+            request = parse_request(bytes(broken))
+            if isinstance(request, Steps):
                 door.time_steps(request)
         except tensors.MessageError:
             refused += 1
@@ -486,7 +495,7 @@ def test_no_bytes_whatever_do_more_than_be_refused():
 
 
 def test_order_of_step_types():
-    check = inference_messages.check_order
+    check = check_order
     check(np.array([FIRST, FIRST]), None)
     check(np.array([MID, LAST]), np.array([FIRST, MID]))
     check(np.array([FIRST, LAST]), np.array([LAST, FIRST]))
@@ -500,18 +509,18 @@ def test_order_of_step_types():
 
 def test_only_the_newest_frame_travels():
     spec = ArraySpec((4, 4, 2), np.dtype(np.uint8), 0, 255)
-    specs = inference_messages.EnvironmentSpecs((spec,), _SPECS.action, 2, spec, _SPECS.action_nest)
+    specs = EnvironmentSpecs((spec,), _SPECS.action, 2, spec, _SPECS.action_nest)
     stacks = np.random.default_rng(0).integers(0, 256, (_N, 4, 4, 2), np.uint8)
     data = encode(0, 0, steps_at(0)._replace(observation=stacks), specs)
     message = inference_pb2.ActRequest.FromString(data).steps
     assert len(message.observation[0].data) == _N * 16
-    steps = inference_messages.parse_request(data)
-    (found,) = inference_messages.StepsValidator(specs, _N).time_steps(steps).observation
+    steps = parse_request(data)
+    (found,) = StepsValidator(specs, _N).time_steps(steps).observation
     np.testing.assert_array_equal(found, stacks[..., 1:])
 
 
 def test_leaves_are_in_the_order_of_sorted_keys():
-    leaves = inference_messages.flatten(_SPECS.observation_nest, {"screen": 1, "position": 2})
+    leaves = flatten(_SPECS.observation_nest, {"screen": 1, "position": 2})
     assert leaves == [2, 1]
-    packed = inference_messages.pack(_SPECS.observation_nest, leaves)
+    packed = pack(_SPECS.observation_nest, leaves)
     assert packed == {"screen": 1, "position": 2}

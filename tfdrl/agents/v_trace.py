@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
-from tf_agents.utils import nest_utils
 
 from tfdrl.agents import actor_critic_policy as acp
 from tfdrl.agents.gradient_step import apply_gradients
+from tfdrl.agents.v_trace_checks import check_choice, check_clips, parameter_specs
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks import actor_critic_networks
 from tfdrl.ops import actor_critic, rewards
@@ -97,10 +97,10 @@ class VTraceAgent(tf_agent.TFAgent):
         train_step_counter: tf.Variable | None = None,
         name: str = "VTraceAgent",
     ):
-        _check_choice("correction", correction, actor_critic.CORRECTIONS)
-        _check_choice("reduction", reduction, _REDUCTIONS)
-        _check_choice("reward_clipping", reward_clipping, rewards.REWARD_CLIPPINGS)
-        _check_clips(rho_bar, c_bar, pg_rho_bar, lambda_)
+        check_choice("correction", correction, actor_critic.CORRECTIONS)
+        check_choice("reduction", reduction, _REDUCTIONS)
+        check_choice("reward_clipping", reward_clipping, rewards.REWARD_CLIPPINGS)
+        check_clips(rho_bar, c_bar, pg_rho_bar, lambda_)
         if not reward_scale_factor > 0:
             raise ConfigurationError(
                 f"VTraceAgent.reward_scale_factor = {reward_scale_factor} must be positive"
@@ -125,7 +125,7 @@ class VTraceAgent(tf_agent.TFAgent):
         self._reward_clipping, self._reward_scale = reward_clipping, reward_scale_factor
         self._last_action_and_reward = last_action_and_reward
         self._gradient_clip_norm = gradient_clip_norm
-        self._info_spec = _parameter_specs(self._network, action_spec)
+        self._info_spec = parameter_specs(self._network, action_spec)
         policy = self._make_policy(time_step_spec, action_spec, greedy=True, seed=policy_seed)
         collect_policy = self._make_policy(
             time_step_spec, action_spec, greedy=False, seed=policy_seed
@@ -284,46 +284,3 @@ class VTraceAgent(tf_agent.TFAgent):
 def _steps(tensor: tf.Tensor) -> tf.Tensor:
     """The T transitions of [B, T+1], time-major: [T, B]."""
     return tf.transpose(tensor[:, :-1])
-
-
-def _parameter_specs(network, action_spec):
-    """Specs of the behaviour's parameters, without batch dimension."""
-    batch = action_spec.shape.num_elements() + 1  # no parameter without it has this size
-    zeros = tf.nest.map_structure(
-        lambda spec: tf.zeros([batch, *spec.shape], spec.dtype),
-        (network.input_tensor_spec, network.state_spec),
-    )
-    (distribution, _), _ = network(
-        zeros[0], step_type=tf.fill([batch], StepType.FIRST), network_state=zeros[1]
-    )
-    found = acp.parameters(distribution)
-    for path, tensor in nest_utils.flatten_with_joined_paths(found):
-        if tensor.shape[:1] != [batch]:
-            raise ConfigurationError(
-                f"the network {network.name}: {path} has the shape {tensor.shape.as_list()}, "
-                "not [B, ...]: each step has parameters of its own; use tf.broadcast_to"
-            )
-    return tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), found)
-
-
-def _check_choice(name: str, value: str, choices) -> None:
-    if value not in choices:
-        raise ConfigurationError(
-            f"VTraceAgent.{name} = {value!r} is unknown; use one of {', '.join(choices)}"
-        )
-
-
-def _check_clips(rho_bar, c_bar, pg_rho_bar, lambda_) -> None:
-    values = {"rho_bar": rho_bar, "c_bar": c_bar, "pg_rho_bar": pg_rho_bar}
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ConfigurationError(
-                f"VTraceAgent.{name} = {value} must be positive, or None for no clipping"
-            )
-    if rho_bar is not None and (c_bar is None or rho_bar < c_bar):
-        raise ConfigurationError(
-            f"VTraceAgent.rho_bar = {rho_bar} is below c_bar = {c_bar}: V-trace needs "
-            "rho_bar >= c_bar (Espeholt 2018, section 4.1); lower c_bar or raise rho_bar"
-        )
-    if not 0.0 <= lambda_ <= 1.0:
-        raise ConfigurationError(f"VTraceAgent.lambda_ = {lambda_} must be between 0 and 1")

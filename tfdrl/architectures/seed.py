@@ -226,7 +226,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     from tfdrl.learning.session import LearnerSession
     from tfdrl.learning.trainer import Trainer, check_batch
     from tfdrl.replay import unroll_tables
-    from tfdrl.rpc import inference_messages
+    from tfdrl.rpc import environment_specs
     from tfdrl.rpc.inference_server import InferenceService
     from tfdrl.runtime import agent_factory
 
@@ -239,7 +239,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     check_batch(config.batch_size, strategy)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         specs_text = agent_factory.specs_text(environment)
-        specs = inference_messages.environment_specs(environment)
+        specs = environment_specs.environment_specs(environment)
         agent_factory.set_seed(experiment.seed)
         with strategy.scope():
             agent = agent_factory.make_agent(config.agent, environment)

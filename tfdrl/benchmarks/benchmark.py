@@ -7,53 +7,36 @@ import json
 import os
 import pathlib
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from tfdrl import configuration
 from tfdrl.architectures.a3c import A3c
 from tfdrl.architectures.gorila import Gorila
 from tfdrl.architectures.seed import Seed
 from tfdrl.benchmarks import page, parameter_servers, registry, report, seed, start_up, system
-from tfdrl.benchmarks.measuring import Rounds, Turn
+from tfdrl.benchmarks.measuring import Turn
 from tfdrl.benchmarks.part_process import ROLES
+from tfdrl.benchmarks.servers import (
+    Server,
+    _free_port,
+    replay_server,
+    role_server,
+    start_process,
+    wait_for,
+)
+from tfdrl.benchmarks.settings import BenchmarkSettings, gin_arguments, say
 from tfdrl.benchmarks.subject import Measured
-from tfdrl.errors import ConfigurationError, TfdrlError, UnavailableError
+from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
-from tfdrl.launch import supervisor
-from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.topology import Address
 
-_SERVER_LIMIT_SECS = 60.0
 _PART_LIMIT_SECS = 180.0  # of one part, beside the turns themselves
 _MOST_VARIANTS = 3  # of a part
 #: The run of part e ends when it was measured, not when it has learned.
 _NO_GOAL = tuple(
     f"experiment.{name} = None" for name in ("solved_return", "max_frames", "max_learner_steps")
 )
-
-
-class BenchmarkSettings(NamedTuple):
-    """What is measured and for how long.
-
-    Attributes:
-      gin_files, gin_bindings: as for training.
-      parts: some of the letters a to e, and s.
-      secs: window of part e.
-      rounds: of the other parts.
-    """
-
-    gin_files: Sequence[str]
-    gin_bindings: Sequence[str]
-    parts: str
-    secs: float
-    rounds: Rounds
 
 
 def run(settings: BenchmarkSettings) -> Measured:
@@ -84,7 +67,7 @@ def sections(settings: BenchmarkSettings) -> list[page.Section]:
     found = []
     if "s" in settings.parts:
         with _scratch() as directory:
-            program, arguments = config.program(), _gin(settings, [])
+            program, arguments = config.program(), gin_arguments(settings, [])
             found.append(start_up.section(program, arguments, directory, settings.rounds.count))
     rest = settings._replace(parts=settings.parts.replace("s", ""))
     return found + (_parts_sections(rest, config) if rest.parts else [])
@@ -103,7 +86,9 @@ def _parts_sections(settings: BenchmarkSettings, config) -> list[page.Section]:
     with _scratch() as directory:
         if "e" in settings.parts:
             whole = _run_system(settings, directory)
-        return seed.sections(config, _gin(settings, []), settings.rounds, settings.parts, whole)
+        return seed.sections(
+            config, gin_arguments(settings, []), settings.rounds, settings.parts, whole
+        )
 
 
 def _parameter_server_sections(settings: BenchmarkSettings, config) -> list[page.Section]:
@@ -138,7 +123,7 @@ def _measure_cycles(settings: BenchmarkSettings, config, directory: pathlib.Path
         addresses = [Address("127.0.0.1", _free_port()) for _ in range(config.parameter_servers)]
         servers = [
             stack.enter_context(
-                _role_server(settings, [], "parameter_server", task, address, directory / "run")
+                role_server(settings, [], "parameter_server", task, address, directory / "run")
             )
             for task, address in enumerate(addresses)
         ]
@@ -147,10 +132,10 @@ def _measure_cycles(settings: BenchmarkSettings, config, directory: pathlib.Path
             f"--parameter_server={','.join(map(str, addresses))}",
             f"--server_pid={servers[0].pid}",
             *parameter_servers.rounds_arguments(settings.rounds),
-            *_gin(settings, []),
+            *gin_arguments(settings, []),
         ]
-        process = stack.enter_context(_process(command, log, stderr=None))
-        _wait(process, limit_secs, "measuring a worker's cycles", log)
+        process = stack.enter_context(start_process(command, log, stderr=None))
+        wait_for(process, limit_secs, "measuring a worker's cycles", log)
     return parameter_servers.Cycles.read(out)
 
 
@@ -175,7 +160,7 @@ def _scratch() -> Iterator[pathlib.Path]:
 
 
 def _run_system(settings: BenchmarkSettings, directory: pathlib.Path) -> system.System:
-    _say(f"whole system: {settings.secs:g} s after its start")
+    say(f"whole system: {settings.secs:g} s after its start")
     minutes = (settings.secs + 600) / 60  # only in case this process cannot end it
     bindings = [*settings.gin_bindings, *_NO_GOAL, f"experiment.max_minutes = {minutes:.1f}"]
     loaded = configuration.load(settings.gin_files, bindings, tensorflow=False)
@@ -189,11 +174,6 @@ def _run_system(settings: BenchmarkSettings, directory: pathlib.Path) -> system.
     )
 
 
-class _Server(NamedTuple):
-    address: Address
-    pid: int
-
-
 def _measure_parts(
     settings: BenchmarkSettings, free: Sequence[str], directory: pathlib.Path
 ) -> dict[str, dict[str, list[Turn]]]:
@@ -205,7 +185,7 @@ def _measure_parts(
         with contextlib.ExitStack() as stack:
             server = None
             if set(parts) & set("bc"):  # each its own: what is read, the actor's writer wrote
-                server = _replay_server(settings, free, directory / f"replay-{role}")
+                server = replay_server(settings, free, directory / f"replay-{role}")
                 server = stack.enter_context(server)
             turns.update(_measure_role(settings, role, parts, free, directory, server))
     return turns
@@ -217,9 +197,9 @@ def _measure_role(
     parts: str,
     free: Sequence[str],
     directory: pathlib.Path,
-    server: _Server | None,
+    server: Server | None,
 ) -> dict[str, dict[str, list[Turn]]]:
-    _say(f"parts of the {role}: {', '.join(parts)}")
+    say(f"parts of the {role}: {', '.join(parts)}")
     rounds, log = settings.rounds, directory / f"{role}.log"
     arguments = [
         *(f"--parts={parts}", f"--directory={directory}"),
@@ -228,98 +208,11 @@ def _measure_role(
     if server is not None:
         arguments += [f"--replay={server.address}", f"--server_pid={server.pid}"]
     limit_secs = len(parts) * (_PART_LIMIT_SECS + _MOST_VARIANTS * 2 * rounds.count * rounds.secs)
-    command = ["tfdrl.benchmarks.part_process", *arguments, *_gin(settings, free)]
-    with _process(command, log, stderr=None) as process:
-        _wait(process, limit_secs, f"measuring the {role}'s parts", log)
+    command = ["tfdrl.benchmarks.part_process", *arguments, *gin_arguments(settings, free)]
+    with start_process(command, log, stderr=None) as process:
+        wait_for(process, limit_secs, f"measuring the {role}'s parts", log)
     found = json.loads((directory / f"turns-{parts}.json").read_text())
     return {
         part: {name: [Turn(*turn) for turn in turns] for name, turns in variants.items()}
         for part, variants in found.items()
     }
-
-
-def _gin(settings: BenchmarkSettings, more: Sequence[str]) -> list[str]:
-    bindings = [*settings.gin_bindings, *more]
-    return [f"--gin_file={name}" for name in settings.gin_files] + [
-        f"--gin_bindings={binding}" for binding in bindings
-    ]
-
-
-def _replay_server(settings: BenchmarkSettings, free: Sequence[str], directory: pathlib.Path):
-    """The replay role of the same gin file, in a process of its own."""
-    address = Address("127.0.0.1", _free_port())
-    return _role_server(settings, free, "replay", 0, address, directory)
-
-
-@contextlib.contextmanager
-def _role_server(
-    settings: BenchmarkSettings,
-    free: Sequence[str],
-    role: str,
-    task: int,
-    address: Address,
-    directory: pathlib.Path,
-) -> Iterator[_Server]:
-    """A serving role of the same gin file, in a process of its own, once it listens."""
-    words = role.replace("_", " ")
-    _say(f"starting a {words}")
-    log = directory.with_name(f"{directory.name}-{role}-{task}.log")
-    arguments = [f"--role={role}", f"--task={task}", f"--listen={address}"]
-    arguments.append(f"--root_dir={directory}")
-    command = ["tfdrl.launch.role", *arguments, *_gin(settings, free)]
-    with _process(command, log, stderr=subprocess.STDOUT) as process:
-        deadline = time.monotonic() + _SERVER_LIMIT_SECS
-        while not _listens(address):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise UnavailableError(f"the {words} did not come up:\n{supervisor.tail(log)}")
-            time.sleep(0.2)
-        yield _Server(address, process.pid)
-
-
-@contextlib.contextmanager
-def _process(command: Sequence[str], log: pathlib.Path, stderr) -> Iterator[subprocess.Popen]:
-    """A Python module in a process of its own, which does not outlive the block or us."""
-    with log.open("wb") as out:
-        out.write(b"\n")  # `supervisor.tail` leaves out a log's first line
-        out.flush()
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=stderr,
-            env={**os.environ, LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # unreaped, the id is still its own
-        process.wait()
-
-
-def _wait(process: subprocess.Popen, limit_secs: float, what: str, log: pathlib.Path) -> None:
-    try:
-        code = process.wait(timeout=limit_secs)
-    except subprocess.TimeoutExpired:
-        raise UnavailableError(f"{what} took more than {limit_secs:.0f} s") from None
-    if code:
-        raise TfdrlError(
-            f"{what} failed ({supervisor.describe(code)}); see above\n{supervisor.tail(log)}"
-        )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
-
-
-def _listens(address: Address) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((address.host, address.port)) == 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

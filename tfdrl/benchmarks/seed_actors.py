@@ -18,7 +18,7 @@ from tfdrl import configuration
 from tfdrl.errors import EXIT_OK
 from tfdrl.experiment import Experiment
 from tfdrl.launch import command_line, process
-from tfdrl.rpc import inference_messages as messages
+from tfdrl.rpc import environment_specs as messages
 from tfdrl.rpc.inference_client import InferenceClient
 from tfdrl.topology import Address
 

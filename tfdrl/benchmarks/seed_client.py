@@ -21,8 +21,9 @@ from tfdrl.errors import EXIT_OK
 from tfdrl.experiment import Experiment
 from tfdrl.launch import command_line, process
 from tfdrl.rpc import channels
-from tfdrl.rpc import inference_messages as messages
+from tfdrl.rpc.environment_specs import EnvironmentSpecs, environment_specs
 from tfdrl.rpc.inference_client import InferenceClient
+from tfdrl.rpc.inference_messages import METHOD, SERVICE, StepsEncoder, max_request_bytes
 from tfdrl.topology import Address
 from tfdrl.types import MID, Episodes, TimeSteps
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     config = Experiment.from_gin().architecture
     num_envs = config.environments_per_actor
     with config.environment(num_envs=num_envs, training=True, seed=values.task) as environment:
-        specs, steps = messages.environment_specs(environment), environment.reset()
+        specs, steps = environment_specs(environment), environment.reset()
     exchange = (_bare if values.bare else _client)(values, specs, steps)
     exchange()
     print("ready", flush=True)
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_OK
 
 
-def _client(values, specs: messages.EnvironmentSpecs, first: TimeSteps) -> Callable[[], None]:
+def _client(values, specs: EnvironmentSpecs, first: TimeSteps) -> Callable[[], None]:
     """An actor's own client: it writes each message."""
     num_envs = len(first.reward)
     client = InferenceClient(
@@ -75,15 +76,13 @@ def _client(values, specs: messages.EnvironmentSpecs, first: TimeSteps) -> Calla
     return lambda: client.act(mid, 0, _NO_EPISODES)
 
 
-def _bare(values, specs: messages.EnvironmentSpecs, first: TimeSteps) -> Callable[[], None]:
+def _bare(values, specs: EnvironmentSpecs, first: TimeSteps) -> Callable[[], None]:
     """grpcio alone: the same bytes each time."""
-    data = messages.StepsEncoder(specs, len(first.reward)).encode(0, first, 0, None)
-    size = messages.max_request_bytes(specs, len(first.reward))
+    data = StepsEncoder(specs, len(first.reward)).encode(0, first, 0, None)
+    size = max_request_bytes(specs, len(first.reward))
     channel = grpc.insecure_channel(values.server, channels.channel_options(size, size))
     requests: queue.SimpleQueue = queue.SimpleQueue()
-    replies = channel.stream_stream(f"/{messages.SERVICE}/{messages.METHOD}")(
-        iter(requests.get, None)
-    )
+    replies = channel.stream_stream(f"/{SERVICE}/{METHOD}")(iter(requests.get, None))
 
     def exchange(_keep=channel):
         requests.put(data)

@@ -52,25 +52,24 @@ def main(argv: Sequence[str]) -> int:
 def _echo(config) -> tuple[grpc.Server, int]:
     """A bare stream that answers each message with as many actions."""
     from tfdrl.rpc import channels, inference_pb2, tensors
-    from tfdrl.rpc import inference_messages as messages
+    from tfdrl.rpc.environment_specs import environment_specs
+    from tfdrl.rpc.inference_messages import METHOD, SERVICE, max_request_bytes
 
     with config.environment(num_envs=1, training=True, seed=0) as environment:
-        specs = messages.environment_specs(environment)
+        specs = environment_specs(environment)
     reply = inference_pb2.ActReply()
     for spec in specs.action:
         zeros = np.zeros((config.environments_per_actor, *spec.shape), spec.dtype)
         reply.actions.action.append(tensors.encode(zeros))
     answer = reply.SerializeToString()
-    size = messages.max_request_bytes(specs, config.environments_per_actor)
+    size = max_request_bytes(specs, config.environments_per_actor)
     pool = futures.ThreadPoolExecutor(config.actors + 4)
     server = grpc.server(pool, options=channels.server_options(size, size))
     handler = grpc.stream_stream_rpc_method_handler(
         lambda requests, context: (answer for _ in requests)
     )
-    handlers = {messages.METHOD: handler}
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(messages.SERVICE, handlers)]
-    )
+    handlers = {METHOD: handler}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     return server, port
@@ -82,14 +81,14 @@ def _service(experiment, digest: str, kind: str):
 
     from tfdrl.inference.environments import CentralInference
     from tfdrl.inference.policy import BatchedPolicy
-    from tfdrl.rpc import inference_messages
+    from tfdrl.rpc import environment_specs
     from tfdrl.rpc.inference_server import InferenceService
     from tfdrl.rpc.run_server import TrainingServer
     from tfdrl.runtime import agent_factory
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=0) as environment:
-        specs = inference_messages.environment_specs(environment)
+        specs = environment_specs.environment_specs(environment)
         agent = agent_factory.make_agent(config.agent, environment)
 
     info = tf.nest.flatten(agent.collect_policy.info_spec)
@@ -129,7 +128,7 @@ def _service(experiment, digest: str, kind: str):
     rows = min(config.rows_wanted(config.environments), config.max_rows)
     with config.environment(num_envs=rows, training=True, seed=1) as environment:
         steps = environment.reset()
-    leaves = inference_messages.flatten(environment.observation_spec, steps.observation)
+    leaves = environment_specs.flatten(environment.observation_spec, steps.observation)
     arrays = [steps.step_type, steps.reward, steps.discount, *leaves]
     arrays += inference.initial_state(0, rows)
 

@@ -10,26 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import grpc
-import numpy as np
 
-from tfdrl.environments.atari import FrameStack
-from tfdrl.experience.unroll_queue import ClosedError
-from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
-from tfdrl.inference.batcher import BatcherStoppedError
-from tfdrl.inference.policy import Acted, BatchedPolicy
-from tfdrl.rpc import inference_messages as messages
+from tfdrl.experience.unrolls import CollectedUnrolls
+from tfdrl.inference.policy import BatchedPolicy
+from tfdrl.inference.slots import EnvironmentSlots
+from tfdrl.rpc import environment_specs as messages
 from tfdrl.rpc import inference_pb2, training_pb2
 from tfdrl.rpc.grpc_server import RefusedError
 from tfdrl.rpc.inference_server import TrainingIsOver
 from tfdrl.rpc.tensors import MessageError
-from tfdrl.types import FIRST, TimeSteps
 
-_RECORD_PERIOD_SECS = 1.0
-#: Without a word for so long, an actor is slow: batches do not wait for it.
-_SLOW_SECS = 0.1
 _COUNT_PERIOD_SECS = 0.05
 #: Runs that were replaced; an actor that comes back as one of them is refused.
 _MAX_RETIRED_RUNS = 1 << 16
@@ -169,142 +162,3 @@ class CentralInference:
         self._blocks = [b for b in self._blocks if b not in others] + [block]
         self.look_again()
         return block
-
-
-class EnvironmentSlots:
-    """The environments of one run of one actor: their state and their partial unrolls.
-
-    Attributes:
-      first, rows, end: numbers of its environments.
-      next_index: of the step that comes next.
-      is_here: whether a stream plays it.
-      is_broken: whether a step failed half done; the run cannot go on.
-    """
-
-    def __init__(self, player: CentralInference, hello: inference_pb2.Hello):
-        self.first, self.rows = hello.first_environment, hello.environments
-        self.end = self.first + self.rows
-        self.run_id = hello.sender.run_id
-        self.next_index, self.is_here, self.is_broken = 0, True, False
-        self._sender = training_pb2.Sender()
-        self._sender.CopyFrom(hello.sender)
-        self._player = player
-        specs = player.specs
-        self._stack = None
-        if specs.frame_stack > 1:
-            size = specs.observation[0].shape[0]
-            self._stack = FrameStack(self.rows, specs.frame_stack, size)
-        self._state = player.inference.initial_state(self.first, self.rows)
-        self._collector = UnrollCollector(player.unroll_steps, player.overlap)
-        self._steps: TimeSteps | None = None  # the last
-        self._taken = -1  # their index
-        self._acted: Acted | None = None  # for the last steps but one, or for them
-        self._unrolls: CollectedUnrolls | None = None  # that the last steps completed
-        self._room: asyncio.Future | None = None  # for the last unrolls
-        self._recorded_secs = self._seen_secs = time.monotonic()
-        self._recorded_frames = 0
-        self._episode_return = None
-
-    async def act(
-        self, index: int, steps: TimeSteps, message: inference_pb2.Steps
-    ) -> Sequence[np.ndarray]:
-        """See `inference_server.Seat`."""
-        if index == self.next_index - 1:
-            return self._acted.action  # the answer was lost on the way
-        if index != self.next_index:
-            raise MessageError(f"steps with index {index}; {self.next_index} comes next")
-        self._seen_secs = time.monotonic()
-        try:
-            await self._wait_for_room()
-            if self._taken < index:
-                messages.check_order(steps.step_type, self._steps and self._steps.step_type)
-                self._record(message)
-                self.is_broken = True
-                self._take(self._with_stack(steps))
-                self._taken, self.is_broken = index, False
-            await self._act()
-        except (ClosedError, BatcherStoppedError):
-            raise self._player.end() from None
-        self._seen_secs = time.monotonic()
-        return self._acted.action
-
-    def leave(self) -> None:
-        """The stream ended."""
-        self.is_here = False
-        self._player.look_again()
-
-    def is_awaited(self, now_secs: float) -> bool:
-        """Whether a step may come any moment, or is in a batch."""
-        is_slow = now_secs - self._seen_secs > _SLOW_SECS
-        return self.is_here and self._room is None and not is_slow
-
-    def _with_stack(self, steps: TimeSteps) -> TimeSteps:
-        if self._stack is None:
-            return steps
-        (frames,) = steps.observation
-        stack = self._stack.push(frames[..., 0], steps.step_type == FIRST)
-        return steps._replace(observation=[stack])
-
-    def _take(self, steps: TimeSteps) -> None:
-        """Completes the last transition."""
-        collector, version = self._collector, self._player.version()
-        if self._acted is None:
-            collector.start(steps, self._state, version)
-        else:
-            acted = self._acted
-            self._unrolls = collector.add(acted.action, acted.info, steps, self._state, version)
-        self._steps = steps
-
-    async def _act(self) -> None:
-        """Acts for the last steps. If it is cancelled, it can be done again."""
-        player = self._player
-        acted = await player.inference.act(self._steps, self._state)
-        self._acted, self._state = acted, acted.state
-        self.next_index += 1
-        if self._unrolls is not None:
-            unrolls, self._unrolls = self._unrolls._replace(next_info=acted.info), None
-            self._room = player.put(self._with_nests(unrolls))
-            await self._wait_for_room()
-
-    async def _wait_for_room(self) -> None:
-        if self._room is not None:
-            self._player.look_again()  # the others need not wait for this block
-            # Shielded: the place in the queue remains if this stream is cut.
-            await asyncio.shield(self._room)
-            self._room, self._seen_secs = None, time.monotonic()
-            self._player.look_again()
-
-    def _with_nests(self, unrolls: CollectedUnrolls) -> CollectedUnrolls:
-        inference, specs = self._player.inference, self._player.specs
-        observation = messages.pack(specs.observation_nest, unrolls.steps.observation)
-        action, info = unrolls.acted
-        return unrolls._replace(
-            steps=unrolls.steps._replace(observation=observation),
-            acted=(messages.pack(specs.action_nest, action), inference.info_nest(info)),
-            policy_state=inference.state_nest(unrolls.policy_state),
-            next_info=inference.info_nest(unrolls.next_info),
-        )
-
-    def _record(self, message: inference_pb2.Steps) -> None:
-        """Tells the ledger, about once a second, and of every episode that ended."""
-        now_secs = time.monotonic()
-        passed_secs = now_secs - self._recorded_secs
-        if passed_secs < _RECORD_PERIOD_SECS and not message.episodes.returns:
-            return
-        if message.episodes.returns:
-            self._episode_return = float(np.mean(message.episodes.returns))
-        metrics = {}
-        if passed_secs >= _RECORD_PERIOD_SECS:
-            frames = message.frames - self._recorded_frames
-            metrics["actor/frames_per_second"] = frames / passed_secs
-            if self._episode_return is not None:
-                metrics["actor/episode_return"] = self._episode_return
-            self._recorded_secs, self._recorded_frames = now_secs, message.frames
-        self._player.record(
-            training_pb2.ReportRequest(
-                sender=self._sender,
-                frames=message.frames,
-                episodes=message.episodes,
-                metrics=metrics,
-            )
-        )

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step
 
 from tfdrl.inference.batcher import Batcher
-from tfdrl.rpc import inference_messages as messages
+from tfdrl.rpc import environment_specs as messages
 from tfdrl.runtime.compiled import compiled
 from tfdrl.types import Nest, TimeSteps
 

@@ -8,7 +8,7 @@ import logging
 
 from tfdrl.environments.guarded import GuardedEnvironment, RebuiltError
 from tfdrl.experiment import Experiment
-from tfdrl.rpc import inference_messages, security
+from tfdrl.rpc import environment_specs, security
 from tfdrl.rpc.inference_client import ActorStoppedError, InferenceClient, LearnerRestartedError
 from tfdrl.topology import Address, Context
 
@@ -34,7 +34,7 @@ def act_remotely(experiment: Experiment, context: Context, learner: Address) -> 
         experiment=context.experiment,
         task=context.task,
         environments=num_envs,
-        specs=inference_messages.environment_specs(environment.environment),
+        specs=environment_specs.environment_specs(environment.environment),
         timeout_secs=config.timeout_secs,
         stop=context.stop,
         security=security.of(context),

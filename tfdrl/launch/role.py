@@ -15,19 +15,21 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
 from tfdrl.launch import command_line, process, role_flags, run_directory
 from tfdrl.launch.cluster import membership as clusters
+from tfdrl.launch.role_addresses import (
+    address_to_listen_at,
+    check_listen,
+    resolve_addresses,
+)
 from tfdrl.rpc import security
 from tfdrl.runtime import locks
-from tfdrl.topology import Address, Context, Program, Role
+from tfdrl.topology import Addresses, Context, Program, Role
 
 _LOG = logging.getLogger(__name__)
-
-#: One address, or one for each replica of a role that has several.
-Addresses = Union[Address, tuple[Address, ...]]
 
 _USAGE = """Runs one role of a program; start one process for each replica of each role.
 
@@ -93,7 +95,7 @@ def run_role(
         )
         role, context = configured.role, configured.context
         context.security = protection
-        _check_listen(role, context, insecure_network)
+        check_listen(role, context, insecure_network)
         _make_directory(context.root_dir)
         _keep_configuration(configured, allow_config_change)
         process.stop_on_signals(context.told, context.stop)  # who sees the second sees the first
@@ -182,35 +184,10 @@ def _context(
         task=task,
         replicas=role.replicas,
         root_dir=pathlib.Path(root_dir),
-        listen=_listen(program, role, task, listen),
+        listen=address_to_listen_at(program, role, task, listen),
         cluster=place.addresses,
         experiment=experiment,
     )
-
-
-def _check_listen(role: Role, context: Context, insecure_network: bool) -> None:
-    if role.serves and not role.encrypts and security.of(context).is_given:
-        raise ConfigurationError(
-            f"--tls_certificate, --tls_ca: what {role.name} serves cannot be encrypted; leave them "
-            "out, and let nobody but the other roles reach its port"
-        )
-    if context.listen is None or context.listen.is_loopback:
-        return
-    if role.encrypts and security.of(context).can_serve_encrypted:
-        return
-    if not insecure_network:
-        cure = "give --tls_certificate and --tls_key, or, " if role.encrypts else ""
-        raise ConfigurationError(
-            f"--listen={context.listen} can be reached from other machines, without encryption or "
-            f"authentication; {cure}if the network is trusted, add --insecure_network"
-        )
-    if role.encrypts:  # the others, which cannot, warn by themselves
-        _LOG.warning(
-            "%s listens on %s without encryption or authentication (--insecure_network): who "
-            "reaches that port can read the parameters and report false results; let only this "
-            "run's hosts, or give it --tls_certificate, --tls_key, --tls_ca and --token_file",
-            *(role.name, context.listen),
-        )
 
 
 def _keep_configuration(configured: _Configured, allow_change: bool) -> None:
@@ -231,54 +208,6 @@ def _make_directory(root_dir: pathlib.Path) -> None:
         raise ConfigurationError(
             f"--root_dir={root_dir} cannot be made: {error.strerror}; choose a directory that can"
         ) from None
-
-
-def _listen(program: Program, role: Role, task: int, listen: str) -> Address | None:
-    if not role.serves:
-        if listen:
-            raise ConfigurationError(f"--listen={listen}: {role.name} serves nothing; leave it out")
-        return None
-    if listen:
-        return Address.parse(listen, "listen")
-    port = role_flags.DEFAULT_PORT + task
-    for other in program.roles[: program.roles.index(role)]:
-        port += other.replicas if other.serves else 0
-    address = Address("127.0.0.1", port)
-    print(f"{role.name} {task} listens on {address} (--listen changes it)", flush=True)
-    return address
-
-
-def resolve_addresses(
-    program: Program, role: Role, addresses: Mapping[str, str]
-) -> dict[str, Addresses]:
-    """Parses the address of every role that `role` talks to.
-
-    Returns one Address by name, or a tuple of them where that role has several replicas.
-
-    Raises:
-      ConfigurationError: a flag is missing, is not a list of as many addresses as there are
-        replicas, or names a role that `role` does not talk to.
-    """
-    for name in addresses:
-        if name not in role.talks_to:
-            talks_to = ", ".join(role.talks_to) or "nobody"
-            explanation = f" for {role.name}, which talks to: {talks_to}"
-            raise command_line.unknown_argument(f"--{name}", role.talks_to, explanation)
-    resolved: dict[str, Addresses] = {}
-    for name in role.talks_to:
-        replicas = program.role(name).replicas
-        if not addresses.get(name):
-            raise ConfigurationError(
-                f"--{name} is missing; {role.name} talks to {name}: give its host:port"
-            )
-        found = tuple(Address.parse(text.strip(), name) for text in addresses[name].split(","))
-        if len(found) != replicas:
-            raise ConfigurationError(
-                f"--{name}={addresses[name]} has {len(found)} addresses; the gin file asks for "
-                f"{replicas} {name} processes: give one for each, separated by commas"
-            )
-        resolved[name] = found[0] if replicas == 1 else found
-    return resolved
 
 
 def _start_log() -> None:

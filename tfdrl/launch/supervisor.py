@@ -13,15 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
+from tfdrl.launch.exits import START_MARKER, describe, tail
 from tfdrl.launch.local.fork_client import Process
 from tfdrl.launch.local.processes import FreshProcesses, Starter
 from tfdrl.launch.process import LAUNCHER_VARIABLE, has_ended
 from tfdrl.topology import Role
 
 _POLL_SECS = 0.1
-_TAIL_LINES = 15
-_TAIL_BYTES = 64 << 10
-_START_MARKER = "==== tfdrl:"
 
 
 class Limits(NamedTuple):
@@ -192,7 +190,7 @@ class Supervisor:
     def _start(self, replica: Replica) -> None:
         replica.log.parent.mkdir(parents=True, exist_ok=True)
         with replica.log.open("ab") as log:
-            marker = f"{_START_MARKER} {replica.name} starts at {time.strftime('%F %T')} ===="
+            marker = f"{START_MARKER} {replica.name} starts at {time.strftime('%F %T')} ===="
             log.write(f"{marker}\n".encode())
             log.flush()
             replica.process = self._starter.start(
@@ -251,25 +249,6 @@ def role_environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
     }
-
-
-def describe(exit_code: int) -> str:
-    """An exit code of `subprocess` in words: "exit code 1", "killed by SIGKILL"."""
-    if exit_code >= 0:
-        return f"exit code {exit_code}"
-    with contextlib.suppress(ValueError):
-        return f"killed by {signal.Signals(-exit_code).name}"
-    return f"killed by signal {-exit_code}"
-
-
-def tail(log: pathlib.Path, lines: int = _TAIL_LINES) -> str:
-    """The last lines that the last process wrote to `log`."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(file.tell() - _TAIL_BYTES, 0))
-        written = file.read().decode(errors="replace").split(_START_MARKER)[-1]
-        return "\n".join(written.splitlines()[1:][-lines:])
-    return ""
 
 
 def _reap(replica: Replica) -> int | None:

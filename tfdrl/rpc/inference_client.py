@@ -14,14 +14,21 @@ from google.protobuf import message as protobuf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.rpc import channels, inference_pb2, tensors, training_pb2
-from tfdrl.rpc import inference_messages as messages
+from tfdrl.rpc.environment_specs import EnvironmentSpecs, pack, specs_to_message
+from tfdrl.rpc.inference_messages import (
+    METHOD,
+    PROTOCOL_VERSION,
+    SERVICE,
+    StepsEncoder,
+    max_request_bytes,
+)
 from tfdrl.rpc.run_messages import finite_episodes
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 from tfdrl.types import Episodes, Nest, TimeSteps
 
 _LOG = logging.getLogger(__name__)
-_METHOD = f"/{messages.SERVICE}/{messages.METHOD}"
+_METHOD = f"/{SERVICE}/{METHOD}"
 _PAUSE_SECS = (0.25, 2.0)  # between two tries, first and longest
 _LOG_SECS = 5.0
 _TICK_SECS = 0.2  # how late a stop or a time limit is noticed
@@ -69,7 +76,7 @@ class InferenceClient:
         experiment: str,
         task: int,
         environments: int,
-        specs: messages.EnvironmentSpecs,
+        specs: EnvironmentSpecs,
         timeout_secs: float,
         stop: threading.Event,
         security: Security = Security(),  # noqa: B008  (immutable)
@@ -78,13 +85,13 @@ class InferenceClient:
         self._name, self._server_name = f"actor {task}", f"the learner at {address}"
         self._address, self._specs, self._stop = address, specs, stop
         self._environments, self._timeout_secs = environments, timeout_secs
-        self._encoder = messages.StepsEncoder(specs, environments)
+        self._encoder = StepsEncoder(specs, environments)
         self._sender = {"experiment": experiment, "role": "actor", "task": task}
         self._task = task
         self._security = security
         self._channel = security.channel(
             address,
-            channels.channel_options(64 << 20, messages.max_request_bytes(specs, environments)),
+            channels.channel_options(64 << 20, max_request_bytes(specs, environments)),
         )
         call = self._channel.stream_stream(_METHOD)
         self._call = functools.partial(call, metadata=security.metadata)
@@ -160,11 +167,11 @@ class InferenceClient:
         self._stream = _Stream(self._call, self._stop)
         hello = inference_pb2.Hello(
             sender=training_pb2.Sender(run_id=self._run_id, **self._sender),
-            protocol_version=messages.PROTOCOL_VERSION,
+            protocol_version=PROTOCOL_VERSION,
             first_environment=self._task * self._environments,
             environments=self._environments,
         )
-        messages.specs_to_message(self._specs, hello)
+        specs_to_message(self._specs, hello)
         request = inference_pb2.ActRequest(hello=hello)
         reply = self._ask(request.SerializeToString(), deadline)
         if not reply.HasField("welcome"):
@@ -204,7 +211,7 @@ class InferenceClient:
             ]
         except tensors.MessageError as error:
             raise self._nonsense(str(error)) from None
-        return messages.pack(self._specs.action_nest, leaves)
+        return pack(self._specs.action_nest, leaves)
 
     def _drop(self) -> None:
         if self._stream is not None:
@@ -216,7 +223,7 @@ class InferenceClient:
         if error.code() in _WORTH_ANOTHER_TRY and not too_large:
             return _Broken(f"{error.code().name}: {error.details()}")
         return channels.to_tfdrl_error(
-            error, self._name, self._server_name, messages.METHOD, self._timeout_secs
+            error, self._name, self._server_name, METHOD, self._timeout_secs
         )
 
     def _nonsense(self, details: str) -> ConfigurationError:

@@ -14,14 +14,23 @@ import grpc
 import numpy as np
 
 from tfdrl.rpc import grpc_server, inference_pb2, tensors
-from tfdrl.rpc import inference_messages as messages
+from tfdrl.rpc.environment_specs import EnvironmentSpecs, specs_fit, specs_in_words
 from tfdrl.rpc.grpc_server import RefusedError
+from tfdrl.rpc.inference_messages import (
+    METHOD,
+    PROTOCOL_VERSION,
+    SERVICE,
+    Steps,
+    StepsValidator,
+    max_request_bytes,
+    parse_request,
+)
 from tfdrl.rpc.run_server import MoreServices
 from tfdrl.rpc.tensors import MessageError
 from tfdrl.types import TimeSteps
 
 #: What `inference_messages.parse_request` returns.
-Request = Union[inference_pb2.Hello, messages.Steps, None]
+Request = Union[inference_pb2.Hello, Steps, None]
 #: From the beginning of a stream to its Hello.
 _HELLO_SECS = 30.0
 #: Beside those of every environment: actors that come back before their old stream has ended.
@@ -65,7 +74,7 @@ class InferenceService:
       specs: of one environment.
     """
 
-    def __init__(self, player: InferenceHandler, experiment: str, specs: messages.EnvironmentSpecs):
+    def __init__(self, player: InferenceHandler, experiment: str, specs: EnvironmentSpecs):
         self._player, self._experiment, self._specs = player, experiment, specs
         self._refuse = grpc_server.RefusalLog()
 
@@ -73,9 +82,9 @@ class InferenceService:
         """What a server is told to serve up to as many streams, and a few that it refuses."""
         handler = grpc.stream_stream_rpc_method_handler(self._act)
         return MoreServices(
-            {messages.SERVICE: {messages.METHOD: handler}},
+            {SERVICE: {METHOD: handler}},
             streams=environments + _MORE_STREAMS,
-            max_receive_bytes=messages.max_request_bytes(self._specs, environments),
+            max_receive_bytes=max_request_bytes(self._specs, environments),
         )
 
     async def _act(self, _, context: grpc.aio.ServicerContext) -> None:
@@ -84,11 +93,11 @@ class InferenceService:
             data = await _first(context)
             if data is grpc.aio.EOF:
                 return
-            stream, validator = self._open(messages.parse_request(data))
+            stream, validator = self._open(parse_request(data))
             welcome = inference_pb2.Welcome(next_index=stream.next_index)
             await context.write(inference_pb2.ActReply(welcome=welcome).SerializeToString())
             while (data := await context.read()) is not grpc.aio.EOF:
-                request = messages.parse_request(data)
+                request = parse_request(data)
                 await context.write(await _answer(stream, validator, request))
         except TrainingIsOver as over:
             stop = inference_pb2.Stop(reason=str(over))
@@ -99,12 +108,12 @@ class InferenceService:
             if stream is not None:
                 stream.leave()
 
-    def _open(self, hello: Request) -> tuple[StreamHandler, messages.StepsValidator]:
+    def _open(self, hello: Request) -> tuple[StreamHandler, StepsValidator]:
         if not isinstance(hello, inference_pb2.Hello):
             raise MessageError("a stream begins with Hello")
-        if hello.protocol_version != messages.PROTOCOL_VERSION:
+        if hello.protocol_version != PROTOCOL_VERSION:
             raise _mismatch(
-                *("protocol version", hello.protocol_version, messages.PROTOCOL_VERSION),
+                *("protocol version", hello.protocol_version, PROTOCOL_VERSION),
                 "install the same version of tfdrl",
             )
         theirs = hello.sender.experiment
@@ -113,19 +122,17 @@ class InferenceService:
                 *("experiment", theirs[:200], self._experiment),
                 "start learner and actors with the same gin file and bindings",
             )
-        if not messages.specs_fit(self._specs, hello):
+        if not specs_fit(self._specs, hello):
             raise _mismatch(
-                *("specs", messages.specs_in_words(hello), str(self._specs)),
+                *("specs", specs_in_words(hello), str(self._specs)),
                 "give both the same environment",
             )
         stream = self._player.join(hello)
-        return stream, messages.StepsValidator(self._specs, hello.environments)
+        return stream, StepsValidator(self._specs, hello.environments)
 
 
-async def _answer(
-    stream: StreamHandler, validator: messages.StepsValidator, request: Request
-) -> bytes:
-    if not isinstance(request, messages.Steps):
+async def _answer(stream: StreamHandler, validator: StepsValidator, request: Request) -> bytes:
+    if not isinstance(request, Steps):
         raise MessageError("after Hello a stream has Steps only")
     message = request.message
     actions = await stream.act(message.index, validator.time_steps(request), message)

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tfdrl.configuration import Configuration
-from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, ConfigurationError
+from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED
+from tfdrl.launch.cluster.amounts import amount_of
 from tfdrl.launch.cluster.role_commands import (
     CLUSTER_PORT,
     CONFIG_DIR,
@@ -57,34 +58,6 @@ class ManifestSettings(NamedTuple):
     memory: Mapping[str, str] = {"": "2Gi"}
     tls_secret: str = ""
     allow_config_change: bool = False
-
-
-def amounts(flag: str, text: str, program: Program) -> dict[str, str]:
-    """Reads "2Gi" or "2Gi,replay=64Gi": for every role, and for some of them.
-
-    Raises ConfigurationError, which names `flag`, for another form or for an unknown role.
-    """
-    found: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, amount = part.strip().rpartition("=")
-        if not amount or (equals and not name) or name in found:
-            raise ConfigurationError(
-                f"--{flag}={text!r}: write an amount for every role, and then, where others are "
-                "wanted, role=amount, such as 2Gi,replay=64Gi"
-            )
-        if name:
-            _require_role(program, name, flag)
-        found[name] = amount
-    if "" not in found:
-        raise ConfigurationError(f"--{flag}={text!r}: begin with the amount for all other roles")
-    return found
-
-
-def _require_role(program: Program, name: str, flag: str) -> None:
-    try:
-        program.role(name)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"--{flag}: {error}") from None
 
 
 def objects(
@@ -180,7 +153,7 @@ def _volume_and_job(run: _Run, role: Role, task: int) -> list[dict[str, Any]]:
     name = replica_name(settings.name, role, task)
     claim = {
         "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": _amount(settings.storage, role)}},
+        "resources": {"requests": {"storage": amount_of(settings.storage, role)}},
     }
     volume = {"name": "run", "persistentVolumeClaim": {"claimName": name}}
     pod = _pod(run, role, str(task), volume)
@@ -227,7 +200,7 @@ def _failures() -> dict[str, Any]:
 
 def _pod(run: _Run, role: Role, task: str, volume: dict[str, Any]) -> dict[str, Any]:
     settings, containers = run.settings, run.containers
-    requests = {"cpu": _amount(settings.cpu, role), "memory": _amount(settings.memory, role)}
+    requests = {"cpu": amount_of(settings.cpu, role), "memory": amount_of(settings.memory, role)}
     container = {
         "name": role.name.replace("_", "-"),
         "image": settings.image if role.needs_tensorflow else settings.light_image,
@@ -281,10 +254,6 @@ def _pod(run: _Run, role: Role, task: str, volume: dict[str, Any]) -> dict[str, 
         "tfdrl/serves": "yes" if role.serves else "no",
     }
     return {"metadata": {"labels": labels}, "spec": spec}
-
-
-def _amount(by_role: Mapping[str, str], role: Role) -> str:
-    return by_role.get(role.name, by_role[""])
 
 
 def _probes(role: Role, settings: ManifestSettings) -> dict[str, Any]:

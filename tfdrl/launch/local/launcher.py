@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import shlex
 import signal
 import sys
 import time
@@ -16,8 +15,10 @@ from tfdrl.configuration import Configuration
 from tfdrl.errors import EXIT_FAILED, EXIT_OK
 from tfdrl.experiment import Experiment
 from tfdrl.launch import curves, output, panel, process, run_directory, summary
+from tfdrl.launch.exits import describe
 from tfdrl.launch.local import addresses
 from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
+from tfdrl.launch.local.replicas import announcement, common_arguments, replicas_of
 from tfdrl.launch.status import RunStatus, Watch
 from tfdrl.launch.supervisor import (
     ExitedReplica,
@@ -25,14 +26,12 @@ from tfdrl.launch.supervisor import (
     Replica,
     RunEnd,
     Supervisor,
-    describe,
     role_environment,
 )
 from tfdrl.topology import Program
 
 _TICK_SECS = 0.1
 _SUSPENDED_SECS = 5.0  # between two ticks
-_ROLE_MODULE = "tfdrl.launch.role"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -106,9 +105,9 @@ def run_local(
     with output.unfailing(), Interrupts() as interrupts, run_directory.claim(root_dir):
         run_directory.keep_configuration(root_dir, configuration.text, settings.allow_config_change)
         places = addresses.allocate(program)
-        arguments = _common_arguments(root_dir, gin_files, gin_bindings, settings)
-        replicas = _replicas(program, places, root_dir, arguments)
-        print(_announcement(program, places, root_dir), flush=True)
+        arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
+        replicas = replicas_of(program, places, root_dir, arguments)
+        print(announcement(program, places, root_dir), flush=True)
         with contextlib.ExitStack() as held:
             title = f"tfdrl: {program.name}"
             display = held.enter_context(contextlib.closing(panel.display(title)))
@@ -274,48 +273,3 @@ def _in_words(departure: ExitedReplica) -> str:
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
-
-
-def _common_arguments(
-    root_dir: pathlib.Path,
-    gin_files: Sequence[str],
-    gin_bindings: Sequence[str],
-    settings: LauncherSettings,
-) -> list[str]:
-    arguments = [f"--root_dir={root_dir}"]
-    arguments += [f"--gin_file={name}" for name in gin_files]
-    arguments += [f"--gin_bindings={binding}" for binding in gin_bindings]
-    return arguments + (["--verbose"] if settings.verbose else [])
-
-
-def _replicas(
-    program: Program,
-    places: addresses.Addresses,
-    root_dir: pathlib.Path,
-    arguments: Sequence[str],
-) -> list[Replica]:
-    replicas = []
-    for role in program.roles:
-        told = [f"--{to}={_list(places.listeners[to])}" for to in role.talks_to]
-        if role.name in places.clusters:
-            told.append(f"--cluster={_list(places.clusters[role.name])}")
-        for task in range(role.replicas):
-            listen = [f"--listen={places.listeners[role.name][task]}"] if role.serves else []
-            command = [sys.executable, "-m", _ROLE_MODULE, f"--role={role.name}", f"--task={task}"]
-            log = root_dir / run_directory.LOGS / f"{role.name}-{task}.log"
-            command += [*listen, *told, *arguments]
-            replicas.append(Replica(role, task, command, log))
-    return replicas
-
-
-def _list(found: Sequence[object]) -> str:
-    return ",".join(map(str, found))
-
-
-def _announcement(program: Program, places: addresses.Addresses, root_dir: pathlib.Path) -> str:
-    lines = [f"{program.name} in {root_dir}"]
-    for role in program.roles:
-        at = f" at {', '.join(map(str, places.listeners[role.name]))}" if role.serves else ""
-        lines.append(f"  {role.replicas} {role.name}{at}")
-    lines.append(f"watch it: {shlex.join(summary.tensorboard(root_dir))}")
-    return "\n".join(lines)

@@ -21,7 +21,7 @@ from tfdrl.errors import (
     TfdrlError,
     UnavailableError,
 )
-from tfdrl.launch import run_directory, supervisor
+from tfdrl.launch import exits, run_directory
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.studies.corrections import table
 from tfdrl.studies.corrections.table import TrainingEnd
@@ -79,8 +79,8 @@ def train(
     elif code != EXIT_OK or not reason.startswith("reached"):
         kind = ConfigurationError if code == EXIT_CONFIGURATION else TfdrlError
         raise kind(
-            f"{job.directory.name} failed ({supervisor.describe(code)}); its log: {log}\n"
-            f"{supervisor.tail(log)}"
+            f"{job.directory.name} failed ({exits.describe(code)}); its log: {log}\n"
+            f"{exits.tail(log)}"
         )
     ended = TrainingEnd(code, reason)
     (job.directory / _ENDING).write_text(json.dumps(ended._asdict()) + "\n")

@@ -1,0 +1,42 @@
+"""Processors, memory and disk of roles, as flags give them to Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.topology import Program, Role
+
+
+def amounts(flag: str, text: str, program: Program) -> dict[str, str]:
+    """Reads "2Gi" or "2Gi,replay=64Gi": for every role, and for some of them.
+
+    Raises ConfigurationError, which names `flag`, for another form or for an unknown role.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, amount = part.strip().rpartition("=")
+        if not amount or (equals and not name) or name in found:
+            raise ConfigurationError(
+                f"--{flag}={text!r}: write an amount for every role, and then, where others are "
+                "wanted, role=amount, such as 2Gi,replay=64Gi"
+            )
+        if name:
+            require_role(program, name, flag)
+        found[name] = amount
+    if "" not in found:
+        raise ConfigurationError(f"--{flag}={text!r}: begin with the amount for all other roles")
+    return found
+
+
+def require_role(program: Program, name: str, flag: str) -> None:
+    """Raises ConfigurationError, with the roles there are, if the program has none of that name."""
+    try:
+        program.role(name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--{flag}: {error}") from None
+
+
+def amount_of(by_role: Mapping[str, str], role: Role) -> str:
+    """The amount of a role, or the one of all roles."""
+    return by_role.get(role.name, by_role[""])

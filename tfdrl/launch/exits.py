@@ -1,0 +1,31 @@
+"""How a process ended, in words: its exit code, and the last lines of its log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+
+_TAIL_LINES = 15
+_TAIL_BYTES = 64 << 10
+START_MARKER = "==== tfdrl:"
+
+
+def describe(exit_code: int) -> str:
+    """An exit code of `subprocess` in words: "exit code 1", "killed by SIGKILL"."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    with contextlib.suppress(ValueError):
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"killed by signal {-exit_code}"
+
+
+def tail(log: pathlib.Path, lines: int = _TAIL_LINES) -> str:
+    """The last lines that the last process wrote to `log`."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(file.tell() - _TAIL_BYTES, 0))
+        written = file.read().decode(errors="replace").split(START_MARKER)[-1]
+        return "\n".join(written.splitlines()[1:][-lines:])
+    return ""
