@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import pathlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import gin
-
 from tfdrl.errors import EXIT_FAILED, TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.learning.devices import device_names
 from tfdrl.learning.publisher import Publisher
+from tfdrl.learning.run_files import RunFiles
 from tfdrl.rpc import security
 from tfdrl.rpc.run_messages import Evaluation
 from tfdrl.rpc.run_server import MoreServices, TrainingServer
@@ -27,10 +24,6 @@ from tfdrl.topology import Context
 _STATUS_PERIOD_SECS = 1.0
 _EVENTS_PERIOD_SECS = 5.0
 _LEAVING_SECS = 2.5  # roles report each second
-_EVALUATION_COLUMNS = [
-    *("seconds", "frames", "learner_steps", "mean"),
-    *("standard_error", "minimum", "maximum", "episodes"),
-]
 
 
 class LearnerSession:
@@ -75,8 +68,9 @@ class LearnerSession:
     ):
         self._lock = lock(context.root_dir, "learner")
         self._experiment, self._context, self._agent = experiment, context, agent
-        self._root = pathlib.Path(context.root_dir)
-        self._checkpoints = Checkpoints(self._root / "checkpoints", {"agent": agent, **objects})
+        root_dir = pathlib.Path(context.root_dir)
+        self._files = RunFiles(root_dir)
+        self._checkpoints = Checkpoints(root_dir / "checkpoints", {"agent": agent, **objects})
         self._before_checkpoint = before_checkpoint
         self.restored = self._checkpoints.restore() is not None
         self.restored_state = self._checkpoints.counters.values.get("state")
@@ -98,14 +92,13 @@ class LearnerSession:
         if self.restored:
             logging.info("continuing from learner step %d", self.step)
         self._doing = ""
-        self._metrics = MetricsWriter(self._root, context.role, context.task)
+        self._metrics = MetricsWriter(root_dir, context.role, context.task)
         self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)
         self._publisher.publish(self.step)
         self._checkpoint_is_due = Every(checkpoint_period_secs)
         self._status_is_due = Every(_STATUS_PERIOD_SECS, at_once=True)
         self._events_are_due = Every(_EVENTS_PERIOD_SECS)
         self._step_rate, self._frame_rate = Rate(self.step), Rate(self.service.frames())
-        self._wrote_operative_config = False
 
     @property
     def training_secs(self) -> float:
@@ -176,27 +169,15 @@ class LearnerSession:
             self._metrics.write(self.step, {**values, "environment/frames": self.service.frames()})
         if self._checkpoint_is_due():
             self.checkpoint()
-        if self.step and not self._wrote_operative_config:
-            self._write_operative_config()
+        if self.step:
+            self._files.write_operative_config()
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
         """Records an evaluation; it may end the run."""
         self.evaluation = evaluation
         if self._best is None or evaluation.mean > self._best:
             self._best = evaluation.mean
-        row = [
-            *(round(self.training_secs, 1), evaluation.frames, evaluation.version),
-            *(evaluation.mean, evaluation.standard_error, evaluation.min, evaluation.max),
-            evaluation.episodes,
-        ]
-        path = self._root / "evaluations.csv"
-        try:
-            is_new = not path.exists()
-            with path.open("a", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerows([_EVALUATION_COLUMNS, row] if is_new else [row])
-        except OSError as error:
-            logging.warning("%s could not be written: %s", path, error)
+        self._files.add_evaluation(evaluation, self.training_secs)
         self._metrics.write(self.step, {"evaluation/return": evaluation.mean})
         logging.info(
             "evaluation at step %d: %.1f +- %.1f over %d episodes",
@@ -233,8 +214,8 @@ class LearnerSession:
             self._let_roles_leave()
         if error is None:
             self.checkpoint(is_last=True)
-        if self.step and not self._wrote_operative_config:
-            self._write_operative_config()
+        if self.step:
+            self._files.write_operative_config()
         self._write_result(reason)
         self.service.close()
         self._metrics.close()
@@ -292,19 +273,7 @@ class LearnerSession:
             "best_return": self._best,
             "evaluation": self.evaluation and self.evaluation._asdict(),
         }
-        self._write_text(self._root / "result.json", json.dumps(result, indent=2))
-
-    def _write_operative_config(self) -> None:
-        self._wrote_operative_config = True
-        path = self._root / "checkpoints" / "operative_config.gin"
-        self._write_text(path, gin.operative_config_str())
-
-    def _write_text(self, path: pathlib.Path, text: str) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        except OSError as error:
-            logging.warning("%s could not be written: %s", path, error)
+        self._files.write_result(result)
 
 
 def _waits_for(values: Mapping[str, float]) -> str:

@@ -11,18 +11,16 @@ from typing import Any, NamedTuple
 import grpc
 import numpy as np
 
-from tfdrl.errors import ConfigurationError
 from tfdrl.rpc import channels, grpc_server, training_pb2
 from tfdrl.rpc import run_messages as messages
-from tfdrl.rpc import tensors as rpc_tensors
+from tfdrl.rpc.mismatches import MAX_SHOWN_CHARACTERS, difference, mismatch
+from tfdrl.rpc.published_parameters import PublishedParameters
 from tfdrl.rpc.report_ledger import Ledger, TooManyRunsError
 from tfdrl.rpc.run_messages import Evaluation
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 from tfdrl.types import Episodes, ItemCounts
 
-#: gRPC carries a refusal's text in a header of 8 KB.
-_MAX_SHOWN_CHARACTERS = 1000
 #: Roles and tasks that are waited for at the end; bounds what one sender can make us keep.
 _MAX_JOINED = 1 << 14
 
@@ -75,7 +73,6 @@ class TrainingServer:
         learner_step: int = 0,
     ):
         """Starts to listen."""
-        self._max_message_bytes = max_message_bytes
         self._experiment = experiment
         self._specs = specs
         self._lock = threading.Lock()
@@ -83,8 +80,7 @@ class TrainingServer:
         self._counts_no_more = False
         if state is not None:
             self._ledger.restore(state)
-        self._version = messages.NO_VERSION
-        self._parameters = b""  # a serialised ParametersReply, the same for every caller
+        self._published = PublishedParameters(max_message_bytes)
         self._learner_step = learner_step
         self._metrics: dict[str, float] = {}
         self._doing = ""
@@ -110,20 +106,7 @@ class TrainingServer:
         Raises ValueError if `version` does not grow, ConfigurationError if the set is larger
         than max_message_bytes or holds a dtype that cannot travel.
         """
-        arrays = [np.asarray(tensor) for tensor in tensors]
-        self._check_size(sum(array.nbytes for array in arrays))
-        reply = training_pb2.ParametersReply(modified=True, version=version)
-        try:
-            for i, array in enumerate(arrays):
-                reply.tensors.append(rpc_tensors.encode(array, f"parameter {i}"))
-        except rpc_tensors.MessageError as error:
-            raise ConfigurationError(f"parameters cannot be published: {error}") from None
-        serialised = reply.SerializeToString()
-        self._check_size(len(serialised))
-        with self._lock:
-            if version <= self._version:
-                raise ValueError(f"version {version} does not follow version {self._version}")
-            self._version, self._parameters = version, serialised
+        self._published.publish(version, tensors)
 
     def take_evaluations(self) -> list[Evaluation]:
         """Evaluations reported since the last call."""
@@ -209,13 +192,6 @@ class TrainingServer:
         """Stops listening; calls in progress have `grace_secs` to end. May be called twice."""
         self._server.close(grace_secs)
 
-    def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._max_message_bytes:
-            raise ConfigurationError(
-                f"parameters of {size_bytes} bytes cannot be published: "
-                f"max_message_bytes is {self._max_message_bytes}"
-            )
-
     def _handlers(self) -> grpc_server.Handlers:
         return {
             "Join": grpc_server.unary(self._join, training_pb2.JoinRequest),
@@ -228,7 +204,7 @@ class TrainingServer:
 
     def _join(self, request: training_pb2.JoinRequest) -> bytes:
         if request.protocol_version != messages.PROTOCOL_VERSION:
-            raise _mismatch(
+            raise mismatch(
                 "protocol version",
                 request.protocol_version,
                 messages.PROTOCOL_VERSION,
@@ -236,28 +212,21 @@ class TrainingServer:
             )
         self._check_experiment(request.sender)
         if request.specs and self._specs and request.specs != self._specs:
-            raise _mismatch(
+            raise mismatch(
                 "specs",
-                *_difference(request.specs, self._specs),
+                *difference(request.specs, self._specs),
                 "give every role the same environment and network",
             )
         with self._lock:
-            version = self._version
             if len(self._joined) < _MAX_JOINED:
                 self._joined[request.sender.role, request.sender.task] = time.monotonic()
         return training_pb2.JoinReply(
-            experiment=self._experiment, version=version
+            experiment=self._experiment, version=self._published.version
         ).SerializeToString()
 
     def _get_parameters(self, request: training_pb2.ParametersRequest) -> bytes:
         self._check_experiment(request.sender)
-        with self._lock:
-            version, parameters = self._version, self._parameters
-        # Not "newer than": after a restart from a checkpoint the learner's versions are smaller
-        # than those its roles have, and the roles must get them.
-        if version in (messages.NO_VERSION, request.have_version):
-            return training_pb2.ParametersReply(version=version).SerializeToString()
-        return parameters
+        return self._published.reply_to(request.have_version)
 
     def record(self, request: training_pb2.ReportRequest) -> None:
         """Counts a report that came by another service of this process.
@@ -301,7 +270,7 @@ class TrainingServer:
                 experiment=self._experiment,
                 learner_step=self._learner_step,
                 frames=self._ledger.frames(),
-                version=self._version,
+                version=self._published.version,
                 metrics=self._metrics,
                 doing=self._doing,
                 finished=self._stop_reason is not None,
@@ -315,29 +284,9 @@ class TrainingServer:
 
     def _check_experiment(self, sender: training_pb2.Sender) -> None:
         if sender.experiment != self._experiment:
-            raise _mismatch(
+            raise mismatch(
                 "experiment",
-                sender.experiment[:_MAX_SHOWN_CHARACTERS],
-                self._experiment[:_MAX_SHOWN_CHARACTERS],
+                sender.experiment[:MAX_SHOWN_CHARACTERS],
+                self._experiment[:MAX_SHOWN_CHARACTERS],
                 "start every role with the same gin file and bindings",
             )
-
-
-def _mismatch(what: str, theirs: object, ours: object, cure: str) -> grpc_server.RefusedError:
-    return grpc_server.RefusedError(
-        grpc.StatusCode.FAILED_PRECONDITION,
-        f"{what} mismatch: yours is {theirs!r}, the learner's is {ours!r}; {cure}",
-    )
-
-
-def _difference(theirs: str, ours: str) -> tuple[str, str]:
-    """Both texts, or, of long ones, what follows from the first difference."""
-    if max(len(theirs), len(ours)) <= _MAX_SHOWN_CHARACTERS:
-        return theirs, ours
-    pairs = enumerate(zip(theirs, ours))
-    shorter = min(len(theirs), len(ours))
-    first = next((i for i, (a, b) in pairs if a != b), shorter)
-    # From the start of the line, so that the name of what differs is shown.
-    start = max(theirs.rfind("\n", 0, first) + 1, first - _MAX_SHOWN_CHARACTERS // 2)
-    end = start + _MAX_SHOWN_CHARACTERS
-    return theirs[start:end], ours[start:end]

@@ -1,0 +1,65 @@
+"""What a learner writes for people, beside checkpoints and events: evaluations and the result."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+
+from tfdrl.rpc.run_messages import Evaluation
+
+_EVALUATION_COLUMNS = [
+    *("seconds", "frames", "learner_steps", "mean"),
+    *("standard_error", "minimum", "maximum", "episodes"),
+]
+
+
+class RunFiles:
+    """Files under root_dir. One that cannot be written costs a warning, not the run.
+
+    Args:
+      root_dir: of the run.
+    """
+
+    def __init__(self, root_dir: pathlib.Path):
+        self._root = pathlib.Path(root_dir)
+        self._wrote_operative_config = False
+
+    def add_evaluation(self, evaluation: Evaluation, training_secs: float) -> None:
+        """A row of evaluations.csv."""
+        row = [
+            *(round(training_secs, 1), evaluation.frames, evaluation.version),
+            *(evaluation.mean, evaluation.standard_error, evaluation.min, evaluation.max),
+            evaluation.episodes,
+        ]
+        path = self._root / "evaluations.csv"
+        try:
+            is_new = not path.exists()
+            with path.open("a", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerows([_EVALUATION_COLUMNS, row] if is_new else [row])
+        except OSError as error:
+            logging.warning("%s could not be written: %s", path, error)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """result.json: why the run ended, and how far it was."""
+        self._write(self._root / "result.json", json.dumps(result, indent=2))
+
+    def write_operative_config(self) -> None:
+        """The gin settings that were used, once: beside the checkpoints."""
+        if not self._wrote_operative_config:
+            self._wrote_operative_config = True
+            path = self._root / "checkpoints" / "operative_config.gin"
+            self._write(path, gin.operative_config_str())
+
+    def _write(self, path: pathlib.Path, text: str) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        except OSError as error:
+            logging.warning("%s could not be written: %s", path, error)

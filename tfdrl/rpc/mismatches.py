@@ -1,0 +1,31 @@
+"""What is said to a role that belongs to another run, or has another environment."""
+
+from __future__ import annotations
+
+import grpc
+
+from tfdrl.rpc import grpc_server
+
+#: gRPC carries a refusal's text in a header of 8 KB.
+MAX_SHOWN_CHARACTERS = 1000
+
+
+def mismatch(what: str, theirs: object, ours: object, cure: str) -> grpc_server.RefusedError:
+    """The refusal of a role whose `what` is not the learner's."""
+    return grpc_server.RefusedError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"{what} mismatch: yours is {theirs!r}, the learner's is {ours!r}; {cure}",
+    )
+
+
+def difference(theirs: str, ours: str) -> tuple[str, str]:
+    """Both texts, or, of long ones, what follows from the first difference."""
+    if max(len(theirs), len(ours)) <= MAX_SHOWN_CHARACTERS:
+        return theirs, ours
+    pairs = enumerate(zip(theirs, ours))
+    shorter = min(len(theirs), len(ours))
+    first = next((i for i, (a, b) in pairs if a != b), shorter)
+    # From the start of the line, so that the name of what differs is shown.
+    start = max(theirs.rfind("\n", 0, first) + 1, first - MAX_SHOWN_CHARACTERS // 2)
+    end = start + MAX_SHOWN_CHARACTERS
+    return theirs[start:end], ours[start:end]
