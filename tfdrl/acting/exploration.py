@@ -29,6 +29,11 @@ def collect_policy(agent, exploration: np.ndarray, seed: int):
     return agent.collect_policy
 
 
+def unexplored(count: int) -> np.ndarray:
+    """For policies that explore by their own distribution (IMPALA)."""
+    return np.zeros(count)
+
+
 @gin.configurable
 def epsilon_ladder(count: int, base: float = 0.4, alpha: float = 7.0) -> np.ndarray:
     """Epsilon of each environment, base^(1 + alpha i / (count - 1)) (Ape-X, section 4.1).

@@ -185,7 +185,6 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         context,
         agent,
         specs,
-        objects={},
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
     )
@@ -223,67 +222,60 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
 
 def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
     """Acts with its own epsilon and sends n-step transitions with initial priorities."""
-    from tfdrl.acting import exploration as acting_exploration
-    from tfdrl.acting.exploration import collect_policy
-    from tfdrl.acting.learner_connection import LearnerConnection
+    from tfdrl.acting.exploration import epsilon_ladder
+    from tfdrl.acting.joining import joined
     from tfdrl.acting.loop import ActorLoop
     from tfdrl.experience.transitions import TransitionAssembler
     from tfdrl.learning.ratio_limiters import ActorLimiter
     from tfdrl.replay import replay_ratio, transition_table
     from tfdrl.replay.client import ReplayInfo
     from tfdrl.replay.transition_writer import TransitionWriter
-    from tfdrl.runtime import agent_factory
 
-    config = experiment.architecture
-    num_envs = config.environments_per_actor
-    seed = experiment.seed + 1009 * (context.task + 1)
-    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = agent_factory.make_agent(config.agent, environment)
-    ladder = (config.exploration or acting_exploration.epsilon_ladder)(context.replicas * num_envs)
-    own = slice(context.task * num_envs, (context.task + 1) * num_envs)
-    policy = collect_policy(agent, ladder[own], seed)
-    connection = LearnerConnection(
+    config, num_envs = experiment.architecture, experiment.architecture.environments_per_actor
+    with joined(
         learner,
         context,
-        agent.collect_policy.variables(),
-        agent_factory.specs_text(environment),
-        config.timeout_secs,
-    )
-    connection.start()
-    server = ReplayInfo(replay, config.timeout_secs)
-    signature = transition_table.transition_signature(environment)
-    table = server.wait(signature, "the actor", context.stop)
-    ratio = replay_ratio.of_tables(config, "apex", config.samples_per_call, [table])
-    assembler = TransitionAssembler(
-        num_envs,
-        config.n_step,
-        config.gamma,
-        block_steps=-(-config.actor_buffer_transitions // num_envs),
-    )
-    writer = TransitionWriter(
-        replay,
-        num_envs,
-        config.n_step,
-        config.timeout_secs,
-        context.stop,
-    )
-    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
-    limiter = ActorLimiter(ratio, connection, server, context)
+        experiment.seed,
+        environment=config.environment,
+        agent=config.agent,
+        num_envs=num_envs,
+        exploration=config.exploration or epsilon_ladder,
+        timeout_secs=config.timeout_secs,
+    ) as (environment, _, policy, connection):
+        server = ReplayInfo(replay, config.timeout_secs)
+        signature = transition_table.transition_signature(environment)
+        table = server.wait(signature, "the actor", context.stop)
+        ratio = replay_ratio.of_tables(config, "apex", config.samples_per_call, [table])
+        assembler = TransitionAssembler(
+            num_envs,
+            config.n_step,
+            config.gamma,
+            block_steps=-(-config.actor_buffer_transitions // num_envs),
+        )
+        writer = TransitionWriter(
+            replay,
+            num_envs,
+            config.n_step,
+            config.timeout_secs,
+            context.stop,
+        )
+        loop = ActorLoop(
+            environment, policy, connection, context, config.actor_max_frames_per_second
+        )
+        limiter = ActorLimiter(ratio, connection, server, context)
 
-    def tick():
-        loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
+        def tick():
+            loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
 
-    for time_step, action, next_time_step, info in loop.steps():
-        block = assembler.add(time_step, action, next_time_step, info, connection.version)
-        if block is not None:
-            writer.write(block)
-            limiter.wait(writer.items, tick)
-        if loop.frames_since_pull >= config.parameter_pull_period_frames:
-            loop.pull_parameters()
-        tick()
-    writer.close()
-    connection.close()
-    environment.close()
+        for time_step, action, next_time_step, info in loop.steps():
+            block = assembler.add(time_step, action, next_time_step, info, connection.version)
+            if block is not None:
+                writer.write(block)
+                limiter.wait(writer.items, tick)
+            if loop.frames_since_pull >= config.parameter_pull_period_frames:
+                loop.pull_parameters()
+            tick()
+        writer.close()
 
 
 def evaluator(experiment: Experiment, context: Context, learner: Address) -> None:

@@ -243,7 +243,6 @@ def _session(experiment, context, agent, specs, group):
             context,
             agent,
             specs,
-            objects={},
             publish_period_steps=config.publish_period_steps,
             checkpoint_period_secs=config.learner_checkpoint_period_secs,
             lag_steps=config.policy_lag_steps,
@@ -258,50 +257,46 @@ def _session(experiment, context, agent, specs, group):
 
 def actor(experiment: Experiment, context: Context, replay: Addresses, learner: Addresses) -> None:
     """Pulls parameters, acts for one unroll, puts it into the queue, and again."""
-    from tfdrl.acting.exploration import collect_policy
-    from tfdrl.acting.learner_connection import LearnerConnection
+    from tfdrl.acting.exploration import unexplored
+    from tfdrl.acting.joining import joined
     from tfdrl.acting.loop import ActorLoop
     from tfdrl.experience.unroll_assembler import UnrollAssembler
     from tfdrl.replay import unroll_tables
     from tfdrl.replay.client import ReplayInfo
     from tfdrl.replay.unroll_writer import UnrollWriter
-    from tfdrl.runtime import agent_factory
 
-    config = experiment.architecture
+    config, num_envs = experiment.architecture, experiment.architecture.environments_per_actor
     queue = one_of(replay, context.task)
-    num_envs = config.environments_per_actor
-    seed = experiment.seed + 1009 * (context.task + 1)
-    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = agent_factory.make_agent(config.agent, environment)
-    policy = collect_policy(agent, [0.0] * num_envs, seed)
-    connection = LearnerConnection(
+    with joined(
         one_of(learner, 0),
         context,
-        agent.collect_policy.variables(),
-        agent_factory.specs_text(environment),
-        config.timeout_secs,
+        experiment.seed,
+        environment=config.environment,
+        agent=config.agent,
+        num_envs=num_envs,
+        exploration=unexplored,
+        timeout_secs=config.timeout_secs,
         parameters_from=one_of(learner, context.task),
-    )
-    connection.start()
-    signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
-    tables = [unroll_tables.QUEUE] + [unroll_tables.REPLAY] * (config.replay_share > 0)
-    for table in tables:
-        info = ReplayInfo(queue, config.timeout_secs, table)
-        info.wait(unroll_tables.with_row(signature), "the actor", context.stop)
-    writer = UnrollWriter(queue, tables, config.timeout_secs, context.stop, connection.check)
-    assembler = UnrollAssembler(num_envs, config.unroll_steps)
-    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
-    assembler.begin(loop.state)
-    for time_step, action, next_time_step, info in loop.steps():
-        unrolls = assembler.add(time_step, action, next_time_step, info, connection.version)
-        if unrolls is not None:
-            writer.write(unrolls)
-            connection.pull()
-            assembler.begin(loop.state)
-        loop.tick(writer.waiting, writer.counters)
-    writer.close()
-    connection.close()
-    environment.close()
+    ) as (environment, _, policy, connection):
+        signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
+        tables = [unroll_tables.QUEUE] + [unroll_tables.REPLAY] * (config.replay_share > 0)
+        for table in tables:
+            info = ReplayInfo(queue, config.timeout_secs, table)
+            info.wait(unroll_tables.with_row(signature), "the actor", context.stop)
+        writer = UnrollWriter(queue, tables, config.timeout_secs, context.stop, connection.check)
+        assembler = UnrollAssembler(num_envs, config.unroll_steps)
+        loop = ActorLoop(
+            environment, policy, connection, context, config.actor_max_frames_per_second
+        )
+        assembler.begin(loop.state)
+        for time_step, action, next_time_step, info in loop.steps():
+            unrolls = assembler.add(time_step, action, next_time_step, info, connection.version)
+            if unrolls is not None:
+                writer.write(unrolls)
+                connection.pull()
+                assembler.begin(loop.state)
+            loop.tick(writer.waiting, writer.counters)
+        writer.close()
 
 
 def evaluator(experiment: Experiment, context: Context, learner: Addresses) -> None:

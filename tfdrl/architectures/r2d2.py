@@ -170,7 +170,6 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         context,
         agent,
         specs,
-        objects={},
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
     )
@@ -199,9 +198,8 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
 
 def actor(experiment: Experiment, context: Context, replay: Address, learner: Address) -> None:
     """Acts with its own epsilon and sends sequences with initial priorities."""
-    from tfdrl.acting import exploration as acting_exploration
-    from tfdrl.acting.exploration import collect_policy
-    from tfdrl.acting.learner_connection import LearnerConnection
+    from tfdrl.acting.exploration import epsilon_ladder
+    from tfdrl.acting.joining import joined
     from tfdrl.acting.loop import ActorLoop
     from tfdrl.experience import frame_stacks
     from tfdrl.learning.ratio_limiters import ActorLimiter
@@ -209,54 +207,49 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     from tfdrl.replay.client import ReplayInfo
     from tfdrl.replay.sequence_writer import SEQUENCES, SequenceAssembler, SequenceWriter
     from tfdrl.replay.unroll_tables import with_row
-    from tfdrl.runtime import agent_factory
 
-    config = experiment.architecture
-    num_envs, seed = config.environments_per_actor, experiment.seed + 1009 * (context.task + 1)
-    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = agent_factory.make_agent(config.agent, environment)
-    ladder = (config.exploration or acting_exploration.epsilon_ladder)(context.replicas * num_envs)
-    own = slice(context.task * num_envs, (context.task + 1) * num_envs)
-    policy = collect_policy(agent, ladder[own], seed)
-    connection = LearnerConnection(
+    config, num_envs = experiment.architecture, experiment.architecture.environments_per_actor
+    with joined(
         learner,
         context,
-        agent.collect_policy.variables(),
-        agent_factory.specs_text(environment),
-        config.timeout_secs,
-    )
-    connection.start()
-    signature = _signature(environment, agent, config)
-    signature = with_row(frame_stacks.thin_signature(signature, environment.frame_stack))
-    server = ReplayInfo(replay, config.timeout_secs, SEQUENCES)
-    table = server.wait(signature, "the actor", context.stop)
-    ratio = replay_ratio.of_tables(config, "r2d2", config.batch_size, [table])
-    writer = SequenceWriter(
-        replay, agent, environment.frame_stack, config.timeout_secs, context.stop
-    )
-    steps, burn_in = config.sequence_steps, agent.burn_in_steps
-    assembler = SequenceAssembler(num_envs, burn_in + steps, burn_in)
-    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
-    limiter = ActorLimiter(ratio, connection, server, context)
-
-    def tick():
-        loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
-
-    before = loop.state
-    for time_step, action, next_time_step, info in loop.steps():
-        found = assembler.add(
-            time_step, action, next_time_step, info, (before, loop.state), connection.version
+        experiment.seed,
+        environment=config.environment,
+        agent=config.agent,
+        num_envs=num_envs,
+        exploration=config.exploration or epsilon_ladder,
+        timeout_secs=config.timeout_secs,
+    ) as (environment, agent, policy, connection):
+        signature = _signature(environment, agent, config)
+        signature = with_row(frame_stacks.thin_signature(signature, environment.frame_stack))
+        server = ReplayInfo(replay, config.timeout_secs, SEQUENCES)
+        table = server.wait(signature, "the actor", context.stop)
+        ratio = replay_ratio.of_tables(config, "r2d2", config.batch_size, [table])
+        writer = SequenceWriter(
+            replay, agent, environment.frame_stack, config.timeout_secs, context.stop
         )
+        steps, burn_in = config.sequence_steps, agent.burn_in_steps
+        assembler = SequenceAssembler(num_envs, burn_in + steps, burn_in)
+        loop = ActorLoop(
+            environment, policy, connection, context, config.actor_max_frames_per_second
+        )
+        limiter = ActorLimiter(ratio, connection, server, context)
+
+        def tick():
+            loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
+
         before = loop.state
-        if found is not None:
-            writer.write(*found)
-            limiter.wait(writer.items, tick)
-        if loop.frames_since_pull >= config.parameter_pull_period_frames:
-            loop.pull_parameters()
-        tick()
-    writer.close()
-    connection.close()
-    environment.close()
+        for time_step, action, next_time_step, info in loop.steps():
+            found = assembler.add(
+                time_step, action, next_time_step, info, (before, loop.state), connection.version
+            )
+            before = loop.state
+            if found is not None:
+                writer.write(*found)
+                limiter.wait(writer.items, tick)
+            if loop.frames_since_pull >= config.parameter_pull_period_frames:
+                loop.pull_parameters()
+            tick()
+        writer.close()
 
 
 def evaluator(experiment: Experiment, context: Context, learner: Address) -> None:

@@ -273,7 +273,6 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         context,
         agent,
         specs_text,
-        objects={},
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
         more=InferenceService(player, context.experiment, specs).served_for(config.environments),

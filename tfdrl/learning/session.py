@@ -34,9 +34,9 @@ class LearnerSession:
       context: of the learner's role.
       agent: its policy's variables are published, its train_step_counter counts.
       specs: text of the environment's specs.
-      objects: more trackables to checkpoint, by name.
       publish_period_steps: learner steps between publications.
       checkpoint_period_secs: seconds between checkpoints.
+      objects: more trackables to checkpoint, by name.
       lag_steps: publishes the parameters of so many learner steps ago: an artificial policy lag.
       before_checkpoint: called before a checkpoint is written; its result, JSON-able, is part of
         the checkpoint and comes back as `restored_state`.
@@ -59,9 +59,9 @@ class LearnerSession:
         context: Context,
         agent,
         specs: str,
-        objects: Mapping[str, Any],
         publish_period_steps: int,
         checkpoint_period_secs: float,
+        objects: Mapping[str, Any] | None = None,
         before_checkpoint: Callable[[], Mapping[str, Any]] | None = None,
         lag_steps: int = 0,
         more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
@@ -70,7 +70,9 @@ class LearnerSession:
         self._experiment, self._context, self._agent = experiment, context, agent
         root_dir = pathlib.Path(context.root_dir)
         self._files = RunFiles(root_dir)
-        self._checkpoints = Checkpoints(root_dir / "checkpoints", {"agent": agent, **objects})
+        self._checkpoints = Checkpoints(
+            root_dir / "checkpoints", {"agent": agent, **(objects or {})}
+        )
         self._before_checkpoint = before_checkpoint
         self.restored = self._checkpoints.restore() is not None
         self.restored_state = self._checkpoints.counters.values.get("state")

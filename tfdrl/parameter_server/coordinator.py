@@ -75,7 +75,6 @@ def run(
         context,
         agent,
         learner.specs,
-        objects={},
         publish_period_steps=1,
         checkpoint_period_secs=config.coordinator_checkpoint_period_secs,
     )
