@@ -44,18 +44,23 @@ def test_the_oracle_cases_are_many_and_some_tell_lambda_mixing_apart():
     assert np.abs(v["pg_advantages"] - v["pg_advantages_rlax_lambda_mix"]).max() > 0.01
 
 
+def test_some_oracle_cases_have_truncations():
+    group = "vtrace_truncation"
+    assert any(oracles.load(group, case)["truncated"].any() for case in oracles.cases(group))
+
+
 @pytest.mark.parametrize("case", oracles.cases("vtrace_truncation"))
 def test_oracle_with_truncations(case):
     v = oracles.load("vtrace_truncation", case)
     discounts = np.where(v["terminated"], 0.0, v["gamma"])
     steps = float32(v["log_rhos"], discounts, v["rewards"], v["values"], v["next_values"])
     is_end = tf.constant(v["terminated"] | v["truncated"])
-    assert v["truncated"].any()
     returns = vtrace(*steps, is_end, **{name: float(v[name]) for name in SETTINGS})
     np.testing.assert_allclose(returns.vs, v["vs"], **TOLERANCE)
     np.testing.assert_allclose(returns.pg_advantages, v["pg_advantages"], **TOLERANCE)
-    uncut = vtrace(*steps, **{name: float(v[name]) for name in SETTINGS})
-    assert np.abs(uncut.vs - v["vs"]).max() > 0.01
+    if v["truncated"].any():
+        uncut = vtrace(*steps, **{name: float(v[name]) for name in SETTINGS})
+        assert np.abs(uncut.vs - v["vs"]).max() > 0.01
 
 
 def inputs(seed, steps=12, batch=5, spread=1.0, end_probability=0.2):

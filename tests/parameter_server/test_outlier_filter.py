@@ -29,13 +29,18 @@ def flags(outliers, losses):
 
 @pytest.mark.parametrize("case", oracle_cases())
 def test_oracle(case):
-    """One learner and one shard, which grows by one version for each gradient it applies."""
+    """One learner and one shard, which grows by one version for each gradient it applies.
+
+    As in `GradientLearner.learn`: the learner judges by the loss first, and the server, of what it
+    is sent, by age.
+    """
     v = oracle(case)
     outliers = OutlierFilter(num_std=float(v["num_std"]), warmup=int(v["warmup"]))
     version, accepted = 0, []
     for param_version, loss in zip(v["param_version"], v["loss"]):
+        is_sent = outliers.accepts(loss)
         is_stale = version - param_version > v["max_delay"]
-        accepted.append(not is_stale and outliers.accepts(loss))
+        accepted.append(is_sent and not is_stale)
         version += accepted[-1]
     np.testing.assert_array_equal(accepted, v["accepted"])
     assert version == v["final_version"]
