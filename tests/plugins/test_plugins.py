@@ -161,3 +161,17 @@ def test_every_snippet_of_the_documentation_is_a_file_that_is_tested():
     files = [*_HERE.glob("*.gin"), *(_HERE / "my_package").glob("*.py")]
     there = {path.relative_to(_HERE).as_posix() for path in files}
     assert shown == there - {"my_package/__init__.py"}
+
+
+def test_a_seventh_architecture_is_one_file(tmp_path):
+    """A2C: every update is of what the newest policy did, of all workers."""
+    bindings = ["experiment.max_learner_steps = 30", "experiment.solved_return = None"]
+    arguments = ["--gin_file=a2c.gin", f"--root_dir={tmp_path}"]
+    arguments += [f"--gin_bindings={text}" for text in bindings]
+    done = preloaded.run("binaries.train", arguments, _HERE)
+    assert done.returncode == 0, done.stdout
+    result, frames_per_update = _result(tmp_path), 2 * 8 * 5
+    assert result["learner_steps"] == 30
+    # Nobody acts ahead of the parameters: one more rollout has begun, at most.
+    assert 30 * frames_per_update <= result["frames"] <= 31 * frames_per_update
+    assert len((_HERE / "my_package" / "a2c.py").read_text().splitlines()) < 170
