@@ -175,3 +175,11 @@ def test_a_seventh_architecture_is_one_file(tmp_path):
     # Nobody acts ahead of the parameters: one more rollout has begun, at most.
     assert 30 * frames_per_update <= result["frames"] <= 31 * frames_per_update
     assert len((_HERE / "my_package" / "a2c.py").read_text().splitlines()) < 170
+
+
+@pytest.mark.slow
+def test_ppo_in_the_seventh_architecture_solves_cartpole(tmp_path):
+    arguments = ["--gin_file=ppo.gin", f"--root_dir={tmp_path}"]
+    done = preloaded.run("binaries.train", arguments, _HERE, timeout=400)
+    assert done.returncode == 0, done.stdout
+    assert _result(tmp_path)["evaluation"]["mean"] >= 475.0
