@@ -90,6 +90,7 @@ class _Examination:
             self._find(selector, place)
         for binding in self._read.bindings:
             self._check_binding(binding)
+        self._check_that_macros_are_used()
         for (_, selector, parameter), binding in self._bindings.items():
             if binding.value == values.Macro("gin.REQUIRED"):
                 name = self._short_selector(selector)
@@ -178,6 +179,20 @@ class _Examination:
             self._errors.append(f"{place}: the macro %{name} is not defined{hint}")
         elif module != "gin":
             self._modules.add(module)
+
+    def _check_that_macros_are_used(self) -> None:
+        """Of the command line: files define some for those that include them.
+
+        `gama = 0.9` sets nothing, and would train on with the gamma of before.
+        """
+        leaves = (leaf for b in self._read.bindings for leaf in values.leaves(b.value))
+        used = {leaf.name for leaf in leaves if isinstance(leaf, values.Macro)}
+        for binding in self._read.bindings:
+            name = _macro_name(binding)
+            is_typed = binding.place.startswith(statements.COMMAND_LINE)
+            if is_typed and name is not None and name not in used and not self._lets_through:
+                hint = did_you_mean(name, used) or "; write configurable.parameter = value"
+                self._errors.append(f"{binding.place}: nothing refers to the macro {name}{hint}")
 
     def _has_parameter(self, item: Configurable, binding: Binding) -> bool:
         if item.signature.accepts_any or item.parameter(binding.parameter):

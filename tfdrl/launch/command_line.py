@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import pathlib
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -80,8 +81,15 @@ def _help(values: flags.FlagValues, usage: str) -> str:
     return "\n".join(lines)
 
 
+#: What shells give for SIGINT.
+_INTERRUPTED = 128 + signal.SIGINT
+
+
 def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """Calls `main(argv)`; a TfdrlError becomes "program: text" on stderr and its exit code."""
+    """Calls `main(argv)`; a TfdrlError becomes "program: text" on stderr and its exit code.
+
+    So does Ctrl-C, whose exit code is 130, as in a shell.
+    """
     # As `python -m` does: a gin file may import a package of the current directory.
     if os.getcwd() not in (str(pathlib.Path(entry or ".").resolve()) for entry in sys.path):
         sys.path.insert(0, os.getcwd())
@@ -91,3 +99,6 @@ def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str])
         text = str(error).split("\n  In call to configurable")[0]  # gin appends its call stack
         print(f"{program}: {text}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:  # before anybody counts signals, or somewhere that does not
+        print(f"{program}: interrupted", file=sys.stderr)
+        return _INTERRUPTED

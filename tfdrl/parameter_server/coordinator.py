@@ -7,6 +7,7 @@ that is evaluated and continued, and orders a rollback when training goes wrong.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -185,8 +186,9 @@ class ServerMetrics:
         values = {
             "parameter_server/epoch": first["epoch"],
             "parameter_server/rollbacks": first["rollbacks"],
-            "learner/loss": self._divergence.mean_loss,
         }
+        if not math.isnan(self._divergence.mean_loss):  # of the first gradient on
+            values["learner/loss"] = self._divergence.mean_loss
         values |= {f"gradients/{name}": count for name, count in first["verdicts"].items()}
         age = mean_age(first["ages"])
         if age is not None:

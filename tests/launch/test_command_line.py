@@ -1,0 +1,39 @@
+"""How every binary ends."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tfdrl.errors import ConfigurationError, DivergedError
+from tfdrl.launch import command_line
+
+
+def raising(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ConfigurationError("a name\n  In call to configurable x"), 2, "tfdrl x: a name\n"),
+        (DivergedError("a loss"), 3, "tfdrl x: a loss\n"),
+        (KeyboardInterrupt(), 130, "tfdrl x: interrupted\n"),
+    ],
+)
+def test_errors_are_a_sentence_and_an_exit_code(error, code, words, capsys):
+    assert command_line.run("tfdrl x", raising(error), ["x"]) == code
+    assert capsys.readouterr().err == words
+
+
+def test_another_error_shows_where_it_comes_from():
+    script = (
+        "from tfdrl.launch import command_line\n"
+        "import sys\n"
+        "sys.exit(command_line.run('tfdrl x', lambda argv: 1 / 0, ['x']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
