@@ -29,7 +29,8 @@ class ActorLoop:
       max_frames_per_second: slows acting down to this; None for as fast as it goes.
 
     Attributes:
-      frames: environment frames stepped by this start of the actor.
+      steps_made: by its environments, all together, since this start of the actor.
+      frames: environment frames of these steps.
       frames_since_pull: since `pull_parameters`.
       state: of the policy, before the next step.
     """
@@ -45,7 +46,6 @@ class ActorLoop:
         self._environment, self._connection, self._context = environment, connection, context
         self._act = act_function(policy)
         self.state = policy.get_initial_state(environment.num_envs)
-        self._frames_per_call = environment.num_envs * environment.frames_per_step
         self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
         self._report_is_due = Every(_REPORT_PERIOD_SECS)
         self._events_are_due = Every(_EVENTS_PERIOD_SECS)
@@ -53,7 +53,7 @@ class ActorLoop:
         self._max_frames_per_second = max_frames_per_second
         self._resume_secs = time.monotonic()
         self._sources: tuple[WaitingClock, Callable[[], Mapping[str, float]]] | None = None
-        self.frames = self.frames_since_pull = 0
+        self.frames = self.frames_since_pull = self.steps_made = 0
 
     def steps(self) -> Iterator[tuple[TimeSteps, Nest, TimeSteps, Nest]]:
         """Yields (time step, action, next time step, policy info) until told to stop.
@@ -65,17 +65,20 @@ class ActorLoop:
         while not self._context.stop.is_set():
             action, info = self._step(time_step)
             next_time_step = self._environment.step(action)
-            self.frames += self._frames_per_call
-            self.frames_since_pull += self._frames_per_call
+            made = self._environment.steps_made(next_time_step)
+            frames = made * self._environment.frames_per_step
+            self.steps_made += made
+            self.frames += frames
+            self.frames_since_pull += frames
             yield time_step, action, next_time_step, info
             time_step = next_time_step
             if self._max_frames_per_second is not None:
-                self._pace()
+                self._pace(frames)
         self._report()
 
-    def _pace(self) -> None:
+    def _pace(self, frames: int) -> None:
         """Waits until the frames of this step have had their time; a delay is not caught up."""
-        self._resume_secs += self._frames_per_call / self._max_frames_per_second
+        self._resume_secs += frames / self._max_frames_per_second
         ahead_secs = self._resume_secs - time.monotonic()
         if ahead_secs > 0.005:  # shorter waits would mostly be overhead
             self._context.stop.wait(ahead_secs)

@@ -206,11 +206,13 @@ def worker(
     loop = ActorLoop(environment, policy, connection, context)
     rollout.begin(loop.state)
     schedule.update(parameters)
+    pushed_steps = 0
     for time_step, action, next_time_step, info in loop.steps():
         steps = rollout.add(time_step, action, next_time_step, info, parameters.version)
         if steps is not None:
             straggling.wait()
-            parameters.push(gradient(steps), num_envs * config.t_max)
+            parameters.push(gradient(steps), loop.steps_made - pushed_steps)
+            pushed_steps = loop.steps_made
             schedule.update(parameters)
             rollout.begin(loop.state)
         loop.tick(parameters.communication, parameters.counters)

@@ -264,14 +264,13 @@ def worker(
     connection.start()
     learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
     epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
-    pace, steps = UpdatePace(config.min_replay_steps, config.update_period_steps), 0
+    pace = UpdatePace(config.min_replay_steps, config.update_period_steps)
     straggling = Straggling(config, context)
     loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
     epsilon.update(parameters.version)
     for time_step, action, next_time_step, _ in loop.steps():
         replay.add(time_step, action, next_time_step)
-        steps += num_envs
-        for _ in range(pace.due(steps)):
+        for _ in range(pace.due(loop.steps_made)):
             straggling.wait()
             learner.learn(replay.sample(config.batch_size))
         epsilon.update(parameters.version)

@@ -185,6 +185,7 @@ class AtariEnvironment(BatchedEnvironment):
         self._stack = FrameStack(self.num_envs, frame_stack, size)
         self._life_loss = LifeLossEpisodes(self.num_envs) if life_loss else None
         self._log = EpisodeLog(self.num_envs, frames_per_step)
+        self._steps_made = 0
         self._game_was_over = np.zeros(self.num_envs, bool)
         self._observation: np.ndarray | None = None
 
@@ -200,6 +201,10 @@ class AtariEnvironment(BatchedEnvironment):
         )
         return first_time_steps(self._observation, self.num_envs)
 
+    def steps_made(self, time_step: TimeSteps) -> int:
+        """As `BatchedEnvironment.steps_made`; a no-op after a lost life is a step of the game."""
+        return self._steps_made
+
     def step(self, action: Nest) -> TimeSteps:
         action = self._to_env_action(action)
         if self._life_loss:
@@ -208,6 +213,7 @@ class AtariEnvironment(BatchedEnvironment):
         last = terminated | truncated
         self._log.add(reward, last, info["episode_frame_number"])
         first, self._game_was_over = self._game_was_over, last
+        self._steps_made = self.num_envs - int(np.count_nonzero(first))
         observation = self._stack.push(frames.reshape(self._frames_shape), first)
         if self._life_loss:
             first, last, terminated, repeated = self._life_loss.relabel(

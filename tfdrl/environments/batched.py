@@ -51,6 +51,13 @@ class BatchedEnvironment(abc.ABC):
         follows is FIRST, with reward 0 and discount 1.
         """
 
+    def steps_made(self, time_step: TimeSteps) -> int:
+        """How many of the N environments made a step to get to `time_step`: those not at FIRST.
+
+        A reset is no step and takes no frames. Call it once for each `step`, with its result.
+        """
+        return int(np.count_nonzero(time_step.step_type))  # FIRST is 0
+
     @abc.abstractmethod
     def take_episodes(self) -> Episodes:
         """Episodes that ended since the last call, in order of their end.

@@ -40,13 +40,13 @@ def act_remotely(experiment: Experiment, context: Context, learner: Address) -> 
         security=security.of(context),
     )
     with environment, contextlib.closing(client):
-        frames_per_action = num_envs * environment.environment.frames_per_step
         steps, frames = environment.reset(), 0
         while True:
             try:
                 action = client.act(steps, frames, environment.take_episodes())
                 steps = environment.step(action)
-                frames += frames_per_action
+                made = environment.environment.steps_made(steps)
+                frames += made * environment.environment.frames_per_step
             except LearnerRestartedError:
                 logging.info("the learner has begun anew; so do the environments")
                 steps, frames = environment.reset(), 0

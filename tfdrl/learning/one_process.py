@@ -70,7 +70,7 @@ class OneProcess:
             checkpoint_period_secs=float("inf"),  # here checkpoints are counted in agent steps
             before_checkpoint=self._save_replay,
         )
-        self.steps = 0
+        self.steps = self._steps_before = 0
         self._pace = UpdatePace(config.min_replay_steps, config.update_period_steps)
         self._greedy = act_function(self._agent.policy)
         self._export = PolicyExport(self._agent.policy, pathlib.Path(context.root_dir) / "policy")
@@ -97,7 +97,8 @@ class OneProcess:
         next_time_step = self._environment.step(action)
         self.replay.add(self._time_step, action, next_time_step)
         self._time_step, self._action = next_time_step, action
-        self.steps += self._config.environments
+        self._steps_before = self.steps
+        self.steps += self._environment.steps_made(next_time_step)
 
     def updates_due(self) -> int:
         """Learner steps to do now, for the agent steps done since learning could start."""
@@ -113,7 +114,7 @@ class OneProcess:
 
     def evaluate_and_checkpoint_if_due(self) -> None:
         """Does both on their periods of agent steps, and tells how far the run is."""
-        config, before = self._config, self.steps - self._config.environments
+        config, before = self._config, self._steps_before
         period_steps = config.evaluation_period_steps
         if self.session.step and self.steps // period_steps > before // period_steps:
             self._evaluate()
