@@ -1,5 +1,6 @@
 """How every binary ends."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -7,6 +8,8 @@ import pytest
 
 from tfdrl.errors import ConfigurationError, DivergedError
 from tfdrl.launch import command_line
+
+_CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def raising(error):
@@ -37,3 +40,11 @@ def test_another_error_shows_where_it_comes_from():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+def test_a_list_may_be_cut_off():
+    command = f"{sys.executable} -m binaries.train --list | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=_CHECKOUT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith(".gin\n")

@@ -109,6 +109,16 @@ def test_output_that_nobody_reads_ends_no_run(train, tmp_path):
     assert len((tmp_path / "run" / "stopped").read_text().split()) == 4
 
 
+def test_nohup_survives_the_end_of_its_terminal(train, tmp_path):
+    process = train(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    _wait_until_up(tmp_path / "run")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(1.0)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 0
+
+
 @pytest.mark.parametrize(
     "before",
     [lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN), lambda: os.close(1)],

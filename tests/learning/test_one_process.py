@@ -49,13 +49,14 @@ def epsilon_of(run):
 def test_exploration_is_annealed_and_stays_so_after_a_restart(start):
     with start() as run:
         for _ in range(40):
+            before = run.steps
             run.act_and_store()
-            expected = max(1 - 0.75 * (run.steps - 8) / 100, 0.25)
+            expected = max(1 - 0.75 * before / 100, 0.25)
             np.testing.assert_allclose(epsilon_of(run), np.full(8, expected), rtol=1e-6)
-        stored = run.replay.size_steps
-    assert stored == 320
+        stored, steps = run.replay.size_steps, run.steps
+    assert stored == 320 and 250 < steps < 320  # a reset is stored, and is no step
     with start() as run:
-        assert run.steps == 320
+        assert run.steps == steps
         assert run.replay.size_steps == 320 + 8  # the step at which the episodes were cut off
         run.act_and_store()
         np.testing.assert_allclose(epsilon_of(run), np.full(8, 0.25))

@@ -94,11 +94,18 @@ def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str])
     if os.getcwd() not in (str(pathlib.Path(entry or ".").resolve()) for entry in sys.path):
         sys.path.insert(0, os.getcwd())
     try:
-        return main(argv)
+        code = main(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except TfdrlError as error:
         text = str(error).split("\n  In call to configurable")[0]  # gin appends its call stack
         print(f"{program}: {text}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever read has read enough: `--list | head -3`
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())  # what is left would fail at exit
+        return EXIT_OK
     except KeyboardInterrupt:  # before anybody counts signals, or somewhere that does not
         print(f"{program}: interrupted", file=sys.stderr)
         return _INTERRUPTED

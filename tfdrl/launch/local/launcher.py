@@ -55,7 +55,10 @@ class LauncherSettings(NamedTuple):
 
 
 class Interrupts:
-    """Counts SIGINT, SIGTERM and SIGHUP instead of dying of them."""
+    """Counts SIGINT, SIGTERM and SIGHUP instead of dying of them.
+
+    One that was ignored when this process was started (by nohup, say) stays ignored.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -64,7 +67,8 @@ class Interrupts:
         self.count += 1
 
     def __enter__(self) -> Interrupts:
-        self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        heeded = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._receive) for number in heeded}
         return self
 
     def __exit__(self, *unused: object) -> None:
