@@ -1,11 +1,14 @@
 """Q-networks: shapes, parameter counts by hand, the dueling heads, and what is refused."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tf_agents.specs import BoundedTensorSpec
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork, NatureActorCriticNetwork
 from tfdrl.networks.q_networks import KerasQNetwork, MlpQNetwork, NatureQNetwork, num_actions
 
 VECTOR = tf.TensorSpec([3], tf.float32)
@@ -176,3 +179,27 @@ def test_only_one_discrete_action(network, action):
 def test_num_actions_counts_from_the_minimum():
     assert num_actions(discrete(6)) == 6
     assert num_actions({"move": BoundedTensorSpec([], tf.int64, 2, 4)}) == 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        NatureQNetwork,
+        functools.partial(MlpQNetwork, layer_units=(8,)),
+        NatureActorCriticNetwork,
+        functools.partial(MlpActorCriticNetwork, layer_units=(8,)),
+    ],
+    ids=["Nature", "MLP", "Nature, actor-critic", "MLP, actor-critic"],
+)
+def test_images_of_bytes_and_of_floats_are_the_same(make):
+    """One rule for all: uint8 is divided by 255, floats are as they are."""
+    image = np.random.default_rng(1).integers(0, 256, (2, 84, 84, 1), np.uint8)
+    found = []
+    for pixels in (image, (image / 255.0).astype(np.float32)):
+        tf.keras.utils.set_random_seed(1)
+        network = make(tf.TensorSpec(pixels.shape[1:], pixels.dtype), discrete(3))
+        values, _ = network(tf.constant(pixels))
+        leaves = [values] if tf.is_tensor(values) else [values[0].logits, values[1]]
+        found.append(np.concatenate([np.reshape(leaf, -1) for leaf in leaves]))
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
+    assert np.abs(found[0]).max() > 1e-3

@@ -21,6 +21,8 @@ def observation_spec(space: spaces.Space, name: str = "observation") -> Nest:
     Raises ConfigurationError for any space but Box, Discrete, MultiDiscrete, MultiBinary and
     Dict or Tuple of them.
     """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)) and not len(space.spaces):
+        raise ConfigurationError(f"{name}: the observation space {space} is empty")
     if isinstance(space, spaces.Dict):
         return {key: observation_spec(sub, f"{name}/{key}") for key, sub in space.items()}
     if isinstance(space, spaces.Tuple):

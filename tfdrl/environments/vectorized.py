@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
@@ -38,7 +40,7 @@ class VectorizedEnvironment(BatchedEnvironment):
         self.action_spec = spaces.action_spec(vector_env.single_action_space)
         self._to_env_action = spaces.action_converter(vector_env.single_action_space)
         self._vector_env = vector_env
-        self.steps_per_second = float(vector_env.metadata.get("render_fps", 30))
+        self.steps_per_second = _steps_per_second(vector_env.metadata.get("render_fps"))
         self._seed = reset_seed(vector_env, seed)
         self._clip_reward = clip_reward
         self._log = EpisodeLog(self.num_envs)
@@ -108,3 +110,12 @@ def environment_seeds(seed: int, num_envs: int) -> list[int]:
     # Not seed + i: actors with neighbouring seeds would then share episodes.
     state = np.random.SeedSequence(seed).generate_state(num_envs, np.uint32)
     return [int(word >> 1) for word in state]
+
+
+def _steps_per_second(render_fps: object) -> float:
+    """Of a recording; 30 unless the environment's makers say another positive number."""
+    try:
+        found = float(render_fps)
+    except (TypeError, ValueError):
+        return 30.0
+    return found if 0 < found < math.inf else 30.0

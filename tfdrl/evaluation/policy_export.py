@@ -8,7 +8,6 @@ import math
 import pathlib
 import shutil
 
-import tensorflow as tf
 from tf_agents.policies import policy_saver, tf_policy
 
 from tfdrl.rpc.run_messages import Evaluation
@@ -72,7 +71,10 @@ class PolicyExport:
         return is_better and math.isfinite(evaluation.mean) and self._save(evaluation)
 
     def _save(self, evaluation: Evaluation) -> bool:
-        """Writes the policy beside the old one, then swaps them; False with a warning if not."""
+        """Writes the policy beside the old one, then swaps them; False with a warning if not.
+
+        Training goes on in any case: a policy that cannot be exported can be trained.
+        """
         temporary = self._directory.with_name(self._directory.name + ".new")
         try:
             if self._saver is None:
@@ -82,7 +84,7 @@ class PolicyExport:
             (temporary / _EVALUATION).write_text(json.dumps(evaluation._asdict(), indent=2))
             shutil.rmtree(self._directory, ignore_errors=True)
             temporary.rename(self._directory)
-        except (OSError, tf.errors.OpError) as error:
+        except Exception as error:  # of the disk, or what a network or a spec makes of a SavedModel
             logging.warning("the policy could not be exported to %s: %s", self._directory, error)
             shutil.rmtree(temporary, ignore_errors=True)
             return False

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_agents.networks import network
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.networks import torsos
 from tfdrl.ops import q_learning
 
 
@@ -112,7 +113,10 @@ class MlpQNetwork(TorsoQNetwork):
         leaves = tf.nest.flatten(observation)
         specs = tf.nest.flatten(self.input_tensor_spec)
         flat = [
-            tf.reshape(tf.cast(leaf, tf.float32), [-1, spec.shape.num_elements()])
+            tf.reshape(
+                torsos.scaled(leaf) if spec.shape.rank == 3 else tf.cast(leaf, tf.float32),
+                [-1, spec.shape.num_elements()],
+            )
             for leaf, spec in zip(leaves, specs)
         ]
         return flat[0] if len(flat) == 1 else tf.concat(flat, axis=-1)
@@ -122,8 +126,8 @@ class MlpQNetwork(TorsoQNetwork):
 class NatureQNetwork(TorsoQNetwork):
     """The convolutions of Mnih 2015 with a plain or a dueling head of 512 units (Wang 2016).
 
-    32 filters 8x8 stride 4, 64 of 4x4 stride 2, 64 of 3x3 stride 1 over uint8 frames
-    [B, 84, 84, 4] divided by 255.
+    32 filters 8x8 stride 4, 64 of 4x4 stride 2, 64 of 3x3 stride 1 over frames [B, 84, 84, 4]:
+    uint8 divided by 255, floats as they are.
 
     Args:
       observation_spec, action_spec: of the environment; one image, channels last.
@@ -156,7 +160,7 @@ class NatureQNetwork(TorsoQNetwork):
 
     def preprocess(self, observation):
         (image,) = tf.nest.flatten(observation)
-        return tf.cast(image, tf.float32) / 255.0
+        return torsos.scaled(image)
 
 
 @gin.configurable

@@ -10,11 +10,11 @@ from tfdrl.errors import ConfigurationError
 
 
 def concatenated(leaves: Sequence[tf.Tensor]) -> tf.Tensor:
-    """All of [N, ...] flattened, as float32, side by side: [N, F]."""
-    flat = [
-        tf.reshape(tf.cast(leaf, tf.float32), [-1, leaf.shape[1:].num_elements()])
-        for leaf in leaves
-    ]
+    """All of [N, ...] flattened, as float32, side by side: [N, F]. Images as `scaled` has them."""
+    flat = []
+    for leaf in leaves:
+        values = scaled(leaf) if leaf.shape.rank == 4 else tf.cast(leaf, tf.float32)
+        flat.append(tf.reshape(values, [-1, leaf.shape[1:].num_elements()]))
     return flat[0] if len(flat) == 1 else tf.concat(flat, axis=-1)
 
 
@@ -39,6 +39,12 @@ def check_one_image(input_spec, network: str, min_size: int) -> None:
         f"{input_spec}; for vectors use MlpActorCriticNetwork, for several images a model of "
         "your own in KerasActorCriticNetwork"
     )
+
+
+def scaled(image: tf.Tensor) -> tf.Tensor:
+    """An image as every network sees it, <float32>: uint8 divided by 255, floats as they are."""
+    values = tf.cast(image, tf.float32)
+    return values / 255.0 if image.dtype == tf.uint8 else values
 
 
 class MlpTorso(tf.keras.layers.Layer):
@@ -80,9 +86,7 @@ class ImageTorso(tf.keras.layers.Layer):
         leaves = tf.nest.flatten(observation)
         (image,) = [leaf for leaf in leaves if leaf.shape.rank == 4]
         others = [leaf for leaf in leaves if leaf.shape.rank != 4]
-        features = tf.cast(image, tf.float32)
-        if image.dtype == tf.uint8:
-            features /= 255.0
+        features = scaled(image)
         for layer in self._layers:
             features = layer(features)
         return concatenated([features, *others])
