@@ -173,7 +173,8 @@ def test_a_seventh_architecture_is_one_file(tmp_path):
     result, frames_per_update = _result(tmp_path), 2 * 8 * 5
     assert result["learner_steps"] == 30
     # Nobody acts ahead of the parameters: one more rollout has begun, at most.
-    assert 30 * frames_per_update <= result["frames"] <= 31 * frames_per_update
+    # A reset, at least every fourth step, is no frame.
+    assert 0.7 * 30 * frames_per_update < result["frames"] <= 31 * frames_per_update
     assert len((_HERE / "my_package" / "a2c.py").read_text().splitlines()) < 170
 
 
