@@ -22,6 +22,10 @@ Starting again with the same --root_dir continues the run. Ctrl-C stops it, with
 Exit codes: 0 finished or told to stop, 1 failed, 2 wrong configuration, 3 training diverged."""
 
 
+#: For making one environment; the roles say what is wrong with one that takes longer.
+_CHECK_SECS = 120.0
+
+
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     command_line.gin_flags(values)
@@ -76,7 +80,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(values: flags.FlagValues, program_name: str) -> int:
+    here = os.getcwd()
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
+    os.chdir(here)  # a user's package may have moved; paths mean what they meant when typed
     # Not before: gRPC, NumPy and rich would double what a typo costs.
     from tfdrl.experiment import Experiment
     from tfdrl.launch.local.launcher import LauncherSettings, run_local
@@ -127,13 +133,18 @@ def _programs() -> list[str]:
 
 
 def _check_environment(architecture: object, loaded: configuration.Configuration) -> None:
-    """Builds one environment, so that a wrong name or a missing package is found here and now."""
+    """Builds one environment, so that a wrong name or a missing package is found here and now.
+
+    In a process of its own: it may change the directory, signals, whatever it likes.
+    """
     make = getattr(architecture, "environment", None)
     if not callable(make) or isinstance(make, configuration.Unavailable):
         return
     if any(line.split()[1] not in sys.modules for line in loaded.imports):
         return  # a package of the user's needs TensorFlow: only the roles have its environments
-    make(num_envs=1, training=False, seed=0).close()
+    process.run_apart(
+        lambda: make(num_envs=1, training=False, seed=0).close(), _CHECK_SECS, "its environment"
+    )
 
 
 def console() -> None:

@@ -319,3 +319,23 @@ def test_role_names_the_flag_that_is_wrong(tmp_path, environment, arguments, wor
     )
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
+
+
+@pytest.mark.parametrize("name", ["lr=[1e-3]", "a*b", "what?"])
+def test_names_that_checkpoints_could_not_be_read_from_are_refused(train, tmp_path, name):
+    process = train(f"--root_dir={tmp_path}/{name}")
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 2 and "could not read checkpoints back from" in output, output
+    assert not (tmp_path / name).exists()
+
+
+def test_an_environment_that_changes_the_directory_changes_nobody_elses(train, tmp_path):
+    (tmp_path / "else").mkdir()
+    binding = "--gin_bindings=experiment.architecture = @tiny_that_moves()"
+    move = f"--gin_bindings=tiny_that_moves.to = '{tmp_path}/else'"
+    finish = "--gin_bindings=tiny_that_moves.learner = 'finish'"
+    process = train(binding, move, finish, "--root_dir=relative")
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    assert (tmp_path / "relative" / "config.gin").exists(), output
+    assert not list((tmp_path / "else").iterdir())

@@ -62,6 +62,23 @@ class tiny_without_environment(tiny):
         raise ConfigurationError("there is no environment NoSuchGame-v0")
 
 
+class _Closed:
+    def close(self):
+        pass
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class tiny_that_moves(tiny):
+    """Its environment changes the working directory of whoever makes it."""
+
+    to: str = ""
+
+    def environment(self, num_envs, training, seed):
+        os.chdir(self.to)
+        return _Closed()
+
+
 def behave(experiment, context, **addresses):
     """The function of every role."""
     assert "tensorflow" not in sys.modules

@@ -1,5 +1,6 @@
 """Ports are probed before anything listens on them, and nothing listens where it should not."""
 
+import os
 import resource
 import socket
 import subprocess
@@ -152,3 +153,13 @@ def test_connections_leave_files_for_the_rest():
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert rpc_channels.most_connections() <= rpc_channels.MOST_CONNECTIONS
+
+
+def test_roles_are_reached_without_a_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "intranet.example")
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
+    rpc_channels.reach_directly(["10.0.0.7", "learner"])
+    rpc_channels.reach_directly(["10.0.0.8"])
+    hosts = ["intranet.example", "localhost", "127.0.0.1", "10.0.0.7", "learner", "10.0.0.8"]
+    variable = "no_grpc_proxy"
+    assert sorted(os.environ[variable].split(",")) == sorted(hosts)

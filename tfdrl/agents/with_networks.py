@@ -6,6 +6,11 @@ from collections.abc import Callable, Mapping
 
 import gin
 
+from tfdrl.agents.n_step_dpg import check_action_spec
+
+#: Of TF-Agents: these scale what their networks say to the bounds of the action.
+_SCALING = ("DdpgAgent", "SacAgent", "Td3Agent")
+
 
 @gin.configurable
 def agent_with_networks(
@@ -22,7 +27,13 @@ def agent_with_networks(
       train_step_counter: counts learner steps.
       agent: a TFAgent class, such as TF-Agents' DqnAgent; gin binds its other arguments.
       networks: argument of the agent -> `network(observation_spec, action_spec)`.
+
+    Raises:
+      ConfigurationError: an agent that scales actions to their bounds, and actions without.
     """
+    names = {base.__name__ for base in getattr(agent, "__mro__", ())}
+    for name in names.intersection(_SCALING):
+        check_action_spec(action_spec, name)
     built = {
         name: network(time_step_spec.observation, action_spec) for name, network in networks.items()
     }

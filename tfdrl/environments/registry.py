@@ -43,9 +43,9 @@ def gym_environment(
       wrappers: callables env -> env, applied to each environment in this order.
       clip_reward: training rewards are clipped to [-clip_reward, clip_reward].
       vectorization: "auto" takes the environment's own vector implementation if it has one
-        (and there are no wrappers), else "sync"; "sync" steps them one after the other in
-        this process; "async" steps each in a process of its own, worth it above about a
-        millisecond per step.
+        (and there are no wrappers, and it is the same task: ALE's is not), else "sync"; "sync"
+        steps them one after the other in this process; "async" steps each in a process of its
+        own, worth it above about a millisecond per step.
       render: steps them in this process in a way that `BatchedEnvironment.render` can draw.
 
     Raises:
@@ -56,6 +56,8 @@ def gym_environment(
     _check_choice("gym_environment.vectorization", vectorization, _VECTORIZATIONS)
     spec = _find_spec(id)
     own_vector = vectorization == "auto" and spec.vector_entry_point and not (wrappers or render)
+    # Its vector class is another task by its defaults: stacked, scaled, with clipped rewards.
+    own_vector = own_vector and spec.namespace != "ALE"
     kwargs = dict(kwargs or {}, **({"render_mode": "rgb_array"} if render else {}))
     if own_vector:
         mode, vector_kwargs = "vector_entry_point", {}

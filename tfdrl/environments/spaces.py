@@ -47,10 +47,14 @@ def observation_spec(space: spaces.Space, name: str = "observation") -> Nest:
 def action_spec(space: spaces.Space, name: str = "action") -> ArraySpec:
     """The spec of an action space. Discrete actions are int32 and start at 0.
 
+    A Box without a bound on one side, or whose range is no number, counts as unbounded: nothing
+    can be scaled to it. The environment gets actions that are clipped to it, all the same.
+
     Raises ConfigurationError for any space but Box of floats, Discrete and MultiDiscrete.
     """
     if isinstance(space, spaces.Box) and space.dtype.kind == "f":
-        return _box_spec(space, name)
+        spec = _box_spec(space, name)
+        return spec if _is_range(spec) else ArraySpec(spec.shape, spec.dtype, name=name)
     if isinstance(space, spaces.Discrete):
         return ArraySpec((), np.dtype(np.int32), 0, int(space.n) - 1, name)
     if isinstance(space, spaces.MultiDiscrete):
@@ -89,6 +93,15 @@ def action_converter(space: spaces.Space) -> Callable[[Any], np.ndarray]:
     if np.any(start):
         return lambda action: np.add(action, start, dtype=dtype)
     return lambda action: np.asarray(action, dtype=dtype)
+
+
+def _is_range(spec: ArraySpec) -> bool:
+    """Whether there are bounds that an agent can scale to."""
+    if spec.minimum is None:
+        return False
+    largest = np.finfo(spec.dtype).max
+    ends = np.stack(np.broadcast_arrays(spec.minimum, spec.maximum)).astype(np.float64)
+    return bool(np.all(np.abs(ends) < largest) and np.all(ends[1] - ends[0] < largest))
 
 
 def _box_spec(space: spaces.Box, name: str) -> ArraySpec:

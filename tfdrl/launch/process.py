@@ -11,12 +11,20 @@ import select
 import signal
 import sys
 import threading
+import time
+import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from absl import logging as absl_logging
 
-from tfdrl.errors import EXIT_FAILED, EXIT_OK
+from tfdrl.errors import (
+    EXIT_CONFIGURATION,
+    EXIT_FAILED,
+    EXIT_OK,
+    ConfigurationError,
+    TfdrlError,
+)
 
 #: Set by the launcher to its process id: the role then ends when the launcher does.
 LAUNCHER_VARIABLE = "TFDRL_LAUNCHER_PID"
@@ -173,6 +181,50 @@ def remember_generated() -> None:
 def reap_children() -> None:
     """Children that end are waited for here, whatever this process has inherited."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, none can be
+
+
+def run_apart(function: Callable[[], None], limit_secs: float, what: str) -> None:
+    """Calls `function` in a forked process, and waits for its end, at most so long.
+
+    Raises ConfigurationError with the text of the one that it raised, or TfdrlError for any other
+    exception, whose traceback it has printed.
+    """
+    reap_children()
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _call_and_tell(function, write_end)
+    os.close(write_end)
+    deadline_secs = time.monotonic() + limit_secs
+    while not has_ended(pid):
+        if time.monotonic() > deadline_secs:
+            os.kill(pid, signal.SIGKILL)
+            logging.warning("%s was not ready after %.0f s", what, limit_secs)
+            break
+        time.sleep(0.01)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.set_blocking(read_end, False)
+    with open(read_end, "rb") as pipe:
+        told = pipe.read() or b""
+    if code == EXIT_CONFIGURATION:
+        raise ConfigurationError(told.decode(errors="replace"))
+    if code not in (EXIT_OK, -signal.SIGKILL):
+        raise TfdrlError(f"{what} failed ({code}); see above")
+
+
+def _call_and_tell(function: Callable[[], None], write_end: int) -> None:
+    code = EXIT_FAILED
+    try:
+        function()
+        code = EXIT_OK
+    except ConfigurationError as error:
+        os.write(write_end, str(error).encode()[: 1 << 15])
+        code = EXIT_CONFIGURATION
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def exit_code_of(error: SystemExit) -> int:

@@ -25,7 +25,7 @@ from tfdrl.launch.role_addresses import (
     check_listen,
     resolve_addresses,
 )
-from tfdrl.rpc import security
+from tfdrl.rpc import channels, security
 from tfdrl.runtime import locks
 from tfdrl.topology import Addresses, Context, Program, Role
 
@@ -96,6 +96,7 @@ def run_role(
         role, context = configured.role, configured.context
         context.security = protection
         check_listen(role, context, insecure_network)
+        channels.reach_directly(_hosts(configured.addresses))
         _make_directory(context.root_dir)
         _keep_configuration(configured, allow_config_change)
         process.stop_on_signals(context.told, context.stop)  # who sees the second sees the first
@@ -201,7 +202,15 @@ def _keep_configuration(configured: _Configured, allow_change: bool) -> None:
             run_directory.keep_configuration(context.root_dir, configured.text, allow_change)
 
 
+def _hosts(addresses: Mapping[str, Addresses]) -> list[str]:
+    found = []
+    for there in addresses.values():
+        found += [address.host for address in (there if isinstance(there, tuple) else (there,))]
+    return found
+
+
 def _make_directory(root_dir: pathlib.Path) -> None:
+    run_directory.check_name(root_dir)
     try:
         root_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

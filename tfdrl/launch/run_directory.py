@@ -42,6 +42,7 @@ def claim(root_dir: str | os.PathLike) -> locks.Lock:
       ConfigurationError: it cannot be written to, or another launcher or learner holds it.
     """
     root_dir = pathlib.Path(root_dir)
+    check_name(root_dir)
     try:
         (root_dir / LOGS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,6 +57,20 @@ def claim(root_dir: str | os.PathLike) -> locks.Lock:
             lock.release()
             raise
     return lock
+
+
+def check_name(root_dir: str | os.PathLike) -> None:
+    """Raises ConfigurationError for a name whose checkpoints could be written, and not read.
+
+    TensorFlow takes the paths of checkpoints for patterns.
+    """
+    path = str(pathlib.Path(root_dir).absolute())
+    found = sorted(set(path) & set("[]*?\\"))
+    if found:
+        raise ConfigurationError(
+            f"--root_dir={root_dir}: TensorFlow could not read checkpoints back from {path}, "
+            f"because of {' '.join(found)} in it; choose a name without"
+        )
 
 
 def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: bool = False) -> None:

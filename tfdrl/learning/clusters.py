@@ -21,6 +21,7 @@ from tensorflow.python.eager import context as eager_context
 
 from tfdrl.errors import EXIT_OK, ConfigurationError, UnavailableError
 from tfdrl.learning import rendezvous
+from tfdrl.rpc import channels
 from tfdrl.topology import Context
 
 #: In an error's text: it is about the other processes and not about this one's computation.
@@ -68,9 +69,7 @@ class Cluster:
         spec = {"worker": [str(address) for address in self.addresses]}
         task = {"type": "worker", "index": self.task}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": spec, "task": task})
-        # Learners talk to each other directly, also where http_proxy is set for the internet.
-        hosts = ",".join(address.host for address in self.addresses)
-        os.environ["no_grpc_proxy"] = hosts  # noqa: SIM112  (gRPC reads no other)
+        channels.reach_directly(address.host for address in self.addresses)
         # Not a signal or a thread of Python's: neither runs while TensorFlow holds the interpreter.
         faulthandler.dump_traceback_later(self.timeout_secs, exit=True, file=sys.__stderr__)
         try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import socket
+from collections.abc import Iterable
 
 import grpc
 
@@ -98,6 +100,18 @@ def check_message_bytes(max_message_bytes: int) -> int:
             f"it must be between 1 and {LARGEST_MESSAGE_BYTES} (2 GiB)"
         )
     return max_message_bytes
+
+
+def reach_directly(hosts: Iterable[str]) -> None:
+    """Other roles are reached without a proxy, also by Reverb's and TensorFlow's channels.
+
+    Those read http_proxy, which is meant for the internet. What no_proxy says is kept: gRPC reads
+    one of both.
+    """
+    variable = "no_grpc_proxy"
+    named = os.environ.get(variable) or os.environ.get("no_proxy") or ""
+    found = dict.fromkeys([*named.split(","), "localhost", "127.0.0.1", *hosts])
+    os.environ[variable] = ",".join(host for host in found if host)
 
 
 def require_free_port(address: Address, service: str) -> None:
