@@ -186,7 +186,7 @@ def test_a_process_that_cannot_be_forked_is_no_process(servers, start, monkeypat
 def test_forked_processes_use_tensorflow_and_reverb_each_with_its_own_keys(servers, start):
     found, said = servers(_HEAVY)
     _wait(lambda: not found.is_ready(_HEAVY) and "TensorFlow" in found.doing)
-    threads = ("1", "6")
+    threads = ("1", "9")
     processes = [start(found, _HEAVY, "train", TF_NUM_INTRAOP_THREADS=n) for n in threads]
     assert not found.doing
     told = []
