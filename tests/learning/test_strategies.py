@@ -94,7 +94,7 @@ def test_factory_without_parameters_finds_the_cluster_in_its_environment(joined)
         make_strategy(factory, TWO, 30.0)
     assert seen[0].cluster_spec().as_dict() == {"worker": ["127.0.0.1:20001", "127.0.0.1:20002"]}
     assert (seen[0].task_type, seen[0].task_id) == ("worker", 1)
-    assert os.environ.get("no_grpc_proxy") == "127.0.0.1,127.0.0.1"  # noqa: SIM112
+    assert os.environ.get("no_grpc_proxy") == "localhost,127.0.0.1"  # noqa: SIM112
 
 
 def test_told_to_stop_while_waiting(monkeypatch):
