@@ -324,6 +324,9 @@ class TestReport:
         with pytest.raises(UnavailableError, match="the last checkpoint is being written"):
             client.report(frames=130, timeout_secs=0.5)
         assert connect(experiment="").status().frames == 100
+        server.finish("solved")  # now who comes late is told to stop, and not counted
+        reply = client.report(frames=130)
+        assert reply.stop and reply.frames_total == 100
         successor = TrainingServer(LOOPBACK, "digest", state=state)
         assert successor.frames() == 100
         successor.close()

@@ -236,6 +236,8 @@ class TrainingServer:
         messages.check_report(request)
         with self._lock:
             if self._counts_no_more:
+                if self._stop_reason is not None:
+                    return  # the run is over, and whoever reports late must be told so
                 raise grpc_server.RefusedError(
                     grpc.StatusCode.UNAVAILABLE, "the last checkpoint is being written"
                 )
