@@ -44,6 +44,11 @@ REPLAY_FLUSH_SECS = 300.0
 Addresses = Union[Address, tuple[Address, ...]]
 
 
+def each_of(addresses: Addresses) -> tuple[Address, ...]:
+    """All of them, also where there is one."""
+    return addresses if isinstance(addresses, tuple) else (addresses,)
+
+
 def one_of(addresses: Addresses, task: int) -> Address:
     """The address for a task: tasks are spread over the replicas in turn."""
     return addresses[task % len(addresses)] if isinstance(addresses, tuple) else addresses

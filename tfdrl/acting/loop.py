@@ -53,7 +53,11 @@ class ActorLoop:
         self._max_frames_per_second = max_frames_per_second
         self._resume_secs = time.monotonic()
         self._sources: tuple[WaitingClock, Callable[[], Mapping[str, float]]] | None = None
-        self.frames = self.frames_since_pull = self.steps_made = 0
+        self.frames_since_pull = self.steps_made = 0
+
+    @property
+    def frames(self) -> int:
+        return self.steps_made * self._environment.frames_per_step
 
     def steps(self) -> Iterator[tuple[TimeSteps, Nest, TimeSteps, Nest]]:
         """Yields (time step, action, next time step, policy info) until told to stop.
@@ -68,7 +72,6 @@ class ActorLoop:
             made = self._environment.steps_made(next_time_step)
             frames = made * self._environment.frames_per_step
             self.steps_made += made
-            self.frames += frames
             self.frames_since_pull += frames
             yield time_step, action, next_time_step, info
             time_step = next_time_step

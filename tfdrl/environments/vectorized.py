@@ -100,9 +100,9 @@ def close_bounded(vector_env: VectorEnv, limit_secs: float = 5.0) -> None:
     closing.join(limit_secs)
     if closing.is_alive():
         logging.warning("environments did not close within %g s and are killed", limit_secs)
-        for process in processes:
-            process.kill()
-        closing.join(limit_secs)
+    for process in processes:
+        process.kill()  # nothing to one that has ended
+    closing.join(limit_secs)
 
 
 def _close(vector_env: VectorEnv) -> None:
@@ -110,8 +110,6 @@ def _close(vector_env: VectorEnv) -> None:
         vector_env.close(timeout=1.0)
     except Exception as error:
         logging.warning("environments could not be closed: %s", error)
-        for process in vector_env.unwrapped.processes:
-            process.kill()
 
 
 def require_next_step_autoreset(vector_env: VectorEnv) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from absl import flags
 
 from tfdrl.errors import EXIT_OK, ConfigurationError, TfdrlError
+from tfdrl.launch import output
 
 _HELP = {"-h", "-help", "--help", "-?", "--helpfull", "--helpshort"}
 
@@ -103,8 +104,7 @@ def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str])
         print(f"{program}: {text}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # whoever read has read enough: `--list | head -3`
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())  # what is left would fail at exit
+        output.discard(sys.stdout)  # what is left would fail at exit
         return EXIT_OK
     except KeyboardInterrupt:  # before anybody counts signals, or somewhere that does not
         print(f"{program}: interrupted", file=sys.stderr)

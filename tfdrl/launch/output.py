@@ -23,6 +23,12 @@ def unfailing() -> Iterator[None]:
         sys.stdout = before
 
 
+def discard(stream: TextIO) -> None:
+    """What is written to a stream, or waits in its buffer, goes nowhere from here on."""
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), stream.fileno())
+
+
 class _Unfailing:
     """A text stream whose `write` and `flush` do not raise; in all else the stream itself."""
 
@@ -49,8 +55,7 @@ class _Unfailing:
         except (OSError, ValueError):  # ValueError: it was closed
             # Not only here: what is left in its buffer would fail again at exit.
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                with open(os.devnull, "wb") as nothing:
-                    os.dup2(nothing.fileno(), self._stream.fileno())
+                discard(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -27,7 +27,7 @@ from tfdrl.launch.role_addresses import (
 )
 from tfdrl.rpc import channels, security
 from tfdrl.runtime import locks
-from tfdrl.topology import Addresses, Context, Program, Role
+from tfdrl.topology import Addresses, Context, Program, Role, each_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -203,10 +203,7 @@ def _keep_configuration(configured: _Configured, allow_change: bool) -> None:
 
 
 def _hosts(addresses: Mapping[str, Addresses]) -> list[str]:
-    found = []
-    for there in addresses.values():
-        found += [address.host for address in (there if isinstance(there, tuple) else (there,))]
-    return found
+    return [address.host for there in addresses.values() for address in each_of(there)]
 
 
 def _make_directory(root_dir: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ from tfdrl.parameter_server.remote_shard import ShardClient
 from tfdrl.parameter_server.session import LostError
 from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.runtime.metrics import Every, WaitingClock
-from tfdrl.topology import Addresses, Context
+from tfdrl.topology import Addresses, Context, each_of
 
 _BARRIER_SECS, _MAX_BARRIER_SECS = 0.001, 0.016
 _RETRY_SECS = 0.2
@@ -58,7 +58,7 @@ class GlobalParameters:
         timeout_secs: float,
         barrier: int = 0,
     ):
-        addresses = addresses if isinstance(addresses, tuple) else (addresses,)
+        addresses = each_of(addresses)
         layouts, indices = parameter_server_layout.layouts(variables, len(addresses), barrier)
         self._caller = f"{context.role} {context.task}"
         self._shards = [

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tfdrl.parameter_server import session as parameter_server_session
 from tfdrl.parameter_server.control import ControlVariables, parse
 from tfdrl.parameter_server.session import LostError
-from tfdrl.topology import Addresses
+from tfdrl.topology import Addresses, each_of
 
 #: One that is stopped must not hold up who watches it, and whoever asked that one to stop.
 _CALL_SECS = 2.0
@@ -24,7 +24,7 @@ class ParameterWatch:
     """
 
     def __init__(self, addresses: Addresses, caller: str):
-        addresses = addresses if isinstance(addresses, tuple) else (addresses,)
+        addresses = each_of(addresses)
         self._sessions = []
         for task, address in enumerate(addresses):
             control = ControlVariables()

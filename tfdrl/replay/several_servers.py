@@ -12,7 +12,7 @@ from tfdrl.replay.identity import require_other_process
 from tfdrl.replay.reading import Samples, ready_of
 from tfdrl.replay.transition_dataset import SampledBatch, first, sample_dataset
 from tfdrl.runtime.metrics import Every, WaitingClock
-from tfdrl.topology import Addresses, Context
+from tfdrl.topology import Addresses, Context, each_of
 
 _REPORT_SECS = 1.0
 _POLL_SECS = 0.05
@@ -39,7 +39,7 @@ class SharedSamples:
     def __init__(
         self, addresses: Addresses, environment: BatchedEnvironment, config, context: Context
     ):
-        addresses = addresses if isinstance(addresses, tuple) else (addresses,)
+        addresses = each_of(addresses)
         signature = transition_table.transition_signature(environment)
         self._infos = [ReplayInfo(address, config.timeout_secs) for address in addresses]
         self._samples, self.tables = [], []
