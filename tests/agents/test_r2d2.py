@@ -43,12 +43,12 @@ def catch(num_envs, rows=4):
     return gym_environment(num_envs, True, 1, id="tfdrl/Catch-v0", kwargs={"rows": rows})
 
 
-def sequences(agent, environment, count=3):
+def sequences(agent, environment, count=3, trained=_T):
     """Batches of consecutive sequences of N environments, with the values that acting saw."""
     policy, act = agent.collect_policy, act_function(agent.collect_policy)
     state = policy.get_initial_state(_N)._replace(epsilon=tf.constant([0.0, 0.3, 1.0]))
     now = environment.reset()
-    collector = UnrollCollector(_BURN_IN + _T, _BURN_IN)
+    collector = UnrollCollector(agent.burn_in_steps + trained, agent.burn_in_steps)
     collector.start(now, tree.map_structure(np.asarray, state), 0)
     found = []
     complete = None
@@ -89,6 +89,19 @@ def test_priorities_of_acting_are_those_of_learning(data):
         learnt = agent._loss(**given).extra.priority
         np.testing.assert_allclose(initial, learnt, rtol=1e-4, atol=1e-6)
         assert np.all(initial > 0)
+
+
+@pytest.mark.parametrize(("burn_in", "trained"), [(4, 4), (5, 2), (3, 1), (0, 3), (1, 5)])
+def test_the_stored_state_gives_the_values_that_acted(burn_in, trained):
+    """Also where a sequence begins before the one before it ended its burn-in."""
+    with catch(_N, rows=30) as environment:
+        agent = make(environment, burn_in_steps=burn_in, n_step=1)
+        found = sequences(agent, environment, count=6, trained=trained)
+    for unrolls, last_max_q in found:
+        given = arguments(agent, unrolls)
+        max_q = np.concatenate([unrolls.info.max_q, last_max_q[:, None]], axis=1)
+        acted = agent.initial_priorities(unrolls.info.q_taken, max_q, given["experience"])
+        np.testing.assert_allclose(acted, agent.loss(**given).extra.priority, rtol=1e-4, atol=1e-6)
 
 
 def test_zero_initial_state_sees_other_values():

@@ -46,6 +46,23 @@ def test_overlapping_unrolls_share_steps_and_have_the_state_before_their_first()
     assert [unrolls.version for unrolls in (first, second, third)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("overlap", range(9))
+@pytest.mark.parametrize("trained", range(1, 9))
+def test_the_state_is_of_before_the_first_step_for_any_pair_of_lengths(trained, overlap):
+    found = collected(num_envs=2, unroll_steps=overlap + trained, count=6, overlap=overlap)
+    for number, unrolls in enumerate(found):
+        start = number * trained - overlap
+        # Before the run there is nothing: the initial state, over steps of zeros.
+        for left, right in zip(unrolls.policy_state, state_at(max(start, 0), 2)):
+            np.testing.assert_array_equal(left, right)
+        padding = min(max(-start, 0), overlap)
+        for leaf in tree.flatten(unrolls.steps):
+            assert not leaf[:padding].any()
+        first = tree.map_structure(lambda leaf: leaf[padding], unrolls.steps)  # noqa: B023
+        for left, right in zip(tree.flatten(first), tree.flatten(step_at(start + padding, 2))):
+            np.testing.assert_array_equal(left, right)
+
+
 def test_arrays_are_used_again_after_their_release():
     collector = UnrollCollector(2)
     collector.start(step_at(0, 2), (), 0)

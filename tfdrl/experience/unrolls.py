@@ -60,7 +60,9 @@ class UnrollCollector:
         self._free: collections.deque[_Arrays] = collections.deque()
         self._arrays: _Arrays | None = None
         self._position = 0
-        self._policy_state = self._next_policy_state = self._version = None
+        self._policy_state = self._version = None
+        # Before each of the last overlap + 1 steps: the first of them begins the next unroll.
+        self._policy_states: collections.deque[Nest] = collections.deque(maxlen=overlap + 1)
 
     def start(self, time_step: TimeSteps, policy_state: Nest, version: int) -> None:
         """Starts a run.
@@ -73,8 +75,8 @@ class UnrollCollector:
         self._arrays = _Arrays(time_step, self._unroll_steps, self._overlap)
         self._position = self._overlap
         self._arrays.write_step(self._position, time_step)
-        self._policy_state = self._next_policy_state = policy_state
-        self._version = version
+        self._policy_states.extend([policy_state] * (self._overlap + 1))
+        self._policy_state, self._version = policy_state, version
 
     def add(
         self, action: Nest, info: Nest, next_time_step: TimeSteps, policy_state: Nest, version: int
@@ -91,8 +93,7 @@ class UnrollCollector:
         arrays.write_acted(self._position, (action, info))
         self._position += 1
         arrays.write_step(self._position, next_time_step)
-        if self._position == start_of_next:
-            self._next_policy_state = policy_state
+        self._policy_states.append(policy_state)
         if self._position < self._unroll_steps:
             return None
         complete = CollectedUnrolls(
@@ -106,7 +107,7 @@ class UnrollCollector:
         )
         self._arrays.continue_from(arrays, start_of_next)
         self._position = self._overlap
-        self._policy_state, self._version = self._next_policy_state, version
+        self._policy_state, self._version = self._policy_states[0], version
         return complete
 
 
