@@ -71,6 +71,23 @@ class TimeSteps(NamedTuple):
     observation: Nest
 
 
+def stack_starts(step_type: np.ndarray, stacks: np.ndarray) -> np.ndarray:
+    """Where stacks of frames begin anew: <bool>[...], as `step_type` has them.
+
+    They do so at the FIRST step of a game; that of an episode which begins after a lost life goes
+    on with the stack (Mnih et al. 2015 end an episode there, and not the game). Of a stack that
+    goes on over black frames nothing tells it from a new one, and nothing needs to.
+
+    Args:
+      step_type: <int>[...].
+      stacks: [..., height, width, k], the newest frame last.
+    """
+    starts = step_type == FIRST
+    if starts.any():
+        starts[starts] = ~stacks[starts][..., :-1].any(axis=(-3, -2, -1))
+    return starts
+
+
 class Episodes(NamedTuple):
     """Episodes that ended, in raw (unclipped, whole-game) rewards.
 

@@ -21,6 +21,7 @@ from tfdrl.inference.policy import Acted, BatchedPolicy
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
 from tfdrl.rpc import environment_specs, inference_pb2
 from tfdrl.rpc.grpc_server import RefusedError
+from tfdrl.rpc.inference_messages import StepsEncoder, StepsValidator, parse_request
 from tfdrl.rpc.inference_server import TrainingIsOver
 from tfdrl.rpc.tensors import MessageError
 from tfdrl.runtime import agent_factory
@@ -325,11 +326,14 @@ def test_statistics_count_who_is_here(table):
     assert (found["inference/actors"], found["inference/environments"]) == (1, 3)
 
 
-def test_frames_are_stacked_as_the_environment_would():
+@pytest.mark.parametrize("game", ["Pong", "Breakout"])
+def test_frames_are_stacked_as_the_environment_would(game):
+    """In Breakout a lost life ends episodes, and stacks go on."""
+
     def pixels(input_spec, action_spec):
         return MlpActorCriticNetwork(input_spec, action_spec, layer_units=(4,))
 
-    with atari_environment(2, True, 1, id="Pong") as environment:
+    with atari_environment(2, True, 1, id=game, life_loss=True) as environment:
         agent = agent_factory.make_agent(
             lambda *specs, **more: VTraceAgent(
                 *specs, network=pixels, optimizer=tf.keras.optimizers.Adam(1e-3), **more
@@ -338,11 +342,15 @@ def test_frames_are_stacked_as_the_environment_would():
         )
         table = Table(agent, environment)
         block = table.join()
+        specs = environment_specs.environment_specs(environment)
+        encoder, validator = StepsEncoder(specs, 2), StepsValidator(specs, 2)
         shown = [environment.reset()]
-        for index in range(2 * _T + 1):
-            newest = shown[-1].observation[..., -1:]
-            (action,) = ask(block, index, shown[-1]._replace(observation=[newest]), _MESSAGE)
+        for index in range(60 * _T + 1 if game == "Breakout" else 2 * _T + 1):
+            sent = parse_request(encoder.encode(index, shown[-1], 0, None))
+            (action,) = ask(block, index, validator.time_steps(sent), sent.message)
             shown.append(environment.step(action))
+    kinds = np.array([steps.step_type for steps in shown])
+    assert (kinds[1:] == FIRST).any() == (game == "Breakout")
     for number, unrolls in enumerate(table.unrolls):
         for t in range(_T + 1):
             expected = shown[number * _T + t].observation

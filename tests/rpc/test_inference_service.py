@@ -517,6 +517,16 @@ def test_only_the_newest_frame_travels():
     steps = parse_request(data)
     (found,) = StepsValidator(specs, _N).time_steps(steps).observation
     np.testing.assert_array_equal(found, stacks[..., 1:])
+    assert message.stack_starts == bytes(_N), "these stacks go on"
+
+
+@pytest.mark.parametrize("starts", [b"\0", b"\0\1\2"])
+def test_where_stacks_start_is_one_bit_for_each_environment(starts):
+    steps = inference_pb2.ActRequest.FromString(encode(0, 0, steps_at(0))).steps
+    steps.stack_starts = starts
+    request = parse_request(inference_pb2.ActRequest(steps=steps).SerializeToString())
+    with pytest.raises(tensors.MessageError, match="stack_starts"):
+        StepsValidator(_SPECS, _N).time_steps(request)
 
 
 def test_leaves_are_in_the_order_of_sorted_keys():

@@ -128,6 +128,11 @@ class FrameStack:
             )
         self._words = np.zeros((num_envs, screen_size, screen_size), _WORDS[frame_stack])
 
+    @property
+    def newest(self) -> np.ndarray:
+        """The frames that were pushed last, <uint8>[N, size, size]."""
+        return (self._words >> 8 * (self._words.itemsize - 1)).astype(np.uint8)
+
     def push(self, frames: np.ndarray, first: np.ndarray) -> np.ndarray:
         """Adds frames <uint8>[N, size, size]; `first` <bool>[N] empties those stacks before.
 
@@ -187,19 +192,20 @@ class AtariEnvironment(BatchedEnvironment):
         self._log = EpisodeLog(self.num_envs, frames_per_step)
         self._steps_made = 0
         self._game_was_over = np.zeros(self.num_envs, bool)
-        self._observation: np.ndarray | None = None
+        self._stack_is_over = np.zeros(self.num_envs, bool)
 
     def reset(self) -> TimeSteps:
         frames, info = self._emulators.reset(seed=self._seed)
         self._seed = None  # later resets go on with the generators as they are
         self._log.restart()
         self._game_was_over = np.zeros(self.num_envs, bool)
+        self._stack_is_over = np.zeros(self.num_envs, bool)
         if self._life_loss:
             self._life_loss.restart(info["lives"])
-        self._observation = self._stack.push(
+        observation = self._stack.push(
             frames.reshape(self._frames_shape), first=np.ones(self.num_envs, bool)
         )
-        return first_time_steps(self._observation, self.num_envs)
+        return first_time_steps(observation, self.num_envs)
 
     def steps_made(self, time_step: TimeSteps) -> int:
         """As `BatchedEnvironment.steps_made`; a no-op after a lost life is a step of the game."""
@@ -214,16 +220,16 @@ class AtariEnvironment(BatchedEnvironment):
         self._log.add(reward, last, info["episode_frame_number"])
         first, self._game_was_over = self._game_was_over, last
         self._steps_made = self.num_envs - int(np.count_nonzero(first))
-        observation = self._stack.push(frames.reshape(self._frames_shape), first)
+        frames, starts = frames.reshape(self._frames_shape), first
         if self._life_loss:
             first, last, terminated, repeated = self._life_loss.relabel(
                 first, terminated, truncated, info["lives"]
             )
+            starts = (starts & ~repeated) | self._stack_is_over
+            self._stack_is_over = repeated
             if repeated.any():
-                observation = np.where(
-                    repeated[:, None, None, None], self._observation, observation
-                )
-        self._observation = observation
+                frames = np.where(repeated[:, None, None], self._stack.newest, frames)
+        observation = self._stack.push(frames, starts)
         return TimeSteps(
             step_type=step_types(first, last),
             reward=self._learning_reward(reward, first),

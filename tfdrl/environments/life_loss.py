@@ -20,7 +20,8 @@ class LifeLossEpisodes:
 
     What may happen within that no-op step: another life lost goes unseen. If the game ends, the
     FIRST step shows the game's final observation, then a LAST step with the game's discount
-    repeats it while the emulator resets, and one more no-op leads to the next game's FIRST step.
+    repeats its frame while the emulator resets, and one more no-op leads to the next game's FIRST
+    step.
     """
 
     def __init__(self, num_envs: int):
@@ -40,8 +41,8 @@ class LifeLossEpisodes:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One step of the games, as <bool>[N] and lives <int>[N], to one of the episodes.
 
-        Returns <bool>[N] each: first, last, terminated of the episodes, and whether the
-        observation must be the previous one again.
+        Returns <bool>[N] each: first, last, terminated of the episodes, and whether the frame must
+        be the previous one again.
         """
         game_over = terminated | truncated
         lost = (lives < self._lives) & ~game_over

@@ -131,7 +131,7 @@ class UniformReplay:
         newest = observation
         if self._frame_stack > 1:
             newest = observation[..., -1]
-            self.depth[slot] = self._depths(observation, is_last)
+            self.depth[slot] = self._depths(observation)
             self._previous = observation
         _assign(self._observation, slot, newest)
         _assign(self._action, slot, action)
@@ -153,7 +153,7 @@ class UniformReplay:
         self._observation = tree.map_structure(allocate, observation)
         self._action = tree.map_structure(allocate, action)
 
-    def _depths(self, observation, is_last) -> np.ndarray:
+    def _depths(self, observation) -> np.ndarray:
         """How far each stack continues the one of the row before."""
         axes = tuple(range(1, observation.ndim))
         continues = np.zeros(self._num_envs, bool)
@@ -161,8 +161,7 @@ class UniformReplay:
             continues = (observation[..., :-1] == self._previous[..., 1:]).all(axis=axes)
         if not continues.all():
             is_padded = (observation[..., :-1] == 0).all(axis=axes)
-            # After a game that ended unseen, a LAST step may show its observation twice.
-            if not (continues | is_padded | is_last).all():
+            if not (continues | is_padded).all():
                 raise ConfigurationError(
                     f"frame_stack = {self._frame_stack}, but a stack neither continues the one of "
                     "the step before nor is zero but for its newest frame, so that it cannot be "

@@ -77,7 +77,7 @@ class EnvironmentSlots:
                 check_order(steps.step_type, self._steps and self._steps.step_type)
                 self._record(message)
                 self.is_broken = True
-                self._take(self._with_stack(steps))
+                self._take(self._with_stack(steps, message))
                 self._taken, self.is_broken = index, False
             await self._act()
         except (ClosedError, BatcherStoppedError):
@@ -95,11 +95,14 @@ class EnvironmentSlots:
         is_slow = now_secs - self._seen_secs > _SLOW_SECS
         return self.is_here and self._room is None and not is_slow
 
-    def _with_stack(self, steps: TimeSteps) -> TimeSteps:
+    def _with_stack(self, steps: TimeSteps, message: inference_pb2.Steps) -> TimeSteps:
         if self._stack is None:
             return steps
         (frames,) = steps.observation
-        stack = self._stack.push(frames[..., 0], steps.step_type == FIRST)
+        starts = np.frombuffer(message.stack_starts, bool)
+        stack = self._stack.push(
+            frames[..., 0], starts if starts.size else steps.step_type == FIRST
+        )
         return steps._replace(observation=[stack])
 
     def _take(self, steps: TimeSteps) -> None:

@@ -67,9 +67,7 @@ def sequence_dataset(
 
     def to_batch(sample):
         unrolls = tf.nest.map_structure(lambda leaf: leaf[:, 0], sample.data)
-        stacks = frame_stacks.restack(
-            unrolls.steps.observation, unrolls.steps.step_type, frame_stack
-        )
+        stacks = frame_stacks.restack(unrolls.steps.observation, frame_stack)
         unrolls = unrolls._replace(steps=unrolls.steps._replace(observation=stacks))
         info = sample.info
         return SequenceBatch(

@@ -11,7 +11,7 @@ from google.protobuf import message as protobuf
 from tfdrl.rpc import inference_pb2, protobuf_views, tensor_pb2, tensors, training_pb2
 from tfdrl.rpc.environment_specs import EnvironmentSpecs, flatten
 from tfdrl.rpc.tensors import MessageError
-from tfdrl.types import FIRST, LAST, TimeSteps
+from tfdrl.types import FIRST, LAST, TimeSteps, stack_starts
 
 SERVICE = "tfdrl.v1.Inference"
 METHOD = "Act"
@@ -94,11 +94,12 @@ class StepsEncoder:
         small.ClearField("episodes")
         if episodes is not None:
             small.episodes.CopyFrom(episodes)
-        small_bytes = small.SerializeToString()
-        parts = [protobuf_views.head(_STEPS, len(small_bytes) + self._large_bytes), small_bytes]
         leaves = flatten(self._specs.observation_nest, steps.observation)
         if self._specs.frame_stack > 1:
+            small.stack_starts = stack_starts(steps.step_type, leaves[0]).tobytes()
             leaves = [leaves[0][..., -1:]]
+        small_bytes = small.SerializeToString()
+        parts = [protobuf_views.head(_STEPS, len(small_bytes) + self._large_bytes), small_bytes]
         for leaf, shape, dtype, head in zip(leaves, self._shapes, self._dtypes, self._heads):
             if leaf.shape != shape:
                 raise ValueError(f"an observation array has shape {leaf.shape}; expected {shape}")
@@ -172,6 +173,12 @@ class StepsValidator:
         discount = tensors.decode(message.discount, "discount", dtype=_FLOAT32, shape=shape)
         if not (discount.min() >= 0 and discount.max() <= 1):
             raise MessageError("a discount is outside 0 to 1")
+        starts = message.stack_starts
+        if starts and (len(starts) != shape[0] or starts.strip(b"\0\1")):
+            raise MessageError(
+                f"stack_starts has {len(starts)} bytes; a 0 or 1 for each of {shape[0]} "
+                "environments is needed, or nothing"
+            )
         if len(steps.observation) != len(self._expected):
             raise MessageError(
                 f"{len(steps.observation)} observation arrays; expected {len(self._expected)}"

@@ -16,7 +16,7 @@ from tfdrl.rpc import tensor_pb2 as tfdrl_dot_rpc_dot_tensor__pb2
 from tfdrl.rpc import training_pb2 as tfdrl_dot_rpc_dot_training__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tfdrl/rpc/inference.proto\x12\x08tfdrl.v1\x1a\x16tfdrl/rpc/tensor.proto\x1a\x18tfdrl/rpc/training.proto\"[\n\nActRequest\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.tfdrl.v1.HelloH\x00\x12 \n\x05steps\x18\x02 \x01(\x0b\x32\x0f.tfdrl.v1.StepsH\x00\x42\t\n\x07\x63ontent\"=\n\tArraySpec\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x12\n\nnum_values\x18\x03 \x01(\x03\"\xd8\x01\n\x05Hello\x12 \n\x06sender\x18\x01 \x01(\x0b\x32\x10.tfdrl.v1.Sender\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\x12\x19\n\x11\x66irst_environment\x18\x03 \x01(\r\x12\x14\n\x0c\x65nvironments\x18\x04 \x01(\r\x12(\n\x0bobservation\x18\x05 \x03(\x0b\x32\x13.tfdrl.v1.ArraySpec\x12#\n\x06\x61\x63tion\x18\x06 \x03(\x0b\x32\x13.tfdrl.v1.ArraySpec\x12\x13\n\x0b\x66rame_stack\x18\x07 \x01(\r\"\xde\x01\n\x05Steps\x12\r\n\x05index\x18\x01 \x01(\x04\x12#\n\tstep_type\x18\x02 \x01(\x0b\x32\x10.tfdrl.v1.Tensor\x12 \n\x06reward\x18\x03 \x01(\x0b\x32\x10.tfdrl.v1.Tensor\x12\"\n\x08\x64iscount\x18\x04 \x01(\x0b\x32\x10.tfdrl.v1.Tensor\x12%\n\x0bobservation\x18\x05 \x03(\x0b\x32\x10.tfdrl.v1.Tensor\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x03\x12$\n\x08\x65pisodes\x18\x07 \x01(\x0b\x32\x12.tfdrl.v1.Episodes\"\x81\x01\n\x08\x41\x63tReply\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.tfdrl.v1.WelcomeH\x00\x12$\n\x07\x61\x63tions\x18\x02 \x01(\x0b\x32\x11.tfdrl.v1.ActionsH\x00\x12\x1e\n\x04stop\x18\x03 \x01(\x0b\x32\x0e.tfdrl.v1.StopH\x00\x42\t\n\x07\x63ontent\"\x1d\n\x07Welcome\x12\x12\n\nnext_index\x18\x01 \x01(\x04\":\n\x07\x41\x63tions\x12\r\n\x05index\x18\x01 \x01(\x04\x12 \n\x06\x61\x63tion\x18\x02 \x03(\x0b\x32\x10.tfdrl.v1.Tensor\"\x16\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t2@\n\tInference\x12\x33\n\x03\x41\x63t\x12\x14.tfdrl.v1.ActRequest\x1a\x12.tfdrl.v1.ActReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tfdrl/rpc/inference.proto\x12\x08tfdrl.v1\x1a\x16tfdrl/rpc/tensor.proto\x1a\x18tfdrl/rpc/training.proto\"[\n\nActRequest\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.tfdrl.v1.HelloH\x00\x12 \n\x05steps\x18\x02 \x01(\x0b\x32\x0f.tfdrl.v1.StepsH\x00\x42\t\n\x07\x63ontent\"=\n\tArraySpec\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x12\n\nnum_values\x18\x03 \x01(\x03\"\xd8\x01\n\x05Hello\x12 \n\x06sender\x18\x01 \x01(\x0b\x32\x10.tfdrl.v1.Sender\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\x12\x19\n\x11\x66irst_environment\x18\x03 \x01(\r\x12\x14\n\x0c\x65nvironments\x18\x04 \x01(\r\x12(\n\x0bobservation\x18\x05 \x03(\x0b\x32\x13.tfdrl.v1.ArraySpec\x12#\n\x06\x61\x63tion\x18\x06 \x03(\x0b\x32\x13.tfdrl.v1.ArraySpec\x12\x13\n\x0b\x66rame_stack\x18\x07 \x01(\r\"\xf4\x01\n\x05Steps\x12\r\n\x05index\x18\x01 \x01(\x04\x12#\n\tstep_type\x18\x02 \x01(\x0b\x32\x10.tfdrl.v1.Tensor\x12 \n\x06reward\x18\x03 \x01(\x0b\x32\x10.tfdrl.v1.Tensor\x12\"\n\x08\x64iscount\x18\x04 \x01(\x0b\x32\x10.tfdrl.v1.Tensor\x12%\n\x0bobservation\x18\x05 \x03(\x0b\x32\x10.tfdrl.v1.Tensor\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x03\x12$\n\x08\x65pisodes\x18\x07 \x01(\x0b\x32\x12.tfdrl.v1.Episodes\x12\x14\n\x0cstack_starts\x18\x08 \x01(\x0c\"\x81\x01\n\x08\x41\x63tReply\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.tfdrl.v1.WelcomeH\x00\x12$\n\x07\x61\x63tions\x18\x02 \x01(\x0b\x32\x11.tfdrl.v1.ActionsH\x00\x12\x1e\n\x04stop\x18\x03 \x01(\x0b\x32\x0e.tfdrl.v1.StopH\x00\x42\t\n\x07\x63ontent\"\x1d\n\x07Welcome\x12\x12\n\nnext_index\x18\x01 \x01(\x04\":\n\x07\x41\x63tions\x12\r\n\x05index\x18\x01 \x01(\x04\x12 \n\x06\x61\x63tion\x18\x02 \x03(\x0b\x32\x10.tfdrl.v1.Tensor\"\x16\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t2@\n\tInference\x12\x33\n\x03\x41\x63t\x12\x14.tfdrl.v1.ActRequest\x1a\x12.tfdrl.v1.ActReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -30,15 +30,15 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_HELLO']._serialized_start=246
   _globals['_HELLO']._serialized_end=462
   _globals['_STEPS']._serialized_start=465
-  _globals['_STEPS']._serialized_end=687
-  _globals['_ACTREPLY']._serialized_start=690
-  _globals['_ACTREPLY']._serialized_end=819
-  _globals['_WELCOME']._serialized_start=821
-  _globals['_WELCOME']._serialized_end=850
-  _globals['_ACTIONS']._serialized_start=852
-  _globals['_ACTIONS']._serialized_end=910
-  _globals['_STOP']._serialized_start=912
-  _globals['_STOP']._serialized_end=934
-  _globals['_INFERENCE']._serialized_start=936
-  _globals['_INFERENCE']._serialized_end=1000
+  _globals['_STEPS']._serialized_end=709
+  _globals['_ACTREPLY']._serialized_start=712
+  _globals['_ACTREPLY']._serialized_end=841
+  _globals['_WELCOME']._serialized_start=843
+  _globals['_WELCOME']._serialized_end=872
+  _globals['_ACTIONS']._serialized_start=874
+  _globals['_ACTIONS']._serialized_end=932
+  _globals['_STOP']._serialized_start=934
+  _globals['_STOP']._serialized_end=956
+  _globals['_INFERENCE']._serialized_start=958
+  _globals['_INFERENCE']._serialized_end=1022
 # @@protoc_insertion_point(module_scope)
