@@ -145,9 +145,8 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_leaves_nothing_behind(tmp_path
         assert saved.restore() == 40
 
 
-def _replay(directory):
+def _replay(directory, signature=tf.TensorSpec([1], tf.float32)):  # noqa: B008  (immutable)
     """A replay server on a free port."""
-    signature = tf.TensorSpec([1], tf.float32)
 
     def tables():
         limiter = reverb.rate_limiters.MinSize(1)
@@ -190,6 +189,17 @@ def test_a_damaged_replay_checkpoint_is_passed_over(tmp_path, caplog):
     with pytest.raises(TfdrlError, match="none of the 2 replay checkpoints") as error:
         _replay(tmp_path)
     assert error.value.exit_code == 1
+
+
+def test_items_of_another_form_are_refused_and_kept(tmp_path):
+    _insert_and_checkpoint(_replay(tmp_path), 1)
+    (kept,) = complete_checkpoints(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"float32\[1\].*'items' is of \['int32\[1\]'"):
+        _replay(tmp_path, tf.TensorSpec([1], tf.int32))
+    assert complete_checkpoints(tmp_path) == [kept]
+    server = _replay(tmp_path)
+    assert server.info()["items"].current_size == 1
+    server.stop()
 
 
 def test_a_replay_directory_has_one_owner(tmp_path):

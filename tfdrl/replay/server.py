@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Callable, Sequence
 
 import reverb
+import tensorflow as tf
 
-from tfdrl.errors import TfdrlError
+from tfdrl.errors import ConfigurationError, TfdrlError
 from tfdrl.rpc import channels
 from tfdrl.runtime.locks import lock
 from tfdrl.topology import Address
@@ -34,7 +35,8 @@ class ReplayServer:
       directory: for the checkpoints.
 
     Raises:
-      ConfigurationError: the port or the directory is in use.
+      ConfigurationError: the port or the directory is in use, or the checkpoints hold items of
+        another form, of an older version of tfdrl for example.
       TfdrlError: there are checkpoints, and none can be read.
     """
 
@@ -51,18 +53,30 @@ class ReplayServer:
         _remove_incomplete(self._root)
         _remove_empty_starts(self._root)
         self._directory = self._root / _next_start(self._root)
-        self._server = self._restore(tables, address)
+        try:
+            self._server = self._restore(tables, address)
+        except Exception:
+            self._lock.release()
+            raise
         self._client = self._server.localhost_client()
 
     def _restore(self, tables, address):
         candidates = complete_checkpoints(self._root)
         for number, candidate in enumerate(reversed(candidates)):
+            made = tables()
+            expected = {table.info.name: table.info.signature for table in made}
             try:
-                server = _serve(tables(), address, self._directory, candidate)
+                server = _serve(made, address, self._directory, candidate)
             except Exception as error:
                 logging.warning("the replay checkpoint %s cannot be read: %s", candidate, error)
                 shutil.rmtree(self._directory, ignore_errors=True)
                 continue
+            try:
+                self._require_signatures(server.localhost_client(), expected)
+            except ConfigurationError:
+                server.stop()
+                shutil.rmtree(self._directory, ignore_errors=True)
+                raise
             if number:
                 logging.warning("restored the replay from an older checkpoint, %s", candidate)
             return server
@@ -72,6 +86,21 @@ class ReplayServer:
                 "to start with an empty replay, move that directory away"
             )
         return _serve(tables(), address, self._directory, None)
+
+    def _require_signatures(self, client: reverb.Client, expected: dict) -> None:
+        """Of what was restored: Reverb takes over those of the checkpoint in silence."""
+        for name, info in client.server_info().items():
+            found, wanted = (
+                [f"{spec.dtype.name}{spec.shape.as_list()}" for spec in tf.nest.flatten(signature)]
+                for signature in (info.signature, expected.get(name))
+            )
+            if found != wanted:
+                raise ConfigurationError(
+                    f"the replay checkpoints under {self._root} hold items of {found}, but this "
+                    f"replay's table {name!r} is of {wanted}: they are of another environment, or "
+                    "of another version of tfdrl; to start with an empty replay, move that "
+                    "directory away"
+                )
 
     def checkpoint(self) -> pathlib.Path | None:
         """Writes a checkpoint now; None, with a warning, where it cannot be written."""
