@@ -40,6 +40,7 @@ RANKS = {
 }
 #: What an architecture's page may import before a role runs.
 RANK_ZERO = tuple(f"tfdrl.{m}" for m in ["types", "errors", "topology", "contracts", "experiment"])
+SHARED_SETTINGS = "tfdrl.architectures.settings"
 LIGHT = ("gin", "__future__", "dataclasses", "collections", "typing", "math", "enum", "pathlib")
 #: Standard library only: the launcher holds a lock, and draws a program, without anything else.
 STANDARD_LIBRARY_ONLY = ("tfdrl.runtime.locks", "tfdrl.topology")
@@ -106,7 +107,7 @@ def test_imports_point_down(module):
 def test_architectures_import_only_rank_zero_at_their_top(module):
     names = set(imports_of(MODULES[module], at_top_only=True))
     for name in names:
-        is_allowed = name.split(".")[0] in LIGHT or name.startswith(RANK_ZERO)
+        is_allowed = name.split(".")[0] in LIGHT or name.startswith((*RANK_ZERO, SHARED_SETTINGS))
         assert is_allowed, f"{module} imports {name} at its top"
 
 

@@ -1,15 +1,17 @@
 """The catalogue agrees with what gin registers."""
 
 import ast
+import dataclasses
 import importlib
 import pathlib
+import sys
 import textwrap
 
 import gin
 import pytest
 
-from tfdrl.configuration import catalogue, registrations, signatures
-from tfdrl.configuration.catalogue import scan_package
+from tfdrl.configuration import catalogue, kept, registrations, signatures
+from tfdrl.configuration.catalogue import read, scan_package
 
 SOURCE = """
 import dataclasses
@@ -104,11 +106,11 @@ def found():
 
 
 def test_every_form_of_registration_is_read(found):
-    read = {
+    names = {
         item.selector: (item.parameter_names, item.signature.accepts_any)
         for item in found.configurables
     }
-    assert read == EXPECTED
+    assert names == EXPECTED
     assert not found.is_open
 
 
@@ -135,8 +137,8 @@ def test_constants_are_read():
         "import gin\ngin.constant('PI', 3)\n"
         "@gin.constants_from_enum\nclass Mode(enum.Enum):\n    FAST = 1\n"
     )
-    read = registrations.read(ast.parse(text), "mod", pathlib.Path("mod.py"))
-    assert set(read.constants) == {"PI", "mod.Mode.FAST"}
+    found = registrations.read(ast.parse(text), "mod", pathlib.Path("mod.py"))
+    assert set(found.constants) == {"PI", "mod.Mode.FAST"}
 
 
 def test_tfdrl_s_own_catalogue_is_complete_and_without_ambiguity():
@@ -167,3 +169,88 @@ def test_the_catalogue_agrees_with_gin_s_registry():
             with gin.unlock_config():
                 gin.bind_parameter(f"{item.selector}.{name}", None)  # raises if there is none
     gin.clear_config()
+
+
+SHARED = """
+import dataclasses
+import gin
+
+@dataclasses.dataclass
+class Shared:
+    one: int = gin.REQUIRED
+    two: float = 1.0
+"""
+
+INHERITING = """
+import dataclasses
+import gin
+from pack import shared
+from pack.shared import Shared as Renamed
+from .shared import Shared
+from elsewhere import Other
+
+@gin.configurable
+@dataclasses.dataclass
+class ByName(Shared):
+    two: float = 2.0
+    three: int = 3
+
+@gin.configurable
+@dataclasses.dataclass
+class ByModule(shared.Shared): ...
+
+@gin.configurable
+class ByAlias(Renamed): ...
+
+@gin.configurable
+class Foreign(Other): ...
+
+gin.external_configurable(Shared, "imported")
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of two modules, of which one inherits from the other."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").touch()
+    (tmp_path / "pack" / "shared.py").write_text(SHARED)
+    (tmp_path / "pack" / "inheriting.py").write_text(INHERITING)
+    return tmp_path / "pack"
+
+
+def test_a_base_in_another_module_of_the_package_is_followed(package):
+    found = read("pack.inheriting", package / "inheriting.py")
+    names = {
+        item.name: (item.parameter_names, item.signature.accepts_any)
+        for item in found.configurables
+    }
+    assert names == {
+        "ByName": (["one", "two", "three"], False),
+        "ByModule": (["one", "two"], False),
+        "ByAlias": (["one", "two"], False),
+        "Foreign": ([], True),
+        "imported": (["one", "two"], False),
+    }
+    assert found.configurables[0].parameter("two").default == "2.0"
+    assert found.bases == ("pack.shared",)
+    assert "pack" not in sys.modules
+
+
+def test_what_is_kept_is_not_believed_where_a_base_has_changed(package, monkeypatch):
+    path = package / "inheriting.py"
+    content, found = path.read_bytes(), read("pack.inheriting", path)
+    entries = {"pack.inheriting": kept.entry(content, found)}
+    monkeypatch.setattr(kept, "_entries", lambda top: entries)
+    assert kept.find("pack.inheriting", path, content) == found
+    (package / "shared.py").write_text(SHARED.replace("two", "second"))
+    assert kept.find("pack.inheriting", path, content) is None
+
+
+@pytest.mark.parametrize("name", ["a3c", "apex", "dqn", "gorila", "impala", "r2d2", "seed"])
+def test_an_architecture_s_settings_are_known_without_importing_it(name):
+    (item,) = catalogue().find(name)
+    made = getattr(importlib.import_module(item.module), name.capitalize())
+    assert item.parameter_names == [field.name for field in dataclasses.fields(made)]
+    assert not item.signature.accepts_any

@@ -18,12 +18,11 @@ n-step and one-step Q-learning. With `synchronous` all workers make each update 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import gin
 
-from tfdrl.errors import ConfigurationError, require_at_least_one
+from tfdrl.architectures.settings import ParameterServers
+from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
 from tfdrl.topology import (
     Address,
@@ -39,42 +38,23 @@ from tfdrl.topology import (
 
 @gin.configurable("a3c")
 @dataclasses.dataclass(frozen=True)
-class A3c:
+class A3c(ParameterServers):
     """Settings of A3C; the defaults are the paper's for Atari, on fewer workers.
 
-    Attributes:
-      environment: environment factory, such as @gym_environment or @atari_environment.
-      agent: agent factory, such as @NStepActorCriticAgent or @NStepQAgent.
-      parameter_server: @parameter_server(), which has the update rule and its settings.
-      workers: processes, or threads, that act and learn.
-      environments_per_worker: stepped together; 1 in the paper.
+    Attributes, with those of `ParameterServers`:
+      agent: such as @NStepActorCriticAgent or @NStepQAgent.
       t_max: agent steps of each environment in a rollout. A rollout goes on through an episode's
         end, where its returns are cut, so that all gradients are of equally many steps.
-      parameter_servers: shards; each holds whole variables.
       synchronous: every update is the mean of one gradient of each worker (A2C).
       threads: workers and servers are threads of one process (section 4).
       epsilon_start, epsilon_decay_steps: of agents that act epsilon-greedily: epsilon falls
         linearly to a final value over so many global agent steps (section 5.1).
       epsilon_final, epsilon_probabilities: of which each worker draws its own.
       target_period_steps: global agent steps between copies to a target network, if there is one.
-      slowed_workers, slowdown: the last so many workers take so many times as long for each
-        rollout: stragglers, to study (10 s at the most). 0: none.
-      publish_period_secs: between two pulls of the coordinator, for the evaluator.
-      coordinator_checkpoint_period_secs: between checkpoints of the policy and the counters.
-      evaluation_environments: environments that the evaluator steps together.
-      evaluation_period_secs: from the start of one evaluation to the next, at least.
-      timeout_secs: how long a role waits for one that does not answer.
-      worker_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
       evaluator_niceness: 0 to 19, where it shares cores with the workers.
     """
 
-    environment: Callable = gin.REQUIRED
-    agent: Callable = gin.REQUIRED
-    parameter_server: Any = gin.REQUIRED
-    workers: int = 4
-    environments_per_worker: int = 1
     t_max: int = 5
-    parameter_servers: int = 1
     synchronous: bool = False
     threads: bool = False
     epsilon_start: float = 1.0
@@ -82,22 +62,10 @@ class A3c:
     epsilon_probabilities: tuple = (0.4, 0.3, 0.3)
     epsilon_decay_steps: int = 4_000_000
     target_period_steps: int = 40_000
-    slowed_workers: int = 0
-    slowdown: float = 20.0
-    publish_period_secs: float = 1.0
-    coordinator_checkpoint_period_secs: float = 60.0
-    evaluation_environments: int = 100
-    evaluation_period_secs: float = 10.0
-    timeout_secs: float = 120.0
-    worker_threads: int = 1
     evaluator_niceness: int = 0
 
     def __post_init__(self):
-        least_one = (
-            "workers environments_per_worker t_max parameter_servers "
-            "target_period_steps evaluation_environments slowdown"
-        )
-        require_at_least_one(self, "a3c", least_one)
+        self.check_counts("a3c", "t_max target_period_steps")
         if not 0 <= self.slowed_workers <= self.workers:
             raise ConfigurationError(
                 f"a3c.slowed_workers = {self.slowed_workers} must be between 0 and a3c.workers = "

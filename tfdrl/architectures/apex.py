@@ -20,109 +20,44 @@ Each actor explores with an epsilon of its own; no role waits for another's step
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import gin
 
-from tfdrl.errors import ConfigurationError, require_at_least_one
+from tfdrl.architectures.settings import DistributedReplay
+from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
-from tfdrl.topology import (
-    Address,
-    Context,
-    Program,
-    actor_role,
-    chief_role,
-    evaluator_role,
-    replay_role,
-)
+from tfdrl.topology import Address, Context, Program
 
 
 @gin.configurable("apex")
 @dataclasses.dataclass(frozen=True)
-class Apex:
+class Apex(DistributedReplay):
     """Settings of Ape-X; the defaults are the paper's for Atari, on fewer actors.
 
-    Attributes:
-      environment: environment factory, such as @gym_environment or @atari_environment.
-      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
-      table: Reverb table factory `table(signature)`; @replay_table has the settings.
-      strategy: `strategy()` -> tf.distribute.Strategy of the learner.
+    Attributes, with those of `DistributedReplay`:
       gamma: discount of one step, the same as the agent's.
       n_step: steps of a full window.
-      actors: actor processes.
-      environments_per_actor: environments that one actor steps together.
-      exploration: `exploration(count)` -> how much each of all actors' environments explores:
-        @epsilon_ladder (the default), or @noise_ladder for agents of continuous actions. It is
-        for agents with an `actor_policy`; others explore by their own collect policy.
       actor_buffer_transitions: transitions an actor collects before it sends them.
-      replay_ratio: times that each transition is sampled, on average: actors and learner that are
-        ahead of it wait. None: nobody waits, as in the paper, and the ratio is what the machine's
-        speed makes of it.
-      replay_ratio_tolerance_items: transitions that either may be ahead; None: the table's
-        min_size.
-      actor_max_frames_per_second: slows an actor down; None for full speed.
       sampler_workers: streams by which the learner reads the replay.
-      parameter_pull_period_frames: frames of an actor between two pulls.
       batch_size: transitions of one learner step.
       updates_per_call: learner steps in one call of TensorFlow; priorities and publication
         wait for all of them.
-      prefetch_batches: calls for which the learner samples ahead of training (16 in the paper):
-        exact, with the one that is on its way.
-      importance_exponent: beta of the importance weights, constant.
-      publish_period_steps: learner steps between two publications of the parameters.
-      learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
-        the replay: only at the end.
-      max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
-      evaluation_environments: environments that the evaluator steps together.
-      evaluation_period_secs: from the start of one evaluation to the next, at least.
-      timeout_secs: how long a role waits for one that does not answer.
-      actor_niceness: of actors and evaluator, 0 to 19: where they share cores with the learner,
-        and no replay_ratio is set, they would otherwise starve it.
-      learner_threads, actor_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
+      prefetch_batches: 16 in the paper.
     """
 
-    environment: Callable = gin.REQUIRED
-    agent: Callable = gin.REQUIRED
-    table: Callable | None = None
-    strategy: Callable | None = None
     gamma: float = 0.99
     n_step: int = 3
-    actors: int = 4
-    environments_per_actor: int = 1
-    exploration: Callable | None = None
     actor_buffer_transitions: int = 50
-    replay_ratio: float | None = None
-    replay_ratio_tolerance_items: int | None = None
-    actor_max_frames_per_second: float | None = None
     sampler_workers: int = 1
-    parameter_pull_period_frames: int = 400
     batch_size: int = 512
     updates_per_call: int = 1
     prefetch_batches: int = 16
     importance_exponent: float = 0.4
-    publish_period_steps: int = 10
-    learner_checkpoint_period_secs: float = 300.0
-    replay_checkpoint_period_secs: float = 600.0
-    max_bad_steps: int = 1
-    evaluation_environments: int = 100
-    evaluation_period_secs: float = 10.0
-    timeout_secs: float = 120.0
-    actor_niceness: int = 10
-    learner_threads: int = 0
-    actor_threads: int = 1
 
     def __post_init__(self):
-        from tfdrl.replay.replay_ratio import check_settings
-
-        least_one = (
-            "n_step actors environments_per_actor actor_buffer_transitions "
-            "parameter_pull_period_frames batch_size updates_per_call "
-            "prefetch_batches publish_period_steps max_bad_steps evaluation_environments"
-        )
-        require_at_least_one(self, "apex", least_one)
+        self.check("apex", "n_step actor_buffer_transitions updates_per_call")
         if not 0.0 <= self.gamma <= 1.0:
             raise ConfigurationError(f"apex.gamma = {self.gamma} must be between 0 and 1")
-        check_settings(self, "apex")
 
     @property
     def samples_per_call(self) -> int:
@@ -131,16 +66,7 @@ class Apex:
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        actors = {"threads": self.actor_threads, "niceness": self.actor_niceness}
-        return Program(
-            "apex",
-            (
-                replay_role(__name__),
-                chief_role("learner", __name__, talks_to=("replay",), threads=self.learner_threads),
-                actor_role(__name__, self.actors, ("replay", "learner"), **actors),
-                evaluator_role(__name__, "learner", self.actor_niceness),
-            ),
-        )
+        return Program("apex", self.roles(__name__))
 
 
 def replay(experiment: Experiment, context: Context) -> None:

@@ -11,10 +11,10 @@ The baseline of everything else: no second process, and the same numbers on ever
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import gin
 
+from tfdrl.architectures.settings import Settings
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Context, Program, Role
@@ -22,12 +22,10 @@ from tfdrl.topology import Context, Program, Role
 
 @gin.configurable("dqn")
 @dataclasses.dataclass(frozen=True)
-class Dqn:
+class Dqn(Settings):
     """Settings of DQN; the defaults are those of Mnih 2015. "Steps" are agent decisions.
 
-    Attributes:
-      environment: environment factory, such as @gym_environment or @atari_environment.
-      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
+    Attributes, with those of `Settings`:
       gamma: discount of one step, the same as the agent's.
       n_step: steps of a full window; 1 in the paper.
       environments: stepped together in the one process; 1 in the paper.
@@ -38,7 +36,6 @@ class Dqn:
       update_period_steps: agent steps for each learner step; 4 is 16 Atari frames.
       epsilon_start, epsilon_end, epsilon_decay_steps: linear schedule over agent steps.
       evaluation_period_steps: agent steps between evaluations.
-      evaluation_environments: environments that are evaluated together.
       checkpoint_period_steps: agent steps between checkpoints. At a checkpoint the running
         episodes are cut off like at a time limit and new environments are made, so that a run
         which continues from it goes on exactly as the uninterrupted one.
@@ -46,8 +43,6 @@ class Dqn:
       threads: TensorFlow threads; 0: TensorFlow chooses.
     """
 
-    environment: Callable = gin.REQUIRED
-    agent: Callable = gin.REQUIRED
     gamma: float = 0.99
     n_step: int = 1
     environments: int = 1
@@ -60,7 +55,6 @@ class Dqn:
     epsilon_end: float = 0.1
     epsilon_decay_steps: int = 1_000_000
     evaluation_period_steps: int = 250_000
-    evaluation_environments: int = 100
     checkpoint_period_steps: int = 250_000
     max_bad_steps: int = 1
     threads: int = 0

@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import gin
 
-from tfdrl.errors import ConfigurationError, require_at_least_one
+from tfdrl.architectures.settings import ParameterServers
+from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
 from tfdrl.topology import (
     Address,
@@ -43,24 +43,20 @@ from tfdrl.topology import (
 
 @gin.configurable("gorila")
 @dataclasses.dataclass(frozen=True)
-class Gorila:
+class Gorila(ParameterServers):
     """Settings of Gorila; the defaults are the paper's for Atari, on fewer machines.
 
     "Updates" are those of the parameter servers, by whichever learner; "steps" are agent steps.
 
-    Attributes:
-      environment: environment factory, such as @gym_environment or @atari_environment.
-      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
-      parameter_server: @parameter_server(), which has the update rule and its settings; an
-        update counts as one step of its `anneal_steps`.
-      bundled: one worker acts and learns, with a replay of its own (the paper's experiments).
-      workers: bundles, if bundled.
+    Attributes, with those of `ParameterServers`:
+      parameter_server: an update counts as one step of its `anneal_steps`.
+      parameter_servers: 31 in the paper.
+      bundled: one worker acts and learns, with a replay of its own (the paper's experiments);
+        then `workers` counts the bundles, and otherwise nothing.
       actors, learners, replays: processes, if not bundled.
-      parameter_servers: shards; each holds whole variables. 31 in the paper.
       table: of each replay server, if not bundled; @replay_table has the settings.
       gamma: discount of one step, the same as the agent's.
       n_step: steps of a full window; 1 in the paper.
-      environments_per_worker: that one worker or actor steps together; 1 in the paper.
       replay_capacity_steps: steps that a bundle's replay holds.
       min_replay_steps: steps before a bundle learns.
       frame_stack: k > 1 where observations are stacks of k frames, to store each frame once.
@@ -82,30 +78,16 @@ class Gorila:
       parameter_pull_period_frames: frames of an actor between two pulls.
       prefetch_batches: that a learner samples ahead of training, of each replay; exact, with what
         is on its way.
-      publish_period_secs: between two pulls of the coordinator, for the evaluator.
-      coordinator_checkpoint_period_secs: between checkpoints of the policy and the counters.
       replay_checkpoint_period_secs: of replay servers; 0: only at the end.
-      slowed_workers, slowdown: the last so many workers, or learners, take so many times as long
-        for each gradient: stragglers, to study (10 s at the most). 0: none.
-      evaluation_environments: environments that the evaluator steps together.
-      evaluation_period_secs: from the start of one evaluation to the next, at least.
-      timeout_secs: how long a role waits for one that does not answer.
-      worker_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
     """
 
-    environment: Callable = gin.REQUIRED
-    agent: Callable = gin.REQUIRED
-    parameter_server: Any = gin.REQUIRED
     bundled: bool = True
-    workers: int = 4
     actors: int = 4
     learners: int = 2
     replays: int = 1
-    parameter_servers: int = 1
     table: Callable | None = None
     gamma: float = 0.99
     n_step: int = 1
-    environments_per_worker: int = 1
     replay_capacity_steps: int = 1_000_000
     min_replay_steps: int = 50_000
     frame_stack: int = 1
@@ -125,26 +107,17 @@ class Gorila:
     actor_niceness: int = 0
     parameter_pull_period_frames: int = 400
     prefetch_batches: int = 4
-    publish_period_secs: float = 1.0
-    coordinator_checkpoint_period_secs: float = 60.0
     replay_checkpoint_period_secs: float = 600.0
-    slowed_workers: int = 0
-    slowdown: float = 20.0
-    evaluation_environments: int = 100
-    evaluation_period_secs: float = 10.0
-    timeout_secs: float = 120.0
-    worker_threads: int = 1
 
     def __post_init__(self):
         from tfdrl.replay.replay_ratio import check_settings
 
         least_one = (
-            "workers actors learners replays parameter_servers n_step environments_per_worker "
-            "replay_capacity_steps min_replay_steps frame_stack batch_size update_period_steps "
-            "target_period_updates actor_buffer_transitions parameter_pull_period_frames "
-            "prefetch_batches slowdown evaluation_environments"
+            "actors learners replays n_step replay_capacity_steps min_replay_steps frame_stack "
+            "batch_size update_period_steps target_period_updates actor_buffer_transitions "
+            "parameter_pull_period_frames prefetch_batches"
         )
-        require_at_least_one(self, "gorila", least_one)
+        self.check_counts("gorila", least_one)
         if not 0.0 <= self.gamma <= 1.0:
             raise ConfigurationError(f"gorila.gamma = {self.gamma} must be between 0 and 1")
         if not 0 <= self.slowed_workers <= self.gradient_workers:

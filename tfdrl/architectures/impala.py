@@ -18,11 +18,11 @@ one queue and pulls from the learner behind it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import gin
 
-from tfdrl.errors import ConfigurationError, require_at_least_one
+from tfdrl.architectures.settings import ActorsAndLearner
+from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
 from tfdrl.topology import (
     Addresses,
@@ -38,17 +38,12 @@ from tfdrl.topology import (
 
 @gin.configurable("impala")
 @dataclasses.dataclass(frozen=True)
-class Impala:
+class Impala(ActorsAndLearner):
     """Settings of IMPALA; the defaults are the paper's for Atari, on fewer actors.
 
-    Attributes:
-      environment: environment factory, such as @gym_environment or @atari_environment.
-      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
-      strategy: `strategy()` -> tf.distribute.Strategy of the learner.
+    Attributes, with those of `ActorsAndLearner`:
       unroll_steps: T, agent steps of an unroll; it goes on through episode ends.
       batch_size: B, unrolls of one learner step, of each learner.
-      actors: actor processes.
-      environments_per_actor: environments that one actor steps together.
       learners: synchronous learner processes, each with a queue of its own.
       queue_capacity_unrolls: of one queue, with what Reverb has in flight from it to the learner;
         a full one makes its actors wait, which bounds the policy lag. None: the fresh unrolls of
@@ -57,25 +52,12 @@ class Impala:
       replay_capacity_unrolls: of one replay; the oldest unrolls make room.
       policy_lag_steps: publishes the parameters of so many learner steps ago: an artificial
         lag, to compare corrections by. 0 for none.
-      publish_period_steps: learner steps between two publications of the parameters.
       actor_max_frames_per_second: slows an actor down; None for full speed.
-      learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
-        the replay: only at the end.
-      max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
-      evaluation_environments: environments that the evaluator steps together.
-      evaluation_period_secs: from the start of one evaluation to the next, at least.
-      timeout_secs: how long a role waits for one that does not answer.
-      actor_niceness: of actors and evaluator, 0 to 19, where they share cores with the learner.
-      learner_threads, actor_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
+      actor_threads: TensorFlow threads of an actor; 0: TensorFlow chooses.
     """
 
-    environment: Callable = gin.REQUIRED
-    agent: Callable = gin.REQUIRED
-    strategy: Callable | None = None
     unroll_steps: int = 20
     batch_size: int = 32
-    actors: int = 4
-    environments_per_actor: int = 1
     learners: int = 1
     queue_capacity_unrolls: int | None = None
     replay_share: float = 0.0
@@ -83,22 +65,10 @@ class Impala:
     policy_lag_steps: int = 0
     publish_period_steps: int = 1
     actor_max_frames_per_second: float | None = None
-    learner_checkpoint_period_secs: float = 300.0
-    replay_checkpoint_period_secs: float = 0.0
-    max_bad_steps: int = 1
-    evaluation_environments: int = 100
-    evaluation_period_secs: float = 10.0
-    timeout_secs: float = 120.0
-    actor_niceness: int = 0
-    learner_threads: int = 0
     actor_threads: int = 1
 
     def __post_init__(self):
-        least_one = (
-            "unroll_steps batch_size actors environments_per_actor learners "
-            "replay_capacity_unrolls publish_period_steps max_bad_steps evaluation_environments"
-        )
-        require_at_least_one(self, "impala", least_one)
+        self.check_counts("impala", "unroll_steps batch_size learners replay_capacity_unrolls")
         if self.policy_lag_steps < 0:
             raise ConfigurationError(
                 f"impala.policy_lag_steps = {self.policy_lag_steps} must be 0 or more"

@@ -21,109 +21,37 @@ inference happens: here in the actors, each with a copy of the network.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import gin
 
 from tfdrl import contracts
-from tfdrl.errors import require_at_least_one
+from tfdrl.architectures.settings import DistributedReplay
 from tfdrl.experiment import Experiment
-from tfdrl.topology import (
-    Address,
-    Context,
-    Program,
-    actor_role,
-    chief_role,
-    evaluator_role,
-    replay_role,
-)
+from tfdrl.topology import Address, Context, Program
 
 
 @gin.configurable("r2d2")
 @dataclasses.dataclass(frozen=True)
-class R2d2:
+class R2d2(DistributedReplay):
     """Settings of R2D2; the defaults are the paper's for Atari, on fewer actors.
 
-    Attributes:
-      environment: environment factory, such as @gym_environment or @atari_environment.
-      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)` of an agent
-        that trains on sequences and gives their priorities, such as @R2D2Agent.
-      table: Reverb table factory `table(signature, name=)`; @replay_table has the settings.
-      strategy: `strategy()` -> tf.distribute.Strategy of the learner.
+    Attributes, with those of `DistributedReplay`:
+      agent: one that trains on sequences and gives their priorities, such as @R2D2Agent.
       sequence_steps: T, steps of a sequence that are trained on; the agent's burn_in_steps come
         before them and are shared with the sequence before. 80 in the paper, sharing half.
-      actors: actor processes.
-      environments_per_actor: environments that one actor steps together.
-      exploration: `exploration(count)` -> epsilon of each of all actors' environments; None for
-        @epsilon_ladder.
-      replay_ratio: times that each sequence is sampled, on average: actors and learner that are
-        ahead of it wait (0.75 to 1.5 in the release). None: nobody waits.
-      replay_ratio_tolerance_items: sequences that either may be ahead; None: the table's min_size.
-      actor_max_frames_per_second: slows an actor down; None for full speed.
-      parameter_pull_period_frames: frames of an actor between two pulls.
       batch_size: sequences of one learner step.
-      prefetch_batches: that the learner samples ahead of training; exact, with the one that is on
-        its way.
-      importance_exponent: beta of the importance weights, constant.
-      publish_period_steps: learner steps between two publications of the parameters.
-      learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
-        the replay: only at the end.
-      max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
-      evaluation_environments: environments that the evaluator steps together.
-      evaluation_period_secs: from the start of one evaluation to the next, at least.
-      timeout_secs: how long a role waits for one that does not answer.
-      actor_niceness: of actors and evaluator, 0 to 19, where they share cores with the learner.
-      learner_threads, actor_threads: TensorFlow threads of a process; 0: TensorFlow chooses.
+      replay_ratio: 0.75 to 1.5 in the release of SEED RL.
     """
 
-    environment: Callable = gin.REQUIRED
-    agent: Callable = gin.REQUIRED
-    table: Callable | None = None
-    strategy: Callable | None = None
     sequence_steps: int = 80
-    actors: int = 4
-    environments_per_actor: int = 1
-    exploration: Callable | None = None
-    replay_ratio: float | None = None
-    replay_ratio_tolerance_items: int | None = None
-    actor_max_frames_per_second: float | None = None
-    parameter_pull_period_frames: int = 400
     batch_size: int = 64
-    prefetch_batches: int = 2
-    importance_exponent: float = 0.6
-    publish_period_steps: int = 10
-    learner_checkpoint_period_secs: float = 300.0
-    replay_checkpoint_period_secs: float = 600.0
-    max_bad_steps: int = 1
-    evaluation_environments: int = 100
-    evaluation_period_secs: float = 10.0
-    timeout_secs: float = 120.0
-    actor_niceness: int = 10
-    learner_threads: int = 0
-    actor_threads: int = 1
 
     def __post_init__(self):
-        from tfdrl.replay.replay_ratio import check_settings
-
-        least_one = (
-            "sequence_steps actors environments_per_actor parameter_pull_period_frames batch_size "
-            "prefetch_batches publish_period_steps max_bad_steps evaluation_environments"
-        )
-        require_at_least_one(self, "r2d2", least_one)
-        check_settings(self, "r2d2")
+        self.check("r2d2", "sequence_steps")
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        actors = {"threads": self.actor_threads, "niceness": self.actor_niceness}
-        return Program(
-            "r2d2",
-            (
-                replay_role(__name__),
-                chief_role("learner", __name__, talks_to=("replay",), threads=self.learner_threads),
-                actor_role(__name__, self.actors, ("replay", "learner"), **actors),
-                evaluator_role(__name__, "learner", self.actor_niceness),
-            ),
-        )
+        return Program("r2d2", self.roles(__name__))
 
 
 def replay(experiment: Experiment, context: Context) -> None:

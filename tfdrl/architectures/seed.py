@@ -26,12 +26,12 @@ the queue, with initial priorities by the values that acting saw, into a priorit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import gin
 
 from tfdrl import contracts
-from tfdrl.errors import ConfigurationError, TfdrlError, require_at_least_one
+from tfdrl.architectures.settings import PrioritisedReplay
+from tfdrl.errors import ConfigurationError, TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.topology import (
     Address,
@@ -46,25 +46,16 @@ from tfdrl.topology import (
 
 @gin.configurable("seed")
 @dataclasses.dataclass(frozen=True)
-class Seed:
+class Seed(PrioritisedReplay):
     """Settings of SEED RL; the defaults are the release's for V-trace, on fewer actors.
 
-    Attributes:
-      environment: environment factory, such as @gym_environment or @atari_environment.
-      agent: agent factory `agent(time_step_spec, action_spec, train_step_counter=)`.
-      strategy: `strategy()` -> tf.distribute.Strategy of training.
+    Attributes, with those of `PrioritisedReplay`:
       unroll_steps: T, agent steps of an unroll that are trained on; it goes on through episode
         ends. An agent with burn_in_steps has as many before them, which unrolls share.
       batch_size: B, unrolls of one learner step.
-      actors: actor processes.
-      environments_per_actor: that one actor steps together and sends in one message.
       replay_ratio: times that each unroll is trained on, on average, from a prioritised replay
         (R2D2: 0.75 to 1.5); learning and acting wait for each other to hold it. None: no replay,
         each unroll is trained on once (V-trace).
-      table: makes the replay's Reverb table; None for `replay_table` as gin says.
-      importance_exponent: beta of importance sampling weights from the replay.
-      exploration: `exploration(count)` -> epsilon of each of all actors' environments, for agents
-        that explore by it; None for @epsilon_ladder.
       queue_capacity_unrolls: complete unrolls that wait for the learner; when there are as many,
         an actor that completes one more waits. None: one batch.
       inference_batch_size: environments with which a batch leaves as soon as a device is free; 1
@@ -77,31 +68,14 @@ class Seed:
       inference_devices: such as ("GPU:0",) or ("TPU:0", "TPU:1"), in turn; ("",) takes
         TensorFlow's choice. Those that `strategy` does not train on leave it alone.
       jit_compile: whether XLA compiles inference and training: for TPU and GPU.
-      publish_period_steps: learner steps between publications of the parameters, for evaluators.
-      learner_checkpoint_period_secs, replay_checkpoint_period_secs: between checkpoints; 0 for
-        the replay: only at the end.
-      max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
-      evaluation_environments: environments that the evaluator steps together.
-      evaluation_period_secs: from the start of one evaluation to the next, at least.
       environment_rebuilds: how often an actor replaces environments that raise, hang or reward
         with NaN before it gives up; 1,000 good steps, and it counts anew.
       environment_step_timeout_secs: of one step of an actor's environments.
-      timeout_secs: how long a role waits for one that does not answer.
-      actor_niceness: of actors and evaluator, 0 to 19, where they share cores with the learner.
-      learner_threads: TensorFlow threads of the learner; 0: TensorFlow chooses.
     """
 
-    environment: Callable = gin.REQUIRED
-    agent: Callable = gin.REQUIRED
-    strategy: Callable | None = None
     unroll_steps: int = 20
     batch_size: int = 32
-    actors: int = 4
     environments_per_actor: int = 8
-    replay_ratio: float | None = None
-    table: Callable | None = None
-    importance_exponent: float = 0.6
-    exploration: Callable | None = None
     queue_capacity_unrolls: int | None = None
     inference_batch_size: int | None = None
     inference_batch_share: float = 0.5
@@ -110,23 +84,11 @@ class Seed:
     inference_devices: tuple = ("",)
     jit_compile: bool = False
     publish_period_steps: int = 20
-    learner_checkpoint_period_secs: float = 300.0
-    replay_checkpoint_period_secs: float = 0.0
-    max_bad_steps: int = 1
-    evaluation_environments: int = 100
-    evaluation_period_secs: float = 10.0
     environment_rebuilds: int = 3
     environment_step_timeout_secs: float = 60.0
-    timeout_secs: float = 120.0
-    actor_niceness: int = 0
-    learner_threads: int = 0
 
     def __post_init__(self):
-        least_one = (
-            "unroll_steps batch_size actors environments_per_actor publish_period_steps "
-            "max_bad_steps evaluation_environments"
-        )
-        require_at_least_one(self, "seed", least_one)
+        self.check_counts("seed", "unroll_steps batch_size")
         capacity = self.queue_capacity_unrolls
         if capacity is not None and capacity < self.taken_unrolls:
             raise ConfigurationError(

@@ -1,8 +1,8 @@
 """What source files register, kept from an earlier reading: parsing them takes a second of CPU.
 
 names/ has one JSON file for each package that `tfdrl.configuration.keep` has read. An entry
-counts only for a source file of the very content that was read, so that one which is out of
-date costs time and never gives a wrong answer.
+counts only for source files of the very content that was read, the module's own and those of the
+classes it inherits from: one which is out of date costs time and never gives a wrong answer.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import functools
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
+from tfdrl.configuration import source
 from tfdrl.configuration.registrations import Configurable, Registrations
 from tfdrl.configuration.signatures import Parameter, Signature
 
@@ -37,18 +39,28 @@ def find(module: str, path: pathlib.Path, content: bytes) -> Registrations | Non
     entry = _entries(module.partition(".")[0]).get(module)
     if entry is None or entry["digest"] != digest(content):
         return None
+    bases = entry.get("bases", {})
+    if bases != _digests(bases):
+        return None
     items = tuple(_configurable(row, module, path) for row in entry["configurables"])
-    return Registrations(items, tuple(entry["constants"]), entry["is_open"])
+    return Registrations(items, tuple(entry["constants"]), entry["is_open"], tuple(bases))
 
 
 def entry(content: bytes, found: Registrations) -> dict[str, Any]:
     """What is kept of a source file: `find` turns it back into `found`."""
     return {
         "digest": digest(content),
+        **({"bases": _digests(found.bases)} if found.bases else {}),
         "is_open": found.is_open,
         "constants": list(found.constants),
         "configurables": [_row(item) for item in found.configurables],
     }
+
+
+def _digests(modules: Iterable[str]) -> dict[str, str]:
+    """Of the modules' source files, as far as there are any."""
+    paths = {module: source.module_file(module) for module in modules}
+    return {module: digest(path.read_bytes()) for module, path in paths.items() if path}
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from tfdrl.configuration import signatures
+from tfdrl.configuration import bases, signatures
 
 _REGISTERING = frozenset(("gin.configurable", "gin.register", "gin.external_configurable"))
 
@@ -47,19 +47,21 @@ class Registrations(NamedTuple):
     """What a module registers.
 
     constants: complete names. is_open: a registration's name or module is computed, or it
-    runs in a loop or a function, so that the source does not tell everything.
+    runs in a loop or a function, so that the source does not tell everything. bases: other
+    modules whose source was read, for the classes that this one's inherit from.
     """
 
     configurables: tuple[Configurable, ...]
     constants: tuple[str, ...]
     is_open: bool
+    bases: tuple[str, ...] = ()
 
 
 class _Module(NamedTuple):
     name: str
     path: pathlib.Path
     aliases: dict[str, str]  # local name -> gin's name
-    classes: dict[str, ast.ClassDef]
+    classes: bases.Classes
 
     def gin_name(self, node: ast.AST) -> str:
         """ "gin.x" of an expression that means gin's x; otherwise something else or ""."""
@@ -74,7 +76,7 @@ class _Module(NamedTuple):
 
 def read(tree: ast.Module, module: str, path: pathlib.Path) -> Registrations:
     """The registrations of a module."""
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    classes = bases.of_module(tree, module, path.name == "__init__.py")
     nodes = list(ast.walk(tree))
     source = _Module(module, path, dict(_aliases(nodes)), classes)
     found = []
@@ -83,7 +85,8 @@ def read(tree: ast.Module, module: str, path: pathlib.Path) -> Registrations:
             found += _configurable(call, definition, outer, source)
     constants = [name for node in nodes for name in _constants(node, source)]
     mentioned = sum(source.registers(node) for node in nodes)
-    return Registrations(tuple(found), tuple(constants), is_open=mentioned > len(found))
+    is_open = mentioned > len(found)
+    return Registrations(tuple(found), tuple(constants), is_open, tuple(sorted(classes.read)))
 
 
 def _aliases(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
@@ -161,10 +164,10 @@ def _arguments(call: ast.AST, definition: ast.AST) -> dict[str, Any]:
 
 
 def _signature(definition: ast.AST, is_method: bool, source: _Module) -> signatures.Signature:
-    if isinstance(definition, ast.Name) and definition.id in source.classes:
-        definition = source.classes[definition.id]
     if isinstance(definition, ast.ClassDef):
         return signatures.of_class(definition, source.classes)
+    if found := source.classes.find(definition):
+        return signatures.of_class(*found)
     if isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return signatures.of_function(definition, is_method)
     return signatures.ANYTHING

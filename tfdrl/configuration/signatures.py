@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 
+from tfdrl.configuration.bases import Classes
+
 _PLAIN_BASES = frozenset(("object", "ABC", "Protocol", "Generic"))
 
 
@@ -42,8 +44,8 @@ def of_function(node: ast.FunctionDef | ast.AsyncFunctionDef, method: bool = Fal
     return Signature(parameters, accepts_any=spec.kwarg is not None)
 
 
-def of_class(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Signature:
-    """The signature of a class's constructor; `classes` are those of its module, by name."""
+def of_class(node: ast.ClassDef, classes: Classes) -> Signature:
+    """The signature of a class's constructor; `classes` are those that its module can name."""
     methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
     if "__init__" in methods:
         return of_function(methods["__init__"], method=True)
@@ -56,18 +58,16 @@ def of_class(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Signature:
     return _of_bases(node, classes)
 
 
-def _of_bases(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Signature:
+def _of_bases(node: ast.ClassDef, classes: Classes) -> Signature:
     for base in node.bases:
-        name = _last_name(base)
-        if name in _PLAIN_BASES:
+        if _last_name(base) in _PLAIN_BASES:
             continue
-        if name in classes and name != node.name:
-            return of_class(classes[name], classes)
-        return ANYTHING
+        found = classes.find(base)
+        return ANYTHING if found is None or found[0] is node else of_class(*found)
     return Signature()
 
 
-def _of_dataclass(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Signature:
+def _of_dataclass(node: ast.ClassDef, classes: Classes) -> Signature:
     inherited = _of_bases(node, classes)
     fields = {parameter.name: parameter for parameter in inherited.parameters}
     fields.update((parameter.name, parameter) for parameter in _fields(node))

@@ -136,14 +136,35 @@ def _module_imports(tree: ast.Module, module: str, is_package: bool) -> Iterator
             for alias in node.names:
                 yield alias.name, node.lineno
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = module.split(".") if is_package else module.split(".")[:-1]
-                package = package[: len(package) - node.level + 1]
-                base = ".".join([*package, base] if base else package)
+            base = _absolute(node, module, is_package)
             yield base, node.lineno
             for alias in node.names:
                 yield f"{base}.{alias.name}", node.lineno
+
+
+def imported_names(tree: ast.Module, module: str, is_package: bool) -> dict[str, str]:
+    """Complete names of what a module imports at its top, by the names that it uses for them."""
+    names = {}
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                names[alias.asname or top] = alias.name if alias.asname else top
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, module, is_package)
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{base}.{alias.name}"
+    return names
+
+
+def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    """The module that `from ... import` means in `module`."""
+    base = node.module or ""
+    if not node.level:
+        return base
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    package = package[: len(package) - node.level + 1]
+    return ".".join([*package, base] if base else package)
 
 
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:

@@ -11,10 +11,10 @@ Every update is of what the newest policy did: no staleness, and no correction f
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import gin
 
+from tfdrl.architectures.settings import DistributedSettings
 from tfdrl.errors import require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Address, Context, Program, Role, chief_role, evaluator_role, replay_role
@@ -22,27 +22,22 @@ from tfdrl.topology import Address, Context, Program, Role, chief_role, evaluato
 
 @gin.configurable("a2c")
 @dataclasses.dataclass(frozen=True)
-class A2c:
+class A2c(DistributedSettings):
     """Settings of A2C.
 
-    Attributes:
-      environment, agent: factories; the agent trains on unrolls, such as @NStepActorCriticAgent.
+    Attributes, with those of `DistributedSettings`:
+      agent: one that trains on unrolls, such as @NStepActorCriticAgent.
       workers: processes that act.
       environments_per_worker: stepped together.
       unroll_steps: T, of each environment between two updates.
-      evaluation_environments, evaluation_period_secs: of the evaluator.
-      timeout_secs: how long a role waits for one that does not answer.
       threads: TensorFlow threads of a process; 0: TensorFlow chooses.
     """
 
-    environment: Callable = gin.REQUIRED
-    agent: Callable = gin.REQUIRED
     workers: int = 2
     environments_per_worker: int = 8
     unroll_steps: int = 5
     evaluation_environments: int = 10
     evaluation_period_secs: float = 2.0
-    timeout_secs: float = 120.0
     threads: int = 1
 
     def __post_init__(self):
