@@ -19,6 +19,9 @@ from tfdrl.configuration.registrations import Configurable, Registrations
 #: A foreign package with more modules than this is searched for the names needed, not read whole.
 _SMALL_PACKAGE_MODULES = 60
 
+#: Of tfdrl's own modules, the one whose names give way to those of the packages imported.
+_YIELDING = "tfdrl.environments.gymnasium_wrappers"
+
 #: An import statement is one line, but for names in parentheses and a backslash at a line's end.
 _IMPORTS_GIN = re.compile(
     rb"(?:^|[;:])[ \t\f]*(?:from[ \t\\\r\n]+gin\b|import\b(?:[^\n\\]|\\\r?\n)*?\bgin\b)",
@@ -48,6 +51,11 @@ class Catalogue:
     def find(self, selector: str) -> list[Configurable]:
         """The configurables that `selector` (a complete name, or its last parts) may mean."""
         return self._by_suffix.get(selector, [])
+
+    def only(self, selectors: Collection[str]) -> Catalogue:
+        """What the selectors mean, and all the constants."""
+        found = [item for selector in selectors for item in self.find(selector)]
+        return Catalogue(tuple(dict.fromkeys(found)), self.constants, self.is_open)
 
     def constant_module(self, name: str) -> str | None:
         """The module of the constant of that name; None if there is none."""
@@ -88,8 +96,15 @@ def _gin_builtins() -> Catalogue:
 
 @functools.cache
 def catalogue() -> Catalogue:
-    """Everything that tfdrl's own modules, and gin itself, register."""
-    return _gin_builtins() + scan(source.package_modules("tfdrl"))
+    """Everything that tfdrl's own modules, and gin itself, register; not `gymnasium_wrappers`."""
+    modules = source.package_modules("tfdrl")
+    return _gin_builtins() + scan(pair for pair in modules if pair[0] != _YIELDING)
+
+
+@functools.cache
+def gymnasium_wrappers() -> Catalogue:
+    """Gymnasium's own wrappers. A user's class may well have the name of one, and goes before."""
+    return scan([(_YIELDING, source.module_file(_YIELDING))])
 
 
 def scan(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfdrl.configuration import source, statements, values
-from tfdrl.configuration.catalogue import Catalogue, catalogue, scan_package
+from tfdrl.configuration.catalogue import Catalogue, catalogue, gymnasium_wrappers, scan_package
 from tfdrl.configuration.registrations import Configurable
 from tfdrl.configuration.statements import Binding
 from tfdrl.errors import ConfigurationError
@@ -104,7 +104,9 @@ class _Examination:
         return Plan(self._configuration(), self._bindings, imports, self._catalogue)
 
     def _known(self) -> Catalogue:
-        """tfdrl's catalogue, the imported packages', and TF-Agents' for names still missing."""
+        """tfdrl's catalogue and the imported packages'; for names still missing, Gymnasium's
+        wrappers, and TF-Agents' for the rest.
+        """
         known = catalogue()
         names = {selector.rpartition(".")[2] for selector in self._selectors()}
         tops = set()
@@ -120,8 +122,13 @@ class _Examination:
             foreign = scan_package(top, names)
             self._lets_through |= foreign.is_open
             known += foreign
-        missing = {name for name in self._selectors() if not known.find(name)}
-        return known + scan_package(_ALWAYS_KNOWN, {name.rpartition(".")[2] for name in missing})
+        known += gymnasium_wrappers().only(self._missing(known))
+        missing = self._missing(known)
+        last = scan_package(_ALWAYS_KNOWN, {name.rpartition(".")[2] for name in missing})
+        return known + last.only(missing)
+
+    def _missing(self, known: Catalogue) -> set[str]:
+        return {selector for selector in self._selectors() if not known.find(selector)}
 
     def _selectors(self) -> set[str]:
         """Selectors that the statements bind or refer to."""
@@ -136,7 +143,7 @@ class _Examination:
         if len(found) == 1:
             if found[0].module != "gin":
                 self._modules.add(found[0].module)
-            return found[0]
+            return found[0].completed()
         if found:
             complete = ", ".join(item.selector for item in found)
             self._errors.append(f"{place}: {selector} is ambiguous; write one of: {complete}")
@@ -145,7 +152,8 @@ class _Examination:
         return None
 
     def _unknown(self, selector: str) -> str:
-        names = {item.name.rpartition(".")[2] for item in self._catalogue.configurables}
+        known = self._catalogue.configurables + gymnasium_wrappers().configurables
+        names = {item.name.rpartition(".")[2] for item in known}
         names -= {"macro", "singleton", "constant"}
         hint = did_you_mean(selector.rpartition(".")[2], names)
         if not hint:

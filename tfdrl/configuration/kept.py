@@ -72,13 +72,14 @@ def _entries(top: str) -> dict[str, Any]:
 def _row(item: Configurable) -> list[Any]:
     line = int(item.place.rpartition(":")[2])
     parameters = [_short(p.name, p.annotation, p.default) for p in item.signature.parameters]
-    return [item.name, item.selector, line, item.signature.accepts_any, parameters]
+    row = [item.name, item.selector, line, item.signature.accepts_any, parameters]
+    return [*row, item.definition] if item.definition else row
 
 
 def _configurable(row: list[Any], module: str, path: pathlib.Path) -> Configurable:
-    name, selector, line, accepts_any, parameters = row
+    name, selector, line, accepts_any, parameters, *definition = row
     signature = Signature(tuple(Parameter(*fields) for fields in parameters), accepts_any)
-    return Configurable(name, selector, module, f"{path}:{line}", signature)
+    return Configurable(name, selector, module, f"{path}:{line}", signature, *definition)
 
 
 def _short(*fields: str | None) -> list[str | None]:

@@ -132,7 +132,7 @@ class _Binder:
             if not self._why_missing(selector):
                 with self._plain_errors(f"{binding.place}: "):
                     value = values.transform(binding.value, self._loaded)
-                    gin.bind_parameter((scope, selector, parameter), value)
+                    gin.bind_parameter((scope, self._registered(selector), parameter), value)
         with self._plain_errors(""), gin.unlock_config():  # restores what was: unlocked
             gin.finalize()
 
@@ -146,8 +146,20 @@ class _Binder:
         if reason:
             return Unavailable(repr(leaf), reason)
         found = self._plan.catalogue.find(leaf.selector)
-        selector = found[0].selector if found else leaf.selector
+        selector = self._registered(found[0].selector if found else leaf.selector)
         return gin.config.parse_value(repr(values.Reference(leaf.scope, selector, leaf.evaluate)))
+
+    def _registered(self, selector: str) -> str:
+        """The complete name that gin has for a configurable, if the source tells another one.
+
+        gin takes the module of what an object says of itself, which only an import can tell.
+        """
+        found = self._plan.catalogue.find(selector)
+        try:
+            gin.get_configurable(selector)
+        except (KeyError, ValueError):
+            return found[0].name if found else selector
+        return selector
 
     def _why_missing(self, selector: str) -> str | None:
         """Why this process does not have a configurable; None if it has."""

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from tfdrl.configuration import bases, signatures
+from tfdrl.configuration import bases, definitions, signatures
 
 _REGISTERING = frozenset(("gin.configurable", "gin.register", "gin.external_configurable"))
 
@@ -22,7 +22,8 @@ class Configurable:
       selector: gin's complete name, with the module.
       module: the Python module to import for it.
       place: "file:line" of its definition.
-      signature: its parameters.
+      signature: its parameters; any where they stand in another module.
+      definition: what is registered, as a dotted name of `module`, where that imports it.
     """
 
     name: str
@@ -30,6 +31,14 @@ class Configurable:
     module: str
     place: str
     signature: signatures.Signature
+    definition: str = ""
+
+    def completed(self) -> Configurable:
+        """With the parameters of what `module` imports, which are read when they are asked for."""
+        if not self.definition:
+            return self
+        signature = definitions.signature(self.module, self.definition)
+        return dataclasses.replace(self, signature=signature, definition="")
 
     @property
     def parameter_names(self) -> list[str]:
@@ -60,6 +69,7 @@ class Registrations(NamedTuple):
 class _Module(NamedTuple):
     name: str
     path: pathlib.Path
+    tree: ast.Module
     aliases: dict[str, str]  # local name -> gin's name
     classes: bases.Classes
 
@@ -78,7 +88,7 @@ def read(tree: ast.Module, module: str, path: pathlib.Path) -> Registrations:
     """The registrations of a module."""
     classes = bases.of_module(tree, module, path.name == "__init__.py")
     nodes = list(ast.walk(tree))
-    source = _Module(module, path, dict(_aliases(nodes)), classes)
+    source = _Module(module, path, tree, dict(_aliases(nodes)), classes)
     found = []
     for node, outer in _definitions(tree.body, None):
         for call, definition in _registrations(node, source):
@@ -119,12 +129,16 @@ def _registrations(node: ast.stmt, source: _Module) -> Iterator[tuple[ast.AST, a
         for decorator in node.decorator_list:
             if source.registers(decorator.func if isinstance(decorator, ast.Call) else decorator):
                 yield decorator, node
-    elif isinstance(getattr(node, "value", None), ast.Call) and node.value.args:
+    elif isinstance(getattr(node, "value", None), ast.Call):
         call = node.value
+        words = {word.arg: word.value for word in call.keywords}
+        registered = call.args[0] if call.args else words.get("fn_or_cls")
+        if registered is None:
+            return
         if source.registers(call.func):
-            yield call, call.args[0]
+            yield call, registered
         elif isinstance(call.func, ast.Call) and source.registers(call.func.func):
-            yield call.func, call.args[0]  # gin.configurable("name")(function)
+            yield call.func, registered  # gin.configurable("name")(function)
 
 
 def _configurable(
@@ -133,7 +147,8 @@ def _configurable(
     """The entry of one registration; none if its name or module is computed."""
     words = _arguments(call, definition)
     name = words.get("name", getattr(definition, "name", None) or _last_part(definition))
-    module = words.get("module", source.name)
+    imported = _imported(definition, source)
+    module = words["module"] if "module" in words else _home(imported, source)
     if not isinstance(name, str) or not name or not isinstance(module, str):
         return []
     if outer is not None and any(
@@ -148,7 +163,24 @@ def _configurable(
         selector = f"{module}.{name}"
     signature = _restricted(_signature(definition, outer is not None, source), words)
     place = f"{source.path}:{getattr(definition, 'lineno', call.lineno)}"
-    return [Configurable(name, selector, source.name, place, signature)]
+    is_whole = not (words.get("allowlist") or words.get("denylist"))
+    elsewhere = imported if is_whole else ""  # gin itself checks what the lists keep from it
+    return [Configurable(name, selector, source.name, place, signature, elsewhere)]
+
+
+def _imported(definition: ast.AST, source: _Module) -> str:
+    """The dotted name of a definition that stands in another module; "" of one in this one."""
+    is_here = isinstance(definition, ast.Name) and any(
+        getattr(node, "name", None) == definition.id for node in source.tree.body
+    )
+    is_name = isinstance(definition, (ast.Name, ast.Attribute)) and not is_here
+    return ast.unparse(definition) if is_name else ""
+
+
+def _home(imported: str, source: _Module) -> str:
+    """The module that gin puts into a complete name: that of the definition."""
+    found = definitions.find_in(source.tree, source.name, imported) if imported else None
+    return found.module if found else source.name
 
 
 def _arguments(call: ast.AST, definition: ast.AST) -> dict[str, Any]:
@@ -158,6 +190,7 @@ def _arguments(call: ast.AST, definition: ast.AST) -> dict[str, Any]:
     words = {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
     if "name_or_fn" in words:
         words["name"] = words.pop("name_or_fn")
+    words.pop("fn_or_cls", None)
     positional = call.args[1:] if call.args and call.args[0] is definition else call.args
     words.update(zip(("name", "module", "allowlist", "denylist"), map(_literal, positional)))
     return words

@@ -13,6 +13,7 @@ import gymnasium
 from tfdrl.environments import atari
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.environments.vectorized import VectorizedEnvironment
+from tfdrl.environments.wrapping import Wrapping
 from tfdrl.errors import ConfigurationError
 
 _VECTORIZATIONS = ("auto", "sync", "async")
@@ -74,7 +75,7 @@ def gym_environment(
             num_envs=num_envs,
             vectorization_mode=mode,
             vector_kwargs=vector_kwargs,
-            wrappers=tuple(wrappers),
+            wrappers=() if own_vector else (Wrapping(wrappers),),
             **kwargs,
         )
     except (gymnasium.error.Error, TypeError, ImportError) as error:
