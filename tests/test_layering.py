@@ -168,3 +168,9 @@ def test_no_utils():
     assert not [
         m for m in MODULES if m.rpartition(".")[2] in ("utils", "util", "helpers", "common")
     ]
+
+
+def test_what_tests_share_is_in_support():
+    for path in (_ROOT / "tests").rglob("*.py"):
+        is_test = path.name.startswith("test_") or path.name == "conftest.py"
+        assert is_test or path.parent.name in ("support", "my_package"), path

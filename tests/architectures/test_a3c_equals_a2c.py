@@ -11,7 +11,7 @@ import threading
 
 import numpy as np
 import tensorflow as tf
-from faults.running_roles import free_port
+from running_roles import free_port
 
 from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_actor_critic import NStepActorCriticAgent

@@ -5,7 +5,7 @@ import time
 from concurrent import futures
 
 import pytest
-from faults.running_roles import free_port
+from running_roles import free_port
 
 from tfdrl.agents.n_step_actor_critic import NStepActorCriticAgent
 from tfdrl.architectures import a3c

@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 import pytest
-from faults.running_roles import free_port
+from running_roles import free_port
 
 from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_dqn import NStepDqnAgent

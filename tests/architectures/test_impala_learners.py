@@ -2,25 +2,23 @@
 
 import contextlib
 import json
-import pathlib
 
 import impala_learner
 import numpy as np
 import preloaded
 import pytest
 import tensorflow as tf
-from local_runs import DATA, Run
+from local_runs import Run
+from paths import DATA, SUPPORT
 
 from tfdrl.launch.local import addresses
-
-_HERE = pathlib.Path(__file__).resolve().parent
 
 
 def two_processes(directory, reduction):
     """[(losses, variables)] of two learners that train together."""
     ports = addresses.free_ports()
     cluster = ",".join(f"127.0.0.1:{next(ports)}" for _ in range(2))
-    script = str(_HERE / "impala_learner.py")
+    script = str(SUPPORT / "impala_learner.py")
     logs = [directory / f"log-{task}" for task in range(2)]
     processes = [
         preloaded.Process("called", [script, str(task), cluster, str(directory), reduction], log)

@@ -1,7 +1,6 @@
 """Checkpoints that were interrupted, damaged or had no room: the last good one is what counts."""
 
 import logging
-import pathlib
 import socket
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import reverb
 import tensorflow as tf
+from paths import SUPPORT, python_path
 from running_roles import free_port, small_disk
 
 from tfdrl.errors import ConfigurationError, TfdrlError
@@ -17,19 +17,15 @@ from tfdrl.replay.server import ReplayServer, complete_checkpoints
 from tfdrl.runtime.checkpoints import Checkpoints
 from tfdrl.topology import Address
 
-_HERE = pathlib.Path(__file__).resolve().parent
 _VALUES = 10_000
 
 
 @pytest.mark.parametrize("kind", ["learner", "replay"])
 def test_killed_twenty_times_while_writing(tmp_path, kind):
-    command = [sys.executable, str(_HERE / "checkpoint_writers.py"), kind, str(tmp_path), "20"]
+    command = [sys.executable, str(SUPPORT / "checkpoint_writers.py"), kind, str(tmp_path), "20"]
     done = subprocess.run(
         command,
-        env={
-            "PYTHONPATH": f"{_HERE.parents[1]}:{_HERE.parent}:{_HERE}",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        },
+        env={"PYTHONPATH": python_path(), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
         timeout=120,

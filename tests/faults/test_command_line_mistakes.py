@@ -1,25 +1,23 @@
 """Mistakes on real command lines: exit code 2, soon, and what would be right."""
 
 import os
-import pathlib
 import subprocess
 import sys
 import time
 
 import pytest
+from paths import python_path
 from running_roles import APEX
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _LIMIT_SECS = 5.0
 
 
 def _run(module, *arguments, path=()):
     """Exit code and output of a binary, which must end within the limit."""
-    search = os.pathsep.join([*map(str, path), str(_REPOSITORY), str(APEX.parents[1])])
     start_secs = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env={**os.environ, "PYTHONPATH": search},
+        env={**os.environ, "PYTHONPATH": python_path(*path)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -5,13 +5,13 @@ The tests are one story, told in order: each takes the system as the one before 
 
 import contextlib
 import os
-import pathlib
 import signal
 import time
 
 import pytest
 import reverb
 from parameter_roles import ParameterRoles
+from paths import DATA
 from running_roles import wait
 
 from tfdrl.replay.server import complete_checkpoints
@@ -20,7 +20,7 @@ from tfdrl.replay.transition_table import TABLE
 #: Nine processes: minutes of two cores. A3C's story, with the same servers, is run every time.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-_GIN = pathlib.Path(__file__).parent / "data" / "gorila_global_catch.gin"
+_GIN = DATA / "gorila_global_catch.gin"
 _START_SECS = 150.0  # of a role, on a machine that has much else to do
 _BINDINGS = ("experiment.solved_return = None", "experiment.max_minutes = None")
 

@@ -1,7 +1,6 @@
 """A running IMPALA system, processes that do not belong to it, and rewards that spoil it."""
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -9,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
+from paths import python_path
 from running_roles import IMPALA, Roles, checkpoint_contents, free_port, wait
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _SEVEN_STATES = {"TFDRL_TEST_STATES": "7"}
 _START_SECS = 150.0  # of a role, on a machine that has much else to do
 _SHORT = "impala.timeout_secs = 10.0"
@@ -42,13 +41,12 @@ _WRONG_SETTINGS = {
 
 def test_impossible_settings_are_refused_before_anything_starts(tmp_path):
     """They start all at once, to save time."""
-    path = os.pathsep.join([str(_REPOSITORY), str(IMPALA.parents[1])])
     started = {}
     for name, (bindings, _) in _WRONG_SETTINGS.items():
         run = [f"--gin_file={IMPALA}", f"--root_dir={tmp_path / name}", *_bindings(*bindings)]
         started[name] = subprocess.Popen(
             [sys.executable, "-m", "binaries.train", *run],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": python_path()},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

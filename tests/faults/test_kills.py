@@ -3,9 +3,8 @@
 The tests are one story for each architecture, told in order.
 """
 
-import pathlib
-
 import pytest
+from paths import DATA
 from running_roles import actor_runs, wait
 from whole_programs import WholeProgram
 
@@ -13,7 +12,6 @@ from tfdrl.replay.server import complete_checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-_DATA = pathlib.Path(__file__).parent / "data"
 _START_SECS = 90.0
 
 
@@ -21,7 +19,7 @@ _START_SECS = 90.0
 def system(request, tmp_path_factory):
     often = f"{request.param.split('_')[0]}.replay_checkpoint_period_secs = 5.0"
     directory = tmp_path_factory.mktemp(request.param)
-    system = WholeProgram(directory, _DATA / f"{request.param}.gin", often)
+    system = WholeProgram(directory, DATA / f"{request.param}.gin", often)
     try:
         system.wait_for_progress(_START_SECS)
         yield system

@@ -1,19 +1,16 @@
 """The manifests' pods, each on a host of its own with the names that Kubernetes would give it."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 import yaml
 from hosts import Hosts
+from paths import CHECKOUT, DATA
 from running_roles import Process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-_DATA = pathlib.Path(__file__).parent / "data"
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _pods(documents):
@@ -36,17 +33,17 @@ def _pods(documents):
     ],
 )
 def test_a_run_of_the_pods_is_solved(gin_file, chief, flags, tmp_path):
-    command = [sys.executable, "-m", "binaries.manifests", f"--gin_file={_DATA / gin_file}", *flags]
-    written = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "binaries.manifests", f"--gin_file={DATA / gin_file}", *flags]
+    written = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     documents = list(yaml.safe_load_all(written.stdout))
     (config,) = (d["data"]["config.gin"] for d in documents if d["kind"] == "ConfigMap")
     (tmp_path / "config.gin").write_text(config)
     pods = list(_pods(documents))
     if flags:  # the secret
-        script = _REPOSITORY / "docker" / "make_certificates.sh"
+        script = CHECKOUT / "docker" / "make_certificates.sh"
         subprocess.run([script, tmp_path / "tls", f"{chief}.seed"], check=True)
     processes = {}
-    environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     with Hosts(len(pods), [[f"{name}.{domain}"] for name, domain, *_ in pods]) as hosts:
         try:
             for host, (name, _, parts, fields) in enumerate(pods):

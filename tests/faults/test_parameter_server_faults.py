@@ -4,7 +4,6 @@ The tests are one story, told in order: each takes the system as the one before 
 """
 
 import os
-import pathlib
 import re
 import signal
 import time
@@ -12,9 +11,10 @@ import time
 import numpy as np
 import pytest
 from parameter_roles import ParameterRoles
+from paths import DATA
 from running_roles import checkpoint_contents, free_port, wait
 
-_GIN = pathlib.Path(__file__).parent / "data" / "a3c_catch.gin"
+_GIN = DATA / "a3c_catch.gin"
 _START_SECS = 150.0  # of a role, on a machine that has much else to do
 _BINDINGS = (
     "experiment.solved_return = None",

@@ -3,16 +3,16 @@
 The tests are one story, told in order: each takes the system as the one before left it.
 """
 
-import pathlib
 import time
 
 import pytest
 from hosts import LOSSES, Hosts, back_within
 from parameter_roles import ParameterRoles
+from paths import DATA
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-_GIN = pathlib.Path(__file__).parent / "data" / "a3c_catch.gin"
+_GIN = DATA / "a3c_catch.gin"
 _FLAGS = (
     "--insecure_network",
     "--gin_bindings=experiment.solved_return = None",

@@ -4,10 +4,10 @@ Each run is one story, told in order. Every role ends within ten seconds, with t
 says that the run is not over; who comes back goes on from what it had, and no count goes back.
 """
 
-import pathlib
 import signal
 
 import pytest
+from paths import DATA
 from running_roles import actor_runs, wait
 from whole_programs import EXIT_CODE, WholeProgram
 
@@ -17,7 +17,6 @@ from tfdrl.topology import Address
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-_DATA = pathlib.Path(__file__).parent / "data"
 _START_SECS = 90.0
 
 
@@ -26,7 +25,7 @@ _RUNS = ["apex_catch", "impala_catch", "seed_r2d2_catch", "a3c_catch", "gorila_g
 
 @pytest.fixture(scope="module", params=_RUNS)
 def system(request, tmp_path_factory):
-    system = WholeProgram(tmp_path_factory.mktemp(request.param), _DATA / f"{request.param}.gin")
+    system = WholeProgram(tmp_path_factory.mktemp(request.param), DATA / f"{request.param}.gin")
     try:
         system.wait_for_progress(_START_SECS)
         yield system
@@ -90,7 +89,7 @@ def test_no_count_ever_went_back(system):
 def test_learners_that_train_together_stop_and_come_back_together(tmp_path, preempted):
     """No Job, and no unit, may take the one that was not preempted for a finished one."""
     more = ("impala.learners = 2", "strategy.kind = 'multi_worker'", "impala.batch_size = 4")
-    system = WholeProgram(tmp_path, _DATA / "impala_catch.gin", *more)
+    system = WholeProgram(tmp_path, DATA / "impala_catch.gin", *more)
     learners = [("learner", task) for task in (0, 1)]
     try:
         before = system.wait_for_progress(2 * _START_SECS)

@@ -3,18 +3,18 @@
 The tests are one story, told in order: each takes the system as the one before left it.
 """
 
-import pathlib
 import socket
 import threading
 import time
 
 import certificates
 import pytest
+from paths import DATA
 from running_roles import SeedRoles, actor_runs, free_port, wait
 
 from tfdrl.rpc.security import Security
 
-_GIN = pathlib.Path(__file__).parent / "data" / "seed_chain.gin"
+_GIN = DATA / "seed_chain.gin"
 
 
 class Wire:

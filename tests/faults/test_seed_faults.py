@@ -3,13 +3,13 @@
 The tests are one story, told in order: each takes the system as the one before left it.
 """
 
-import os
 import signal
 import threading
 import time
 
 import grpc
 import pytest
+from paths import DATA
 from running_roles import SeedRoles, actor_runs, can_make_pid_namespaces, wait
 
 from tfdrl.rpc import inference_pb2
@@ -35,8 +35,7 @@ class System(SeedRoles):
 def system(tmp_path_factory):
     directory = tmp_path_factory.mktemp("seed")
     (directory / "run").mkdir()
-    here = os.path.dirname(os.path.abspath(__file__))
-    system = System(directory / "run", directory, os.path.join(here, "data", "seed_catch.gin"))
+    system = System(directory / "run", directory, DATA / "seed_catch.gin")
     try:
         system.start_actor(0)  # actors wait for the learner
         system.start_actor(1)

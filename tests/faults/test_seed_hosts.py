@@ -3,16 +3,16 @@
 The tests are one story, told in order: each takes the system as the one before left it.
 """
 
-import pathlib
 import time
 
 import pytest
 from hosts import LOSSES, Hosts, back_within
+from paths import DATA
 from running_roles import SeedRoles, actor_runs, wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-_GIN = pathlib.Path(__file__).parent / "data" / "seed_chain.gin"
+_GIN = DATA / "seed_chain.gin"
 _LEARNER, _FIRST, _SECOND = range(3)  # the hosts, by the role that is there
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from paths import CHECKOUT, python_path
 
 from tfdrl.launch.local import processes as local_processes
 from tfdrl.launch.local.preloading import preloaded
@@ -18,8 +19,6 @@ from tfdrl.launch.process import arguments_of
 from tfdrl.launch.supervisor import Limits, Replica, Supervisor, role_environment
 from tfdrl.topology import Program, Role
 
-_HERE = pathlib.Path(__file__).resolve().parent
-_REPOSITORY = _HERE.parents[1]
 _LIGHT = Role("actor", "forked_role:console", needs_tensorflow=False, replicas=4)
 _HEAVY = Role("learner", "forked_role:console", needs_tensorflow=True)
 
@@ -27,7 +26,7 @@ _HEAVY = Role("learner", "forked_role:console", needs_tensorflow=True)
 @pytest.fixture
 def servers(tmp_path, monkeypatch):
     """Makes the fork servers of a program of some roles; ends them, and what they forked."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(_HERE), str(_REPOSITORY), str(tmp_path)]))
+    monkeypatch.setenv("PYTHONPATH", python_path(tmp_path))
     made = []
 
     def make(*roles, modules=()):
@@ -325,7 +324,7 @@ def test_a_launcher_that_dies_takes_the_fork_server_along(tmp_path):
         "time.sleep(60)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
-    launcher = subprocess.Popen(command, cwd=_REPOSITORY, stdout=subprocess.PIPE)
+    launcher = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE)
     assert launcher.stdout.readline() == b"started\n"
     pid = _fork_server(tmp_path)
     launcher.kill()

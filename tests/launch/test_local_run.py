@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from paths import python_path
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _SECOND_LEARNER = ("--role=learner", "--task=1", "--replay=a:1", "--gin_bindings=tiny.learners = 2")
@@ -17,8 +18,7 @@ _GIN = "import tiny_program\nexperiment.architecture = @tiny()\n"
 
 @pytest.fixture
 def environment():
-    path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(_REPOSITORY)])
-    return {**os.environ, "PYTHONPATH": path}
+    return {**os.environ, "PYTHONPATH": python_path()}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 
 import pytest
+from paths import python_path
 
 from tfdrl.launch import printed_commands, summary
 
@@ -89,7 +90,7 @@ def _continue_line(page):
 
 def test_the_command_that_continues_a_run_does(tmp_path):
     """The run of a program whose roles only behave; PATH does not lead to its Python."""
-    own = {"PATH": _CLEAN_PATH, "PYTHONPATH": f"{pathlib.Path(__file__).parent}:{_CHECKOUT}"}
+    own = {"PATH": _CLEAN_PATH, "PYTHONPATH": python_path()}
     (tmp_path / "tiny.gin").write_text("import tiny_program\nexperiment.architecture = @tiny()\n")
     arguments = ["--gin_file=tiny.gin", "--gin_bindings=tiny.learner = 'finish'", "--root_dir=a b"]
     first = subprocess.run(

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from paths import python_path
 
 from tfdrl.runtime import locks
 
@@ -18,14 +19,13 @@ _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 def start(tmp_path):
     """Starts one role as its binary does, and waits until its function runs."""
     (tmp_path / "tiny.gin").write_text("import tiny_program\nexperiment.architecture = @tiny()\n")
-    path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(_REPOSITORY)])
     started = []
 
     def start_role(module, role, *arguments, root_dir=tmp_path):
         command = [sys.executable, "-m", module, f"--gin_file={tmp_path}/tiny.gin", *arguments]
         process = subprocess.Popen(
             [*command, f"--root_dir={root_dir}"],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": python_path()},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import random
 import signal
 import socket
@@ -14,8 +13,8 @@ import preloaded
 import pytest
 import tensorflow as tf
 from learners import BATCH, TIMEOUT_SECS, Training, batch
+from paths import SUPPORT
 
-_HERE = pathlib.Path(__file__).resolve().parent
 _START_SECS = 90.0
 _FOR_EVER = 10**9
 
@@ -50,7 +49,7 @@ class Learners:
         log = self._directory / f"log-{task}"
         log.unlink(missing_ok=True)
         arguments = [
-            str(_HERE.parent / "support" / "learners.py"),
+            str(SUPPORT / "learners.py"),
             str(task),
             ",".join(self.addresses),
         ]

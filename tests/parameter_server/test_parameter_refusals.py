@@ -9,7 +9,7 @@ import time
 import gin
 import pytest
 import tensorflow as tf
-from faults.running_roles import free_port
+from running_roles import free_port
 from test_parameter_shards import SHAPES, Servers, Worker, sgd, variables_of
 
 from tfdrl.errors import ConfigurationError, UnavailableError

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
-from faults.running_roles import free_port
+from running_roles import free_port
 
 from tfdrl.errors import ConfigurationError, TfdrlError
 from tfdrl.parameter_server import remote_variables, role

@@ -1,10 +1,10 @@
 """Every update rule on a parameter server, against oracles, equations and Keras."""
 
 import numpy as np
+import oracles
 import pytest
 import tensorflow as tf
-from faults.running_roles import free_port
-from ops import oracles
+from running_roles import free_port
 
 from tfdrl.parameter_server.protocol import ACCEPTED, Header, Layout
 from tfdrl.parameter_server.settings import ParameterServerSettings

@@ -1,10 +1,10 @@
 """Replay tables on a real Reverb server: frequencies of sampling, and settings that are refused."""
 
 import numpy as np
+import oracles
 import pytest
 import reverb
 import tensorflow as tf
-from ops import oracles
 
 from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 import tensorflow as tf
-from local_runs import DATA, Run, finish
+from local_runs import Run, finish
+from paths import DATA
 
 _GIN = DATA / "a3c_catch.gin"
 _STEPS_PER_GRADIENT = 9 * 8  # t_max steps of each environment of a worker

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 import tensorflow as tf
-from local_runs import DATA, Run, finish
+from local_runs import Run, finish
+from paths import DATA
 
 _GIN = DATA / "apex_catch.gin"
 

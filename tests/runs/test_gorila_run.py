@@ -6,7 +6,8 @@ import signal
 
 import pytest
 import tensorflow as tf
-from local_runs import DATA, Run, finish
+from local_runs import Run, finish
+from paths import DATA
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 import tensorflow as tf
-from local_runs import DATA, Run
+from local_runs import Run
+from paths import DATA
 
 _GIN = DATA / "impala_catch.gin"
 _UNROLL_STEPS, _FRESH = 16, 4

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from local_runs import DATA, Run, finish
+from local_runs import Run, finish
+from paths import DATA
 
 _GIN = DATA / "seed_r2d2_catch.gin"
 _RATIO, _BATCH, _STEPS = 2.0, 16, 12

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 import tensorflow as tf
-from local_runs import DATA, Run
+from local_runs import Run
+from paths import DATA
 
 _GIN = DATA / "seed_catch.gin"
 

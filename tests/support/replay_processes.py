@@ -8,10 +8,9 @@ import tempfile
 import time
 
 import preloaded
+from paths import TESTS, python_path
 
 from tfdrl.topology import Address
-
-_TESTS = pathlib.Path(__file__).resolve().parents[1]
 
 
 @contextlib.contextmanager
@@ -21,11 +20,8 @@ def serving_elsewhere(function):
     Args:
       function: calls `serve_until_killed`.
     """
-    directory = _TESTS / "replay"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, [_TESTS, _TESTS / "support", directory])),
-    }
+    directory = TESTS / "replay"
+    environment = {**os.environ, "PYTHONPATH": python_path(directory)}
     with tempfile.TemporaryDirectory() as place:
         log = pathlib.Path(place) / "log"
         process = preloaded.Process("called", [function], log, environment, directory)

@@ -8,15 +8,12 @@ import tempfile
 import time
 
 import preloaded
+from paths import CHECKOUT
 
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import arguments_of
 from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.topology import Address
-
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-#: Small runs, shared with the tests of faults.
-DATA = _REPOSITORY / "tests" / "faults" / "data"
 
 
 class Run:
@@ -27,7 +24,7 @@ class Run:
         arguments = [f"--gin_file={gin_file}", f"--root_dir={root_dir}", *flags]
         self._log = pathlib.Path(tempfile.mkdtemp()) / "launcher.log"
         self.popen = preloaded.Process(
-            "binaries.train", arguments, self._log, {**os.environ}, _REPOSITORY
+            "binaries.train", arguments, self._log, {**os.environ}, CHECKOUT
         )
 
     @property

@@ -4,11 +4,10 @@ Their keys are group/case/{par,in,out}/name. `par` is a case's settings, `in` it
 what must come out.
 """
 
-import pathlib
-
 import numpy as np
+from paths import DATA
 
-_PATH = pathlib.Path(__file__).resolve().parents[1] / "data" / "oracles.npz"
+_PATH = DATA / "oracles.npz"
 
 
 def cases(group):

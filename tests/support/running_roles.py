@@ -15,6 +15,7 @@ import time
 
 import preloaded
 import pytest
+from paths import CHECKOUT, DATA, python_path
 
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import LAUNCHER_VARIABLE
@@ -22,11 +23,9 @@ from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 
-_HERE = pathlib.Path(__file__).resolve().parent
-_REPOSITORY = _HERE.parents[1]
-APEX = _HERE / "data" / "apex_chain.gin"
-IMPALA = _HERE / "data" / "impala_chain.gin"
-DQN = _HERE / "data" / "dqn_catch.gin"
+APEX = DATA / "apex_chain.gin"
+IMPALA = DATA / "impala_chain.gin"
+DQN = DATA / "dqn_catch.gin"
 
 
 def free_port() -> int:
@@ -61,7 +60,7 @@ class Process:
             command = ["unshare", "--pid", "--fork", "--kill-child", *command]
         self.log_path = log
         if is_forked and command[0] == sys.executable:
-            self._popen = preloaded.Process(*(command[2], command[3:], log), environment, _HERE)
+            self._popen = preloaded.Process(*(command[2], command[3:], log), environment, CHECKOUT)
             self.pid = self._popen.pid
             return
         with log.open("ab") as file:
@@ -71,7 +70,7 @@ class Process:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                cwd=_HERE,
+                cwd=CHECKOUT,
                 start_new_session=True,
             )
         self.pid = self._only_child() if as_pid_1 else self._popen.pid
@@ -155,7 +154,7 @@ class Roles:
         command += [f"--{name}={value}" for name, value in arguments.items() if value is not None]
         command += [*self._flags, *flags]
         environment = {**os.environ, "TFDRL_TEST_FAULTS": str(self.faults), **dict(env)}
-        environment["PYTHONPATH"] = f"{_REPOSITORY}{os.pathsep}{_HERE}"
+        environment["PYTHONPATH"] = python_path()
         environment["PYTHONFAULTHANDLER"] = "1"
         environment.pop(LAUNCHER_VARIABLE, None)
         path = self._logs / f"{log or f'{role}-{len(self._started)}'}.log"

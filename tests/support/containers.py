@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from paths import CHECKOUT
 
-_CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 _ENV = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", **os.environ}
 #: More flags of `buildah build`, such as --volume for the certificates of a proxy.
 FLAGS_VARIABLE = "TFDRL_TEST_BUILD_FLAGS"
@@ -33,7 +33,7 @@ def buildah(*arguments: str, timeout_secs: float = 60.0) -> str:
     """What buildah says. Fails the test with its errors."""
     command = ["buildah", *arguments]
     done = subprocess.run(
-        command, cwd=_CHECKOUT, env=_ENV, capture_output=True, text=True, timeout=timeout_secs
+        command, cwd=CHECKOUT, env=_ENV, capture_output=True, text=True, timeout=timeout_secs
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout.strip()

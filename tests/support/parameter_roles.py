@@ -9,13 +9,12 @@ import sys
 import threading
 import time
 
+from paths import CHECKOUT
 from running_roles import Process, Roles, free_port
 
 from tfdrl.parameter_server.session import LostError
 from tfdrl.parameter_server.watch import ParameterWatch
 from tfdrl.topology import Address
-
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 class ParameterRoles(Roles):
@@ -96,7 +95,7 @@ class ParameterRoles(Roles):
         servers = ",".join(self._listeners["parameter_server"])
         return subprocess.run(
             [sys.executable, "-m", "binaries.parameters", f"--parameter_server={servers}", *flags],
-            cwd=_REPOSITORY,
+            cwd=CHECKOUT,
             capture_output=True,
             text=True,
             timeout=120,

@@ -14,12 +14,12 @@ import sys
 import tempfile
 import time
 
+from paths import CHECKOUT, python_path
+
 from tfdrl.launch.local.fork_client import ForkServer
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.launch.supervisor import role_environment
 
-_TESTS = pathlib.Path(__file__).resolve().parent
-_REPOSITORY = _TESTS.parent
 _WAIT_SECS = 0.01
 _server: ForkServer | None = None
 
@@ -27,8 +27,8 @@ _server: ForkServer | None = None
 def _modules() -> list[str]:
     """All that roles and launchers import."""
     found = ["gymnasium", "tensorflow", "tf_agents", "reverb"]
-    for path in sorted((_REPOSITORY / "tfdrl").rglob("[a-z]*.py")):
-        module = ".".join(path.relative_to(_REPOSITORY).with_suffix("").parts)
+    for path in sorted((CHECKOUT / "tfdrl").rglob("[a-z]*.py")):
+        module = ".".join(path.relative_to(CHECKOUT).with_suffix("").parts)
         if module.split(".")[1] not in ("benchmarks", "studies"):
             found.append(module)
     return [*found, "binaries.train", "tfdrl.runtime.autograph:convert_ahead"]
@@ -38,10 +38,7 @@ def _fork_server() -> ForkServer:
     global _server
     if _server is None:
         directory = pathlib.Path(tempfile.mkdtemp(prefix="tfdrl-tests-")) / "logs"
-        environment = {
-            **role_environment(),
-            "PYTHONPATH": os.pathsep.join(map(str, [_REPOSITORY, _TESTS, _TESTS / "support"])),
-        }
+        environment = {**role_environment(), "PYTHONPATH": python_path()}
         log = directory / "fork-server.log"
         _server = ForkServer(_modules(), log, environment, quiet=True)
         atexit.register(_server.close)
@@ -112,8 +109,7 @@ def call(function: str, file: str, timeout: float = 200) -> str:
     Returns what it has printed; it must end well.
     """
     directory = pathlib.Path(file).resolve().parent
-    path = os.pathsep.join(map(str, [_TESTS, _TESTS / "support", directory]))
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": python_path(directory)}
     done = run("called", [function], directory, environment, timeout)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
@@ -134,11 +130,10 @@ def run(module: str, arguments, directory, environment=None, timeout: float = 15
 def python(script: str, file: str, timeout: float = 200) -> str:
     """Runs `python -c script` beside a test, where nothing is imported yet; returns its output."""
     directory = pathlib.Path(file).resolve().parent
-    path = os.pathsep.join(map(str, [_REPOSITORY, _TESTS, _TESTS / "support", directory]))
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": python_path(directory)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

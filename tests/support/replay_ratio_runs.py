@@ -1,6 +1,6 @@
 """Ape-X on CartPole-v1 on a quiet machine and beside one busy loop per core: the same training.
 
-  python tests/runs/replay_ratio_runs.py runs/replay_ratio docs/figures/replay_ratio.png
+  python tests/support/replay_ratio_runs.py runs/replay_ratio docs/figures/replay_ratio.png
 
 runs three seeds of each, prints a table, and draws return against frames. Runs that are there
 already are not repeated.
@@ -18,12 +18,13 @@ import sys
 import time
 from typing import NamedTuple
 
+from paths import CHECKOUT
+
 GIN_FILE = "apex/cartpole.gin"
 SEEDS = (1, 2, 3)
 MACHINES = ("quiet", "busy")
 #: batch_size / replay_ratio of the gin file, and its min_size.
 FRAMES_PER_STEP, FRAMES_BEFORE = 128 / 8, 1000
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _LIMIT_SECS = 900.0
 
 
@@ -68,7 +69,7 @@ def run(machine: str, seed: int, root_dir: pathlib.Path) -> Result:
         with busy_loops(loops):
             start_secs = time.monotonic()
             subprocess.run(
-                command, cwd=_REPOSITORY, check=True, timeout=_LIMIT_SECS, capture_output=True
+                command, cwd=CHECKOUT, check=True, timeout=_LIMIT_SECS, capture_output=True
             )
             wall_secs = time.monotonic() - start_secs
         done.write_text(json.dumps({"wall_secs": wall_secs}))
@@ -139,5 +140,5 @@ def main(root_dir: pathlib.Path, figure: pathlib.Path | None) -> list[Result]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(_REPOSITORY))
+    sys.path.insert(0, str(CHECKOUT))
     main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else None)
