@@ -1,5 +1,8 @@
 """Replay tables on a real Reverb server: frequencies of sampling, and settings that are refused."""
 
+import copy
+
+import gin
 import numpy as np
 import oracles
 import pytest
@@ -185,6 +188,44 @@ def test_an_item_may_be_sampled_once(serve):
 def test_settings_that_cannot_work(kwargs, message):
     with pytest.raises(ConfigurationError, match=message):
         replay_table(SIGNATURE, **{**{"max_size": 10, "min_size": 10}, **kwargs})
+
+
+PAPERS = {
+    "apex": (transition_table.APEX, 2_000_000, 50_000, 0.6),
+    "r2d2": (transition_table.R2D2, 100_000, 5_000, 0.9),
+    "gorila": (transition_table.GORILA, 1_000_000, 50_000, None),
+}
+
+
+@pytest.mark.parametrize("reference", [None, "replay_table", "a_scope/replay_table"])
+@pytest.mark.parametrize("paper", PAPERS)
+def test_what_gin_does_not_say_is_of_the_architectures_paper(paper, reference):
+    defaults, max_size, min_size, exponent = PAPERS[paper]
+    factory = reference and copy.deepcopy(
+        gin.config.parse_value(f"@{reference}")
+    )  # as gin gives it
+    with gin.unlock_config():
+        gin.bind_parameter("replay_table.max_times_sampled", 7)
+    try:
+        table = transition_table.make_table(factory, SIGNATURE, defaults)
+    finally:
+        gin.clear_config()
+    info = table.info
+    assert (info.max_size, info.max_times_sampled) == (max_size, 7)
+    assert info.rate_limiter_info.min_size_to_sample == min_size
+    assert transition_table.is_prioritized(info) == (exponent is not None)
+    if exponent is not None:
+        found = info.sampler_options.prioritized.priority_exponent
+        assert found == pytest.approx(exponent)
+
+
+def test_a_users_own_table_is_made_by_him():
+    seen = []
+    make = transition_table.make_table
+    make(lambda signature: seen.append(signature), SIGNATURE, transition_table.APEX)
+    named = lambda signature, name: seen.append((signature, name))  # noqa: E731
+    make(named, SIGNATURE, transition_table.R2D2, "sequences")
+    assert seen == [SIGNATURE, (SIGNATURE, "sequences")]
 
 
 def signature_of(id):

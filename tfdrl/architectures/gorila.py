@@ -261,8 +261,12 @@ def replay(experiment: Experiment, context: Context) -> None:
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         signature = transition_table.transition_signature(environment)
-    table = config.table or transition_table.replay_table
-    serve(lambda: [table(signature)], context, config.replay_checkpoint_period_secs)
+    make = transition_table.make_table
+    serve(
+        lambda: [make(config.table, signature, transition_table.GORILA)],
+        context,
+        config.replay_checkpoint_period_secs,
+    )
 
 
 def learner(

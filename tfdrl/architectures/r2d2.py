@@ -67,10 +67,13 @@ def replay(experiment: Experiment, context: Context) -> None:
         agent = agent_factory.make_agent(config.agent, environment)
         signature = _signature(environment, agent, config)
         signature = frame_stacks.thin_signature(signature, environment.frame_stack)
-    make = config.table or transition_table.replay_table
     row = unroll_tables.with_row(signature)
-    period_secs = config.replay_checkpoint_period_secs
-    serve(lambda: [make(row, name=SEQUENCES)], context, period_secs)
+    make = transition_table.make_table
+    serve(
+        lambda: [make(config.table, row, transition_table.R2D2, SEQUENCES)],
+        context,
+        config.replay_checkpoint_period_secs,
+    )
 
 
 def learner(experiment: Experiment, context: Context, replay: Address) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 
 from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.errors import ConfigurationError
 from tfdrl.replay import transition_table
 from tfdrl.replay.client import ReplayInfo, say_why
 from tfdrl.replay.identity import require_other_process
@@ -33,7 +34,7 @@ class SharedSamples:
 
     Raises:
       UnavailableError: a server did not come up in time.
-      ConfigurationError: one holds items of another environment.
+      ConfigurationError: one holds items of another environment, or samples by priority.
     """
 
     def __init__(
@@ -44,7 +45,13 @@ class SharedSamples:
         self._infos = [ReplayInfo(address, config.timeout_secs) for address in addresses]
         self._samples, self.tables = [], []
         for address, info in zip(addresses, self._infos):
-            self.tables.append(info.wait(signature, f"learner {context.task}", context.stop))
+            table = info.wait(signature, f"learner {context.task}", context.stop)
+            if table is not None and transition_table.is_prioritized(table):
+                raise ConfigurationError(
+                    f"the replay at {address} samples by priority, which nobody here refreshes or "
+                    "corrects for (Gorila samples uniformly); set replay_table.sampler = 'uniform'"
+                )
+            self.tables.append(table)
             require_other_process(address, transition_table.TABLE)
             dataset = sample_dataset(
                 address, signature, config.batch_size, 1, 0.0, config.prefetch_batches

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
 import gin
 import numpy as np
 import reverb
@@ -14,6 +18,23 @@ from tfdrl.experience.transitions import STEP_COLUMNS, TransitionItem
 
 #: Name of the table that actors write and the learner samples.
 TABLE = "transitions"
+
+
+class TableDefaults(NamedTuple):
+    """A paper's settings of `replay_table`, for what gin does not say."""
+
+    max_size: int
+    min_size: int
+    sampler: str
+    priority_exponent: float | None = None
+
+
+#: Horgan 2018, appendix C.
+APEX = TableDefaults(2_000_000, 50_000, "prioritized", 0.6)
+#: Kapturowski 2019, table 2, in sequences; min_size is that of SEED RL's release.
+R2D2 = TableDefaults(100_000, 5_000, "prioritized", 0.9)
+#: Nair 2015, section 4: uniform, with Nature DQN's sizes.
+GORILA = TableDefaults(1_000_000, 50_000, "uniform")
 
 
 def transition_signature(environment: BatchedEnvironment) -> TransitionItem:
@@ -41,17 +62,18 @@ def transition_signature(environment: BatchedEnvironment) -> TransitionItem:
 def replay_table(
     signature,
     name: str = TABLE,
-    max_size: int = 2_000_000,
-    min_size: int = 50_000,
-    sampler: str = "prioritized",
-    priority_exponent: float = 0.6,
+    max_size: int | None = None,
+    min_size: int | None = None,
+    sampler: str | None = None,
+    priority_exponent: float | None = None,
     remover: str = "fifo",
     remover_exponent: float = -0.4,
     samples_per_insert: float | None = None,
     error_buffer: float | None = None,
     max_times_sampled: int = 0,
+    defaults: TableDefaults = APEX,
 ) -> reverb.Table:
-    """A replay table as gin says.
+    """A replay table as gin says; None is the value of the architecture's paper.
 
     Inserting into a full table removes an item first. Ape-X lets its memory grow past its limit
     and removes the excess every 100 learner steps; with removal at each insert actors are never
@@ -70,10 +92,16 @@ def replay_table(
       samples_per_insert: holds acting and learning to this ratio; None leaves both free.
       error_buffer: how far the ratio may stray, in samples.
       max_times_sampled: removes an item after so many samples; 0 for no limit.
+      defaults: of the architecture, which gives them.
 
     Raises:
       ConfigurationError: an unknown selector, or settings by which all would wait for ever.
     """
+    max_size = defaults.max_size if max_size is None else max_size
+    min_size = defaults.min_size if min_size is None else min_size
+    sampler = defaults.sampler if sampler is None else sampler
+    if priority_exponent is None:
+        priority_exponent = defaults.priority_exponent or APEX.priority_exponent
     exponents = {"sampler": (sampler, priority_exponent), "remover": (remover, remover_exponent)}
     selectors = {role: _selector(role, *setting) for role, setting in exponents.items()}
     if remover == "prioritized" and not remover_exponent < 0:
@@ -97,6 +125,22 @@ def replay_table(
         max_times_sampled=max_times_sampled,
         signature=signature,
     )
+
+
+def make_table(
+    factory: Callable | None, signature, defaults: TableDefaults, name: str = TABLE
+) -> reverb.Table:
+    """An architecture's table: a user's factory makes it, or `replay_table` with its defaults.
+
+    Args:
+      factory: `factory(signature)`, also `(signature, name=)` for another name than `TABLE`.
+      signature: nest of TensorSpecs of an item.
+      defaults: for `replay_table`.
+      name: of the table.
+    """
+    if factory is None or inspect.unwrap(factory) is inspect.unwrap(replay_table):
+        return (factory or replay_table)(signature, name=name, defaults=defaults)
+    return factory(signature) if name == TABLE else factory(signature, name=name)
 
 
 def _selector(role: str, kind: str, exponent: float):
