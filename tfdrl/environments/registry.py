@@ -28,6 +28,7 @@ def gym_environment(
     id: str = gin.REQUIRED,
     kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]] = (),
+    training_wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]] = (),
     clip_reward: float | None = None,
     vectorization: str = "auto",
     render: bool = False,
@@ -41,7 +42,10 @@ def gym_environment(
       id: a registered id, such as "CartPole-v1"; "package.module:Name-v0" imports
         package.module first, which should register it.
       kwargs: arguments of the environment's constructor.
-      wrappers: callables env -> env, applied to each environment in this order.
+      wrappers: callables env -> env, applied to each environment in this order. They make the
+        task: evaluation has them, too, and shows the rewards that they make.
+      training_wrappers: more of them, applied after these for training only. They must leave
+        the observations and the actions as they are.
       clip_reward: training rewards are clipped to [-clip_reward, clip_reward].
       vectorization: "auto" takes the environment's own vector implementation if it has one
         (and there are no wrappers, and it is the same task: ALE's is not), else "sync"; "sync"
@@ -56,10 +60,12 @@ def gym_environment(
     _check_counts(num_envs, clip_reward)
     _check_choice("gym_environment.vectorization", vectorization, _VECTORIZATIONS)
     spec = _find_spec(id)
-    own_vector = vectorization == "auto" and spec.vector_entry_point and not (wrappers or render)
+    own_vector = vectorization == "auto" and spec.vector_entry_point and not render
+    own_vector = own_vector and not (wrappers or training_wrappers)
     # Its vector class is another task by its defaults: stacked, scaled, with clipped rewards.
     own_vector = own_vector and spec.namespace != "ALE"
     kwargs = dict(kwargs or {}, **({"render_mode": "rgb_array"} if render else {}))
+    wrapping = Wrapping(wrappers, training_wrappers, training)
     if own_vector:
         mode, vector_kwargs = "vector_entry_point", {}
     elif vectorization == "async" and not render:
@@ -75,7 +81,7 @@ def gym_environment(
             num_envs=num_envs,
             vectorization_mode=mode,
             vector_kwargs=vector_kwargs,
-            wrappers=() if own_vector else (Wrapping(wrappers),),
+            wrappers=() if own_vector else (wrapping,),
             **kwargs,
         )
     except (gymnasium.error.Error, TypeError, ImportError) as error:

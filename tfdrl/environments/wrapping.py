@@ -11,8 +11,10 @@ import gin
 import gymnasium
 
 from tfdrl.configuration import source
+from tfdrl.environments.shown_rewards import check_task, check_training
 from tfdrl.errors import ConfigurationError
 
+_OF_TRAINING = "training_wrappers"
 _FACTORY = "tfdrl.environments.registry.gym_environment"
 
 #: Scopes that a process of environments never leaves.
@@ -29,43 +31,63 @@ class Wrapping:
     classes that gin makes cannot be pickled.
 
     Args:
-      wrappers: callables env -> env, applied in this order.
+      wrappers: callables env -> env of the task, applied in this order.
+      training_wrappers: applied after them where `training`.
+      training: whether rewards are for learning; they are shown otherwise.
     """
 
-    def __init__(self, wrappers: Sequence[Wrapper]):
-        self._wrappers = tuple(wrappers)
+    def __init__(
+        self, wrappers: Sequence[Wrapper], training_wrappers: Sequence[Wrapper], training: bool
+    ):
+        self._wrappers = {"wrappers": tuple(wrappers), _OF_TRAINING: tuple(training_wrappers)}
+        self._training = training
 
     def __call__(self, env: gymnasium.Env) -> gymnasium.Env:
-        for wrapper in self._wrappers:
+        task = self._wrapped(env, "wrappers")
+        check_task(task, env, is_shown=not self._training)
+        if not self._training:
+            return task
+        trained = self._wrapped(task, _OF_TRAINING)
+        check_training(trained, task)
+        return trained
+
+    def _wrapped(self, env: gymnasium.Env, argument: str) -> gymnasium.Env:
+        for wrapper in self._wrappers[argument]:
             try:
                 env = wrapper(env)
             except Exception as error:  # whatever a wrapper raises
-                raise _refusal(wrapper, env, error) from error
+                raise _refusal(argument, wrapper, env, error) from error
         return env
 
     def __reduce__(self) -> tuple:
-        bound = _bound_wrappers()
-        are_bound = len(bound) == len(self._wrappers) and all(
-            one is other for one, other in zip(bound, self._wrappers)
-        )
-        sent = None if are_bound else self._wrappers
-        return _received, (*_bindings(), gin.current_scope(), sent)
+        sent = {
+            name: None if _are_bound(name, wrappers) else wrappers
+            for name, wrappers in self._wrappers.items()
+        }
+        return _received, (*_bindings(), gin.current_scope(), sent, self._training)
 
 
-def _refusal(wrapper: Wrapper, env: gymnasium.Env, error: Exception) -> ConfigurationError:
+def _refusal(
+    argument: str, wrapper: Wrapper, env: gymnasium.Env, error: Exception
+) -> ConfigurationError:
     name = getattr(wrapper, "__name__", repr(wrapper))
     last = traceback.extract_tb(error.__traceback__)[-1]
     said = str(error).partition("\n")[0].strip()  # gin adds lines
     what = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return ConfigurationError(
-        f"gym_environment.wrappers: {name} cannot wrap {env}: {what} "
+        f"gym_environment.{argument}: {name} cannot wrap {env}: {what} "
         f"(at {last.filename}:{last.lineno})"
     )
 
 
-def _bound_wrappers() -> tuple[Wrapper, ...]:
+def _bound(argument: str) -> tuple[Wrapper, ...]:
     """What gin gives `gym_environment` in the present scope."""
-    return tuple(gin.get_bindings(_FACTORY).get("wrappers") or ())
+    return tuple(gin.get_bindings(_FACTORY).get(argument) or ())
+
+
+def _are_bound(argument: str, wrappers: tuple[Wrapper, ...]) -> bool:
+    bound = _bound(argument)
+    return len(bound) == len(wrappers) and all(a is b for a, b in zip(bound, wrappers))
 
 
 def _bindings() -> tuple[list[str], str]:
@@ -77,11 +99,16 @@ def _bindings() -> tuple[list[str], str]:
 
 
 def _received(
-    modules: list[str], bindings: str, scope: list[str], sent: tuple[Wrapper, ...] | None
+    modules: list[str],
+    bindings: str,
+    scope: list[str],
+    sent: dict[str, tuple[Wrapper, ...] | None],
+    training: bool,
 ) -> Wrapping:
     """What a `Wrapping` is in the process that has received it, which stays in gin's scope."""
     for module in ("tfdrl.environments.gymnasium_wrappers", *modules):
         importlib.import_module(module)
     gin.parse_config(bindings, skip_unknown=True)
     _ENTERED.enter_context(gin.config_scope(scope))
-    return Wrapping(_bound_wrappers() if sent is None else sent)
+    wrappers = {name: _bound(name) if found is None else found for name, found in sent.items()}
+    return Wrapping(**wrappers, training=training)
