@@ -136,25 +136,32 @@ def test_the_info_is_of_the_behaviour_not_of_what_was_learnt_since():
 
 
 def test_what_the_network_is_told():
-    """One-hot action and clipped reward; at an episode's start no action, which is not action 0."""
+    """One-hot action and reward; at an episode's start no action, which is not action 0."""
     spec, eye = tables.discrete(ACTIONS), np.eye(ACTIONS)
     step_type = tf.constant([FIRST, MID, LAST, MID, FIRST])
     action, reward = tf.constant([2, 2, 0, 1, 0]), tf.constant([0.5, 0.5, 7.0, -7.0, -1.0])
-    found = acp.network_input({"a": reward}, step_type, action, reward, spec)
+    found = acp.network_input({"a": reward}, step_type, action, reward, spec, 1.0)
     told = np.stack([0 * eye[2], eye[2], eye[0], eye[1], 0 * eye[0]])
     np.testing.assert_array_equal(found.last_action, told)
     np.testing.assert_array_equal(found.last_reward, [0.0, 0.5, 1.0, -1.0, 0.0])
     assert found.observation["a"] is reward
     # The same with time as a second dimension.
-    sequence = acp.network_input((), *(x[None] for x in (step_type, action, reward)), spec)
+    rows = [x[None] for x in (step_type, action, reward)]
+    sequence = acp.network_input((), *rows, spec, 1.0)
     np.testing.assert_array_equal(sequence.last_action[0], found.last_action)
     np.testing.assert_array_equal(sequence.last_reward[0], found.last_reward)
+    whole = acp.network_input((), step_type, action, reward, spec, None)
+    np.testing.assert_array_equal(whole.last_reward, [0.0, 0.5, 7.0, -7.0, 0.0])
+    odd = tf.constant([np.inf, np.nan, -np.inf, 1e30, np.nan])
+    for clip, expected in ((None, [0, 0, 0, 1e30, 0]), (1.0, [0, 0, -1, 1, 0])):
+        told = acp.network_input((), step_type, action, odd, spec, clip).last_reward
+        np.testing.assert_array_equal(told, np.float32(expected))
 
 
 def test_what_the_network_is_told_of_a_continuous_action():
     spec = tf.TensorSpec([2, 2], tf.float32)
     action = tf.reshape(tf.range(12.0), [3, 2, 2])
-    found = acp.network_input((), tf.constant([MID, FIRST, LAST]), action, tf.zeros([3]), spec)
+    found = acp.network_input((), tf.constant([MID, FIRST, LAST]), action, tf.zeros([3]), spec, 1.0)
     np.testing.assert_array_equal(found.last_action, [[0, 1, 2, 3], [0] * 4, [8, 9, 10, 11]])
 
 
@@ -165,7 +172,7 @@ def test_input_specs_are_those_of_the_inputs(action):
     found = acp.input_spec(observation, spec, True)
     zeros = tf.zeros([2, *spec.shape], spec.dtype)
     given = acp.network_input(
-        tf.zeros([2, FEATURES]), tf.constant([MID, MID]), zeros, tf.zeros([2]), spec
+        tf.zeros([2, FEATURES]), tf.constant([MID, MID]), zeros, tf.zeros([2]), spec, 1.0
     )
     for wanted, tensor in zip(tf.nest.flatten(found), tf.nest.flatten(given)):
         assert tensor.shape[1:] == wanted.shape and tensor.dtype == wanted.dtype

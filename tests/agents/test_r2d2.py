@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tree
+from tf_agents.trajectories.time_step import TimeStep
 
 from tfdrl.agents.r2d2 import R2D2Agent
 from tfdrl.environments.registry import gym_environment
@@ -114,6 +115,27 @@ def test_zero_initial_state_sees_other_values():
     zero = agent._loss(**given).extra.priority
     agent._initial_state = "stored"
     assert np.abs(stored - zero).max() > 1e-5
+
+
+@pytest.mark.parametrize(("clip", "differ"), [({}, True), ({"last_reward_clip": 1.0}, False)])
+def test_the_network_is_told_the_whole_reward_unless_it_is_clipped(clip, differ):
+    """Kapturowski 2019, section 2.3: no reward clipping. Acting and learning are told the same."""
+    with catch(_N, rows=30) as environment:
+        agent = make(environment, burn_in_steps=0, **clip)
+        ((unrolls, _),) = sequences(agent, environment, count=1, trained=2)
+    given = arguments(agent, unrolls)
+    q = []
+    for reward in (2.0, 7.0):
+        rewards = tf.concat([tf.fill([_N, 1], reward), given["experience"].reward[:, 1:]], axis=1)
+        experience = given["experience"]._replace(reward=rewards)
+        state = agent.collect_policy.get_initial_state(_N)
+        step = TimeStep(*(leaf[:, 1] for leaf in unrolls.steps))
+        step = step._replace(reward=tf.fill([_N], reward))
+        acted = agent.collect_policy.action(step, state).info.max_q
+        q.append((agent.loss(**{**given, "experience": experience}).extra.q, acted))
+    (learnt, acted), (other_learnt, other_acted) = q
+    assert np.any(acted != other_acted) == differ
+    assert (learnt != other_learnt) == differ
 
 
 def test_actions_follow_each_environments_epsilon(data):

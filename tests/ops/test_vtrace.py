@@ -248,6 +248,22 @@ def test_nothing_of_the_next_episode_leaks_into_the_last(discount):
         assert (one[6:] != other[6:]).numpy().all()
 
 
+@pytest.mark.parametrize("is_end", [[True, False, False], None], ids=["cut", "terminated"])
+def test_a_ratio_that_overflows_does_not_leak_through_an_episodes_end(is_end):
+    """exp(100) is no float32; the episode before it has numbers all the same."""
+    column = lambda values: tf.constant(values, tf.float32)[:, None]  # noqa: E731
+    discounts = column([0.9 if is_end else 0.0, 0.9, 0.9])
+    ends = is_end and tf.constant(is_end, tf.bool)[:, None]
+    settings = {"rho_bar": None, "c_bar": None, "pg_rho_bar": None}
+    rest = discounts, column([1, 2, 3]), column([4, 5, 6]), column([5, 6, 7])
+    found = vtrace(column([0, 100, 0]), *rest, ends, **settings)
+    expected = vtrace(column([0, 1, 0]), *rest, ends, **settings)
+    assert not np.isfinite(found.vs[1, 0])
+    for left, right in zip(found, expected):
+        np.testing.assert_allclose(left[0], right[0], rtol=1e-6)
+        np.testing.assert_allclose(left[2], right[2], rtol=1e-6)
+
+
 @pytest.mark.parametrize("split", [1, 5, 11])
 def test_an_end_is_where_an_unroll_could_be_split(split):
     steps = inputs(4)

@@ -17,7 +17,8 @@ class ActorCriticInput(NamedTuple):
 
     observation  nest of [..., ...]
     last_action  <float32>[..., A]  one-hot, or the vector; zeros at the first step of an episode
-    last_reward  <float32>[...]     clipped to [-1, 1]; zero at the first step of an episode
+    last_reward  <float32>[...]     clipped, if the agent says so; zero at the first step of an
+                                    episode
     """
 
     observation: Any
@@ -45,7 +46,9 @@ def input_spec(observation_spec, action_spec, last_action_and_reward: bool):
     )
 
 
-def network_input(observation, step_type, last_action, last_reward, action_spec):
+def network_input(
+    observation, step_type, last_action, last_reward, action_spec, last_reward_clip: float | None
+):
     """`ActorCriticInput` of any outer dimensions, the same when acting and when learning.
 
     Args:
@@ -54,6 +57,7 @@ def network_input(observation, step_type, last_action, last_reward, action_spec)
       last_action: [...] of `action_spec`.
       last_reward: <float32>[...].
       action_spec: of the environment.
+      last_reward_clip: rewards are clipped to [-last_reward_clip, last_reward_clip]; None: not.
     """
     goes_on = tf.cast(step_type != ts.StepType.FIRST, tf.float32)
     if action_spec.dtype.is_integer:
@@ -62,12 +66,14 @@ def network_input(observation, step_type, last_action, last_reward, action_spec)
         outer = tf.shape(step_type)
         size = action_spec.shape.num_elements()
         action = tf.reshape(tf.cast(last_action, tf.float32), tf.concat([outer, [size]], 0))
-    # A reward that is not a number spoils its unroll's loss, which tells the learner, and no more.
-    last_reward = tf.where(tf.math.is_nan(last_reward), tf.zeros_like(last_reward), last_reward)
+    if last_reward_clip is not None:
+        last_reward = tf.clip_by_value(last_reward, -last_reward_clip, last_reward_clip)
+    # A reward that is not finite spoils its unroll's loss, which tells the learner, and no more.
+    last_reward = tf.where(tf.math.is_finite(last_reward), last_reward, tf.zeros_like(last_reward))
     return ActorCriticInput(
         observation,
         action * goes_on[..., None],
-        tf.clip_by_value(last_reward, -1.0, 1.0) * goes_on,
+        last_reward * goes_on,
     )
 
 
@@ -102,6 +108,7 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
       last_action_and_reward: whether the network's input is an `ActorCriticInput`.
       greedy: whether to take the mode instead of a sample.
       seed: of the samples. The generator is a checkpointable attribute.
+      last_reward_clip: of the reward that the network is told; None for none.
     """
 
     def __init__(
@@ -113,6 +120,7 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
         last_action_and_reward: bool = False,
         greedy: bool = False,
         seed: int = 0,
+        last_reward_clip: float | None = 1.0,
     ):
         state_spec = network.state_spec
         if last_action_and_reward:
@@ -127,7 +135,7 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
         )
         self._network = network
         self._last_action_and_reward = last_action_and_reward
-        self._greedy = greedy
+        self._greedy, self._last_reward_clip = greedy, last_reward_clip
         self.generator = tf.random.Generator.from_seed(seed)
 
     def _variables(self):
@@ -144,6 +152,7 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
                 policy_state.last_action,
                 time_step.reward,
                 self.action_spec,
+                self._last_reward_clip,
             )
         (distribution, _), network_state = self._network(
             observation, step_type=time_step.step_type, network_state=network_state

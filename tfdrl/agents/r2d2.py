@@ -55,6 +55,8 @@ class R2D2Agent(tf_agent.TFAgent):
       rescaling_epsilon: of the value rescaling h; None for none.
       target_update_period_steps: learner steps between hard copies to the target network.
       gradient_clip_norm: global norm to clip to; None for none.
+      last_reward_clip: of the reward that the network is told: [-last_reward_clip,
+        last_reward_clip]; None for none: the paper clips no reward (section 2.3).
       train_step_counter: counts learner steps.
 
     Raises:
@@ -76,6 +78,7 @@ class R2D2Agent(tf_agent.TFAgent):
         rescaling_epsilon: float | None = value_rescaling.EPSILON,
         target_update_period_steps: int = 2500,
         gradient_clip_norm: float | None = 40.0,
+        last_reward_clip: float | None = None,
         train_step_counter: tf.Variable | None = None,
         name: str = "R2D2Agent",
     ):
@@ -100,12 +103,13 @@ class R2D2Agent(tf_agent.TFAgent):
         self._priority_eta, self._rescaling_epsilon = priority_eta, rescaling_epsilon
         self._target_update_period_steps = target_update_period_steps
         self._gradient_clip_norm = gradient_clip_norm
+        self._last_reward_clip = last_reward_clip
         specs = (time_step_spec, action_spec, self._network)
         super().__init__(
             time_step_spec,
             action_spec,
-            RecurrentQPolicy(*specs, greedy=True),
-            RecurrentQPolicy(*specs, greedy=False),
+            RecurrentQPolicy(*specs, greedy=True, last_reward_clip=last_reward_clip),
+            RecurrentQPolicy(*specs, greedy=False, last_reward_clip=last_reward_clip),
             train_sequence_length=None,
             train_step_counter=train_step_counter,
         )
@@ -126,7 +130,10 @@ class R2D2Agent(tf_agent.TFAgent):
     def actor_policy(self, epsilon, seed: int) -> RecurrentQPolicy:
         """An epsilon-greedy policy that reports the values for initial priorities."""
         specs = (self.time_step_spec, self.action_spec, self._network)
-        return RecurrentQPolicy(*specs, greedy=False, seed=seed, epsilon=epsilon)
+        clip = self._last_reward_clip
+        return RecurrentQPolicy(
+            *specs, greedy=False, seed=seed, epsilon=epsilon, last_reward_clip=clip
+        )
 
     def _initialize(self):
         self._copy_to_target()
@@ -227,6 +234,7 @@ class R2D2Agent(tf_agent.TFAgent):
             last_action,
             last_rewards,
             self.action_spec,
+            self._last_reward_clip,
         )
         return observation, network_state
 

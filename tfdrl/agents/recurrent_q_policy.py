@@ -38,10 +38,18 @@ class RecurrentQPolicy(tf_policy.TFPolicy):
       greedy: whether it never acts at random and reports nothing.
       seed: of the random actions. The generator is a checkpointable attribute.
       epsilon: <float>[N] of the initial state; None for zeros.
+      last_reward_clip: of the reward that the network is told; None for none.
     """
 
     def __init__(
-        self, time_step_spec, action_spec, network, greedy: bool, seed: int = 0, epsilon=None
+        self,
+        time_step_spec,
+        action_spec,
+        network,
+        greedy: bool,
+        seed: int = 0,
+        epsilon=None,
+        last_reward_clip: float | None = None,
     ):
         state_spec = RecurrentQState(
             network.state_spec, action_spec, tf.TensorSpec([], tf.float32, "epsilon")
@@ -55,6 +63,7 @@ class RecurrentQPolicy(tf_policy.TFPolicy):
             automatic_state_reset=False,  # the network resets its own state at FIRST
         )
         self._network, self._greedy, self._epsilon = network, greedy, epsilon
+        self._last_reward_clip = last_reward_clip
         self.generator = tf.random.Generator.from_seed(seed)
 
     def _variables(self):
@@ -74,6 +83,7 @@ class RecurrentQPolicy(tf_policy.TFPolicy):
             policy_state.last_action,
             time_step.reward,
             self.action_spec,
+            self._last_reward_clip,
         )
         q, network_state = self._network(
             observation, step_type=time_step.step_type, network_state=policy_state.network

@@ -65,6 +65,8 @@ class VTraceAgent(tf_agent.TFAgent):
       reward_scale_factor: of rewards in the loss, before they are clipped. Rewards of which the
         values stay near 1 keep the value loss from drowning the policy's.
       last_action_and_reward: give them to the network, as `ActorCriticInput`.
+      last_reward_clip: of the reward that it is told; 1 as in IMPALA's and SEED RL's releases,
+        None for none.
       gradient_clip_norm: global norm to clip to; None for none.
       policy_seed: of `collect_policy`; an actor makes a policy of its own by `actor_policy`.
       train_step_counter: counts learner steps.
@@ -92,6 +94,7 @@ class VTraceAgent(tf_agent.TFAgent):
         reward_clipping: str = "none",
         reward_scale_factor: float = 1.0,
         last_action_and_reward: bool = False,
+        last_reward_clip: float | None = 1.0,
         gradient_clip_norm: float | None = 40.0,
         policy_seed: int = 0,
         train_step_counter: tf.Variable | None = None,
@@ -124,6 +127,7 @@ class VTraceAgent(tf_agent.TFAgent):
         self._baseline_cost, self._entropy_cost = baseline_cost, entropy_cost
         self._reward_clipping, self._reward_scale = reward_clipping, reward_scale_factor
         self._last_action_and_reward = last_action_and_reward
+        self._last_reward_clip = last_reward_clip
         self._gradient_clip_norm = gradient_clip_norm
         self._info_spec = parameter_specs(self._network, action_spec)
         policy = self._make_policy(time_step_spec, action_spec, greedy=True, seed=policy_seed)
@@ -166,6 +170,7 @@ class VTraceAgent(tf_agent.TFAgent):
             last_action_and_reward=self._last_action_and_reward,
             greedy=greedy,
             seed=seed,
+            last_reward_clip=self._last_reward_clip,
         )
 
     def _train(self, experience, weights=None, policy_state=None, last_reward=None):
@@ -241,6 +246,7 @@ class VTraceAgent(tf_agent.TFAgent):
             last_action,
             last_rewards,
             self.action_spec,
+            self._last_reward_clip,
         )
         return observation, policy_state.network
 

@@ -59,14 +59,14 @@ def vtrace(
       ValueError: not all of one shape [T, B], or T not static.
     """
     _check_shapes(log_rhos, discounts, rewards, values, next_values, is_end)
-    is_open = 1.0 if is_end is None else 1.0 - tf.cast(is_end, values.dtype)
+    is_open = tf.ones_like(values) if is_end is None else 1.0 - tf.cast(is_end, values.dtype)
     rhos = tf.exp(log_rhos)
     deltas = _clip(rhos, rho_bar) * (rewards + discounts * next_values - values)
     traces = discounts * lambda_ * _clip(rhos, c_bar) * is_open
     corrections = _discounted_sums(deltas, traces)  # v_t - V(x_t)
     later = tf.concat([corrections[1:], tf.zeros_like(corrections[:1])], axis=0)
-    next_vs = next_values + is_open * later
-    pg_advantages = _clip(rhos, pg_rho_bar) * (rewards + discounts * next_vs - values)
+    next_vs = next_values + _passed_on(later, is_open)
+    pg_advantages = _clip(rhos, pg_rho_bar) * (rewards + _passed_on(next_vs, discounts) - values)
     return VTraceReturns(tf.stop_gradient(values + corrections), tf.stop_gradient(pg_advantages))
 
 
@@ -97,6 +97,14 @@ def _clip(rhos: tf.Tensor, maximum: float | None) -> tf.Tensor:
     return rhos if maximum is None else tf.minimum(rhos, maximum)
 
 
+def _passed_on(later: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """`later * factor`; nothing of what lies behind a factor of 0.
+
+    Ratios that nothing clips may overflow there, and infinity times 0 is no number.
+    """
+    return tf.math.multiply_no_nan(later, factor)
+
+
 def _discounted_sums(deltas: tf.Tensor, traces: tf.Tensor) -> tf.Tensor:
     """sum_t = delta_t + trace_t sum_{t+1}, from the last row, which nothing follows, to the first.
 
@@ -104,6 +112,6 @@ def _discounted_sums(deltas: tf.Tensor, traces: tf.Tensor) -> tf.Tensor:
     """
     total, sums = tf.zeros_like(deltas[0]), []
     for delta, trace in zip(reversed(tf.unstack(deltas)), reversed(tf.unstack(traces))):
-        total = delta + trace * total
+        total = delta + _passed_on(total, trace)
         sums.append(total)
     return tf.stack(sums[::-1])
