@@ -41,10 +41,12 @@ class R2d2(DistributedReplay):
         before them and are shared with the sequence before. 80 in the paper, sharing half.
       batch_size: sequences of one learner step.
       replay_ratio: 0.75 to 1.5 in the release of SEED RL.
+      parameter_pull_period_frames: the paper's 400 steps are 1,600 frames of Atari.
     """
 
     sequence_steps: int = 80
     batch_size: int = 64
+    parameter_pull_period_frames: int = 1600
 
     def __post_init__(self):
         self.check("r2d2", "sequence_steps")
