@@ -35,7 +35,8 @@ def test_every_fault_names_tests_that_exist_and_says_which_are_slow():
 def test_every_letter_of_the_table_of_faults_is_explained():
     text = (_CHECKOUT / "docs" / "faults.md").read_text()
     rows = re.findall(r"^\| (\d+) \| [^|]+ \|(.*)\|$", text, re.MULTILINE)
-    assert [number for number, _ in rows] == [str(i) for i in range(1, 21)]
+    assert [int(number) for number, _ in rows][:20] == [*range(1, 21)]
+    assert len(rows) == len({number for number, _ in rows}) > 20
     for number, cells in rows:
         used = set(re.findall(r"\b([a-i])\b", cells))
         legend = text.partition(f"\n**{number}** ")[2].partition("\n\n")[0]

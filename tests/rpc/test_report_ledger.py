@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.rpc import growth_limits, saved_counts, training_pb2
 from tfdrl.rpc import report_ledger as ledger_lib
-from tfdrl.rpc import training_pb2
 from tfdrl.rpc.report_ledger import Ledger
+from tfdrl.rpc.report_rules import ReportRules
+from tfdrl.rpc.tensors import MessageError
 from tfdrl.types import ItemCounts
+
+RULES = ReportRules(replicas={"actor": 2, "evaluator": 1})
 
 
 def report(
@@ -166,8 +170,8 @@ def test_restore_refuses_nonsense(state):
     assert ledger.frames() == 10
 
 
-def test_runs_are_bounded(monkeypatch):
-    monkeypatch.setattr(ledger_lib, "MAX_RUNS", 2)
+def test_more_processes_than_a_program_without_rules_can_have(monkeypatch):
+    monkeypatch.setattr(ledger_lib, "MAX_PROCESSES", 2)
     ledger = Ledger()
     ledger.record(report(0, frames=1))
     ledger.record(report(1, frames=1))
@@ -175,6 +179,125 @@ def test_runs_are_bounded(monkeypatch):
         ledger.record(report(2, frames=1))
     ledger.record(report(0, frames=5))
     assert ledger.frames() == 6 and len(ledger.roles()) == 2
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Moves by hand."""
+
+    class Clock:
+        secs = 1000.0
+
+    for module in (ledger_lib, growth_limits, saved_counts):
+        monkeypatch.setattr(module.time, "monotonic", lambda: Clock.secs)
+    return Clock
+
+
+def test_a_flood_of_run_ids_shuts_nobody_out_for_good(clock):
+    ledger = Ledger(RULES)
+    ledger.record(report(0, run_id=1, frames=100))
+    ledger.record(report(1, run_id=1, frames=100))
+    accepted = 0
+    for run_id in range(1000, 3000):
+        clock.secs += 0.001
+        try:
+            ledger.record(report(0, run_id=run_id, frames=1))
+            accepted += 1
+        except ledger_lib.TooManyRunsError as error:
+            assert "try again in" in str(error)
+    assert accepted == ledger_lib.KEPT_RUNS - 1
+    ledger.record(report(0, run_id=1, frames=120))  # who was here goes on
+    ledger.record(report(1, run_id=2, frames=10))  # another task does not notice
+    assert ledger.frames() == 120 + 100 + 10 + accepted
+    clock.secs += ledger_lib.SILENT_SECS
+    ledger.record(report(0, run_id=3, frames=7))
+    assert ledger.frames() == 120 + 100 + 10 + accepted + 7
+
+
+def test_of_runs_that_are_over_the_sum_is_kept(clock):
+    ledger = Ledger(RULES)
+    for run_id in range(100):
+        clock.secs += ledger_lib.SILENT_SECS
+        ledger.record(report(0, run_id=run_id, frames=10, items=(3, 2)))
+    state = json.loads(json.dumps(ledger.state()))
+    assert len(state["runs"]) == ledger_lib.KEPT_RUNS and len(json.dumps(state)) < 2000
+    for _ in range(2):
+        after = Ledger(RULES)
+        after.restore(state)
+        after.restore(state)
+        assert after.frames() == 1000 and after.items() == ItemCounts(300, 200)
+        after.record(report(0, run_id=99, frames=15))
+        assert after.frames() == 1005
+
+
+def test_runs_that_a_flood_left_in_a_checkpoint_keep_their_sum_alone():
+    state = {"runs": [["actor", 0, run_id, 2, 0, 1, 0] for run_id in range(1 << 16)]}
+    state["runs"] += [["actor", 99, 1, 5, 0], ["nobody", 0, 1, 7, 0]]  # of a larger program
+    ledger = Ledger(RULES)
+    ledger.restore(state)
+    assert ledger.frames() == 2 * (1 << 16) + 5 + 7 and ledger.items().inserted == 1 << 16
+    assert len(ledger.state()["runs"]) == ledger_lib.KEPT_RUNS
+    ledger.record(report(0, run_id=(1 << 16) - 1, frames=3))
+    assert ledger.frames() == 2 * (1 << 16) + 5 + 7 + 1
+
+
+@pytest.mark.parametrize("kind", ["frames", "inserted", "sampled"])
+def test_counts_that_no_process_reaches_are_not_counted(clock, kind):
+    def counted(count, run_id):
+        items = {"inserted": (count, 0), "sampled": (0, count), "frames": (0, 0)}[kind]
+        frames = count if kind == "frames" else 0
+        return report(0, run_id=run_id, frames=frames, items=items)
+
+    ledger = Ledger(RULES)
+    most = growth_limits.MAX_AT_ONCE
+    with pytest.raises(MessageError, match="no process makes more than 10,000,000 a second"):
+        ledger.record(counted(most + 1, 1))
+    assert ledger.state()["runs"] == [] and ledger.roles() == []
+    ledger.record(counted(most, 1))
+    for run_id in (1, 2):  # another run id gives no more room
+        with pytest.raises(MessageError, match=f"{kind} grew by"):
+            ledger.record(counted(2 * most, run_id))
+    ledger.record(report(1, frames=most))  # another task has its own
+    clock.secs += 1.0
+    ledger.record(counted(most + growth_limits.MAX_PER_SECOND, 1))
+    total = {"frames": ledger.frames, "inserted": lambda: ledger.items().inserted}
+    total["sampled"] = lambda: ledger.items().sampled
+    others = most if kind == "frames" else 0
+    assert total[kind]() == most + growth_limits.MAX_PER_SECOND + others
+
+
+def test_the_sum_of_all_stays_a_number_that_can_be_sent(monkeypatch):
+    monkeypatch.setattr(ledger_lib, "MAX_TOTAL", 150)
+    ledger = Ledger()
+    ledger.record(report(0, frames=100))
+    with pytest.raises(MessageError, match="pass 150"):
+        ledger.record(report(1, frames=100))
+    ledger.record(report(1, frames=50))
+    assert ledger.frames() == 150
+
+
+ABSURD = {
+    "frames": {"runs": [["actor", 0, 1, (1 << 63) - 1, 0], ["actor", 1, 1, 100, 0]]},
+    "frames in so little time": {"runs": [["actor", 0, 1, 1 << 40, 0], ["actor", 1, 1, 100, 0]]},
+    "negative": {"runs": [["actor", 0, 1, -5, 0], ["actor", 1, 1, 100, 0]]},
+    "items": {"runs": [["actor", 0, 1, 9, 0, 1 << 62, 3], ["actor", 1, 1, 100, 0]]},
+    "samples": {"runs": [["actor", 0, 1, 9, 0, 3, 1 << 62], ["actor", 1, 1, 100, 0]]},
+    "sum": {"runs": [["actor", 1, 1, 100, 0]], "forgotten": [1 << 63, 0, 0]},
+    "own": {"runs": [["actor", 1, 1, 100, 0]], "items": {"ratio": 8.0, "own_sampled": 1 << 63}},
+    "begin": {"runs": [["actor", 1, 1, 100, 0]], "items": {"ratio": 8.0, "begin": [-(1 << 63), 0]}},
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_counts_of_a_checkpoint_are_left_out_and_said(name, caplog):
+    ledger = Ledger(RULES)
+    ledger.restore(json.loads(json.dumps(ABSURD[name])), trained_secs=60.0)
+    assert "THE CHECKPOINT HAS ABSURD COUNTS" in caplog.text
+    assert ledger.frames() == 100
+    assert ledger.items() == ItemCounts(0, 0)
+    assert ledger.count_for_ratio(8.0, inserted=5) and ledger.items() == ItemCounts(5, 0)
+    ledger.record(report(1, run_id=1, frames=130))
+    assert ledger.frames() == 130
 
 
 def test_metrics_stay_until_replaced():

@@ -221,7 +221,7 @@ def _session(experiment, context, agent, specs, group):
         return session
     group.adopt(agent)
     return FollowerSession(
-        context, agent, specs, config.publish_period_steps, config.policy_lag_steps
+        experiment, context, agent, specs, config.publish_period_steps, config.policy_lag_steps
     )
 
 

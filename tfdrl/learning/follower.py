@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tfdrl.experiment import Experiment
 from tfdrl.learning.publisher import Publisher
 from tfdrl.rpc import security
+from tfdrl.rpc.report_rules import ReportRules
 from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.runtime.metrics import Every, MetricsWriter
 from tfdrl.topology import Context
@@ -21,6 +23,7 @@ class FollowerSession:
     """Serves parameters to a part of the actors.
 
     Args:
+      experiment: whose roles are served.
       context: of the learner's role.
       agent: its policy's variables are published, its train_step_counter counts.
       specs: text of the environment's specs.
@@ -32,12 +35,20 @@ class FollowerSession:
     """
 
     def __init__(
-        self, context: Context, agent, specs: str, publish_period_steps: int, lag_steps: int = 0
+        self,
+        experiment: Experiment,
+        context: Context,
+        agent,
+        specs: str,
+        publish_period_steps: int,
+        lag_steps: int = 0,
     ):
         self._context = context
         self.step = int(agent.train_step_counter.numpy())
         self.service = TrainingServer(
-            *(context.listen, context.experiment, specs), security=security.of(context)
+            *(context.listen, context.experiment, specs),
+            security=security.of(context),
+            rules=ReportRules.of(experiment),
         )
         self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)
         self._publisher.publish(self.step)

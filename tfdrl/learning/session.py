@@ -14,6 +14,7 @@ from tfdrl.learning.devices import device_names
 from tfdrl.learning.publisher import Publisher
 from tfdrl.learning.run_files import RunFiles
 from tfdrl.rpc import security
+from tfdrl.rpc.report_rules import ReportRules
 from tfdrl.rpc.run_messages import Evaluation
 from tfdrl.rpc.run_server import MoreServices, TrainingServer
 from tfdrl.runtime.checkpoints import Checkpoints
@@ -79,15 +80,19 @@ class LearnerSession:
         counters = self._checkpoints.counters.values
         self.step = int(agent.train_step_counter.numpy())
         self._trained_secs = counters.get("training_secs", 0.0)
-        self._best = counters.get("best_return")
-        self.evaluation = _evaluation_from(counters.get("evaluation"))
+        rules = ReportRules.of(experiment)
+        self.evaluation, self._best = rules.believed(
+            _evaluation_from(counters.get("evaluation")), counters.get("best_return")
+        )
         self._start_secs = time.monotonic()
         self._reason: str | None = None
         self.service = TrainingServer(
             *(context.listen, context.experiment, specs),
             more=more,
             security=security.of(context),
+            rules=rules,
             state=counters["service"] if self.restored else None,
+            trained_secs=self._trained_secs,
             learner_step=self.step,
         )
         logging.info("TensorFlow's devices: %s", ", ".join(device_names()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import threading
 from collections.abc import Sequence
 
@@ -11,6 +12,9 @@ from tfdrl.errors import ConfigurationError
 from tfdrl.rpc import run_messages as messages
 from tfdrl.rpc import tensors as rpc_tensors
 from tfdrl.rpc import training_pb2
+
+#: What is evaluated takes a while: published once a second, a version is known for 18 hours.
+_KEPT_VERSIONS = 1 << 16
 
 
 class PublishedParameters:
@@ -27,6 +31,7 @@ class PublishedParameters:
         self._max_message_bytes = max_message_bytes
         self._lock = threading.Lock()
         self.version = messages.NO_VERSION
+        self._versions: collections.deque[int] = collections.deque(maxlen=_KEPT_VERSIONS)
         self._reply = b""  # a serialised ParametersReply, the same for every caller
 
     def publish(self, version: int, tensors: Sequence[np.ndarray]) -> None:
@@ -45,6 +50,12 @@ class PublishedParameters:
             if version <= self.version:
                 raise ValueError(f"version {version} does not follow version {self.version}")
             self.version, self._reply = version, serialised
+            self._versions.append(version)
+
+    def has_been(self, version: int) -> bool:
+        """Whether this version was published, not too long ago."""
+        with self._lock:
+            return version in self._versions
 
     def reply_to(self, have_version: int) -> bytes:
         """A serialised ParametersReply for a role that has this version."""

@@ -22,9 +22,9 @@ PROTOCOL_VERSION = 1
 NO_VERSION = -1
 
 MAX_ROLE_CHARACTERS = 64
-MAX_METRICS = 256
-MAX_METRIC_CHARACTERS = 128
-#: Of frames and items of one process: the totals of `ledger.MAX_RUNS` fit an int64.
+MAX_METRICS = 64
+MAX_METRIC_CHARACTERS = 64
+#: Of frames and items of one process, and of the frames of an episode.
 MAX_COUNT = 1 << 46
 #: Episodes in one report; about 3 MB.
 MAX_EPISODES = 1 << 18
@@ -175,6 +175,12 @@ def _check_episodes(episodes: training_pb2.Episodes) -> None:
     shortest_frames = np.array(lengths, np.int64).min(initial=1)
     if shortest_frames < 1:
         raise MessageError(f"an episode's length is {shortest_frames} frames; it is at least 1")
+    longest_frames = np.array(lengths, np.int64).max(initial=0)
+    if max(longest_frames, episodes.first) > MAX_COUNT:
+        raise MessageError(
+            f"an episode of {longest_frames} frames after {episodes.first} others; both are at "
+            f"most {MAX_COUNT}"
+        )
 
 
 def _check_evaluation(evaluation: Evaluation) -> None:
@@ -185,4 +191,11 @@ def _check_evaluation(evaluation: Evaluation) -> None:
         if getattr(evaluation, name) < 0:
             raise MessageError(
                 f"evaluation.{name} is {getattr(evaluation, name)}; it must not be negative"
+            )
+    slack = 1e-6 * max(abs(evaluation.min), abs(evaluation.max))
+    for name in ("mean", "median"):
+        if not evaluation.min - slack <= getattr(evaluation, name) <= evaluation.max + slack:
+            raise MessageError(
+                f"evaluation.{name} is {getattr(evaluation, name):g}, and not between min and max, "
+                f"{evaluation.min:g} and {evaluation.max:g}"
             )

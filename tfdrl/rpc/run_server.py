@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import collections
+import logging
+import math
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,16 +13,19 @@ import numpy as np
 
 from tfdrl.rpc import channels, grpc_server, training_pb2
 from tfdrl.rpc import run_messages as messages
-from tfdrl.rpc.mismatches import MAX_SHOWN_CHARACTERS, difference, mismatch
+from tfdrl.rpc.departures import Departures
+from tfdrl.rpc.mismatches import check_experiment, check_join
 from tfdrl.rpc.published_parameters import PublishedParameters
 from tfdrl.rpc.report_ledger import Ledger, TooManyRunsError
+from tfdrl.rpc.report_rules import ReportRules
 from tfdrl.rpc.run_messages import Evaluation
 from tfdrl.rpc.security import Security
+from tfdrl.rpc.status_reply import add_roles
 from tfdrl.topology import Address
 from tfdrl.types import Episodes, ItemCounts
 
-#: Roles and tasks that are waited for at the end; bounds what one sender can make us keep.
-_MAX_JOINED = 1 << 14
+_LOG = logging.getLogger(__name__)
+_MAX_LOGGED_DOUBTS = 100
 
 
 class MoreServices(NamedTuple):
@@ -53,7 +56,9 @@ class TrainingServer:
       max_concurrent_rpcs: calls beyond it get RESOURCE_EXHAUSTED; clients try again.
       more: services beside this one at the same address.
       security: of the server.
+      rules: which reports are the program's.
       state: `state()` of its predecessor: a role that kept its run_id goes on counting.
+      trained_secs: in which the counts of `state` came to be; what cannot have is left out.
       learner_step: as of `set_status`, until that is called.
 
     Raises ConfigurationError if the port is in use, a bound is out of range, or `state` is not one.
@@ -69,24 +74,25 @@ class TrainingServer:
         max_concurrent_rpcs: int = 256,
         more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
         security: Security = Security(),  # noqa: B008
+        rules: ReportRules = ReportRules(),  # noqa: B008
         state: dict[str, Any] | None = None,
+        trained_secs: float = math.inf,
         learner_step: int = 0,
     ):
         """Starts to listen."""
         self._experiment = experiment
         self._specs = specs
         self._lock = threading.Lock()
-        self._ledger = Ledger()
+        self._rules, self._ledger = rules, Ledger(rules)
         self._counts_no_more = False
         if state is not None:
-            self._ledger.restore(state)
+            self._ledger.restore(state, trained_secs)
         self._published = PublishedParameters(max_message_bytes)
         self._learner_step = learner_step
         self._metrics: dict[str, float] = {}
         self._doing = ""
         self._stop_reason: str | None = None
-        self._told: collections.Counter[tuple[str, int]] = collections.Counter()
-        self._joined: dict[tuple[str, int], float] = {}
+        self._departures, self._doubts = Departures(), 0
         self._server = grpc_server.Server(
             address,
             {messages.SERVICE: self._handlers(), **more.services},
@@ -171,11 +177,7 @@ class TrainingServer:
           recent_secs: a role that has been silent for longer has left in another way.
         """
         with self._lock:
-            found = self._ledger.roles()
-            there = {(r.role, r.task) for r in found if r.seconds_since_report < recent_secs}
-            since_secs = time.monotonic() - recent_secs
-            there |= {role for role, secs in self._joined.items() if secs > since_secs}
-            return all(self._told[role] > 1 for role in there)
+            return self._departures.is_everybody(self._ledger.roles(), recent_secs)
 
     def state(self, is_last: bool = False) -> dict[str, Any]:
         """The counters, for the checkpoint: JSON can hold it.
@@ -203,37 +205,35 @@ class TrainingServer:
         }
 
     def _join(self, request: training_pb2.JoinRequest) -> bytes:
-        if request.protocol_version != messages.PROTOCOL_VERSION:
-            raise mismatch(
-                "protocol version",
-                request.protocol_version,
-                messages.PROTOCOL_VERSION,
-                "install the same version of tfdrl",
-            )
-        self._check_experiment(request.sender)
-        if request.specs and self._specs and request.specs != self._specs:
-            raise mismatch(
-                "specs",
-                *difference(request.specs, self._specs),
-                "give every role the same environment and network",
-            )
+        check_join(request, self._experiment, self._specs)
+        self._rules.check_sender(request.sender)
         with self._lock:
-            if len(self._joined) < _MAX_JOINED:
-                self._joined[request.sender.role, request.sender.task] = time.monotonic()
+            self._departures.came(request.sender.role, request.sender.task)
         return training_pb2.JoinReply(
             experiment=self._experiment, version=self._published.version
         ).SerializeToString()
 
     def _get_parameters(self, request: training_pb2.ParametersRequest) -> bytes:
-        self._check_experiment(request.sender)
+        check_experiment(request.sender, self._experiment)
         return self._published.reply_to(request.have_version)
 
     def record(self, request: training_pb2.ReportRequest) -> None:
         """Counts a report that came by another service of this process.
 
-        Raises MessageError if it makes no sense, RefusedError if there are too many senders.
+        An evaluation that cannot be true is left out, with a warning.
+
+        Raises MessageError if it makes no sense, RefusedError if there are too many senders, or
+        one that the program has not.
         """
         messages.check_report(request)
+        self._rules.check(request)
+        if request.HasField("evaluation"):
+            why = self._why_not(messages.evaluation_from_message(request.evaluation))
+            if why:
+                request.ClearField("evaluation")
+                self._doubts += 1
+                if self._doubts <= _MAX_LOGGED_DOUBTS:
+                    _LOG.warning("an evaluation does not count: %s", why)
         with self._lock:
             if self._counts_no_more:
                 if self._stop_reason is not None:
@@ -248,14 +248,20 @@ class TrainingServer:
                     grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
                 ) from None
 
+    def _why_not(self, evaluation: Evaluation) -> str:
+        """Why an evaluation cannot be true; "" if it can."""
+        if not self._published.has_been(evaluation.version):
+            return f"this learner has not published version {evaluation.version}"
+        return self._rules.why_not(evaluation)
+
     def _report(self, request: training_pb2.ReportRequest) -> bytes:
-        self._check_experiment(request.sender)
+        check_experiment(request.sender, self._experiment)
         self.record(request)
         with self._lock:
             frames, items = self._ledger.frames(), self._ledger.items()
             reason = self._stop_reason
             if reason is not None:
-                self._told[request.sender.role, request.sender.task] += 1
+                self._departures.was_told(request.sender.role, request.sender.task)
         return training_pb2.ReportReply(
             stop=reason is not None,
             reason=reason or "",
@@ -266,7 +272,7 @@ class TrainingServer:
 
     def _status(self, request: training_pb2.StatusRequest) -> bytes:
         if request.sender.experiment:
-            self._check_experiment(request.sender)
+            check_experiment(request.sender, self._experiment)
         with self._lock:
             reply = training_pb2.StatusReply(
                 experiment=self._experiment,
@@ -279,16 +285,5 @@ class TrainingServer:
                 reason=self._stop_reason or "",
             )
             evaluation, roles = self._ledger.last_evaluation, self._ledger.roles()
-        reply.roles.extend(training_pb2.RoleStatus(**role._asdict()) for role in roles)
-        if evaluation is not None:
-            reply.evaluation.CopyFrom(messages.evaluation_to_message(evaluation))
+        add_roles(reply, roles, evaluation)
         return reply.SerializeToString()
-
-    def _check_experiment(self, sender: training_pb2.Sender) -> None:
-        if sender.experiment != self._experiment:
-            raise mismatch(
-                "experiment",
-                sender.experiment[:MAX_SHOWN_CHARACTERS],
-                self._experiment[:MAX_SHOWN_CHARACTERS],
-                "start every role with the same gin file and bindings",
-            )
