@@ -1,6 +1,8 @@
 """Where learners find each other: --cluster, or a platform's TF_CONFIG."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -87,6 +89,33 @@ def test_other_machines_need_a_trusted_network():
 def test_what_cannot_work(task, flag, environment, words):
     with pytest.raises(ConfigurationError, match=words):
         membership(LEARNER, task, flag, environment)
+
+
+def test_runs_that_start_in_the_same_moment_draw_different_ports():
+    among = range(19_000, 19_040)
+    code = f"""
+import sys
+from tfdrl.launch.local import addresses
+ports = addresses.free_ports(range({among.start}, {among.stop}))
+print(*[next(ports) for _ in range(4)], flush=True)
+sys.stdin.read()
+"""
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(9)
+    ]
+    drawn = [int(port) for run in runs for port in run.stdout.readline().split()]
+    ports = addresses.free_ports(among)
+    drawn += [next(ports) for _ in range(4)]
+    assert sorted(drawn) == list(among)
+    with pytest.raises(ConfigurationError, match="no free port between 19000 and 19039"):
+        next(ports)
+    runs[0].communicate("")
+    assert next(addresses.free_ports(among)) in drawn[:4], "they are free again when a run ends"
+    for run in runs[1:]:
+        run.communicate("")
 
 
 def test_local_addresses_are_all_different():
