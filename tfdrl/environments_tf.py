@@ -13,15 +13,24 @@ from tf_agents.specs import array_spec, tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from tfdrl.environments.batched import BatchedEnvironment, EpisodeLog, picture
-from tfdrl.environments.spaces import finite_bounds
+from tfdrl.environments.spaces import finite_bounds, supported_dtype
 from tfdrl.environments.vectorized import environment_seeds
 from tfdrl.errors import ConfigurationError
 from tfdrl.types import ArraySpec, Episodes, Nest, TimeSteps, map_specs
 
 
+class CategoricalTensorSpec(tensor_spec.BoundedTensorSpec):
+    """Bounded integers that name something and measure nothing; networks see them one-hot."""
+
+    categorical = True
+
+    def __reduce__(self):
+        return type(self), (self.shape, self.dtype, self.minimum, self.maximum, self.name)
+
+
 def to_tf_specs(specs: Nest) -> Nest:
     """A nest of `ArraySpec` as a nest of `TensorSpec` and `BoundedTensorSpec`."""
-    return map_specs(lambda spec: tensor_spec.from_spec(_to_array_spec(spec)), specs)
+    return map_specs(_to_tensor_spec, specs)
 
 
 def time_step_spec(observation_spec: Nest) -> ts.TimeStep:
@@ -85,7 +94,8 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
             _check_single(environment)
         self._environments = environments
         self.num_envs = len(environments)
-        self.observation_spec = _from_array_specs(environments[0].observation_spec())
+        specs = _from_array_specs(environments[0].observation_spec())
+        self.observation_spec = _map_nest(_categorical, specs)
         self.action_spec = _map_nest(_zero_based, _from_array_specs(environments[0].action_spec()))
         self._env_action_spec = environments[0].action_spec()
         self._log = EpisodeLog(self.num_envs)
@@ -197,6 +207,13 @@ def _check_single(environment: Any) -> None:
         )
 
 
+def _to_tensor_spec(spec: ArraySpec) -> tf.TensorSpec:
+    found = tensor_spec.from_spec(_to_array_spec(spec))
+    if not spec.categorical:
+        return found
+    return CategoricalTensorSpec(found.shape, found.dtype, found.minimum, found.maximum, found.name)
+
+
 def _to_array_spec(spec: ArraySpec) -> array_spec.ArraySpec:
     name = spec.name or None
     if spec.minimum is None and spec.maximum is None:
@@ -215,13 +232,18 @@ def _map_nest(function: Callable[[Any], Any], nest: Nest) -> Nest:
 
 def _from_array_specs(specs: Nest) -> Nest:
     def convert(spec: array_spec.ArraySpec) -> ArraySpec:
-        dtype = np.dtype(np.float32) if spec.dtype == np.float64 else np.dtype(spec.dtype)
+        dtype = supported_dtype(np.dtype(spec.dtype))
         bounds = (None, None)
         if isinstance(spec, array_spec.BoundedArraySpec):
             bounds = (finite_bounds(spec.minimum, dtype), finite_bounds(spec.maximum, dtype))
         return ArraySpec(tuple(spec.shape), dtype, *bounds, spec.name or "")
 
     return _map_nest(convert, specs)
+
+
+def _categorical(spec: ArraySpec) -> ArraySpec:
+    # Of arrays TF-Agents' specs do not say whether their integers count or name.
+    return spec._replace(categorical=spec.is_discrete and not spec.shape)
 
 
 def _zero_based(spec: ArraySpec) -> ArraySpec:

@@ -30,6 +30,7 @@ class ArraySpec(NamedTuple):
     minimum: Any = None  # scalar or array broadcastable to `shape`; None: unbounded
     maximum: Any = None
     name: str = ""
+    categorical: bool = False  # of observations: integers that name something, measuring nothing
 
     @property
     def is_discrete(self) -> bool:

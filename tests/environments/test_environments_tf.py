@@ -59,6 +59,7 @@ def test_py_environment_steps_the_users_class():
     assert env.action_spec.dtype == np.int32
     assert (env.action_spec.minimum, env.action_spec.maximum) == (0, 2)
     assert env.observation_spec["start"].dtype == np.float32
+    assert env.observation_spec["left"].categorical and not env.action_spec.categorical
     steps = env.reset()
     np.testing.assert_array_equal(steps.step_type, [FIRST] * 3)
     np.testing.assert_array_equal(steps.observation["left"], [3] * 3)

@@ -3,8 +3,11 @@
 import gymnasium
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces as gym_spaces
+from tf_agents.specs import tensor_spec
 
+from tfdrl import environments_tf
 from tfdrl.environments import spaces
 from tfdrl.environments.registry import gym_environment
 from tfdrl.errors import ConfigurationError
@@ -45,6 +48,46 @@ def test_nested_observation_spec():
     np.testing.assert_array_equal(multi_discrete.maximum, [1, 4])
     assert (multi_binary.shape, multi_binary.minimum, multi_binary.maximum) == ((4,), 0, 1)
     assert discrete.name == "observation/rest/0"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        *(("float16", "float16"), ("float32", "float32"), ("float64", "float32")),
+        *(("bool", "uint8"), ("uint8", "uint8"), ("int8", "int32"), ("int16", "int32")),
+        *(("uint16", "int32"), ("int32", "int32"), ("uint32", "int64"), ("int64", "int64")),
+        ("uint64", "int64"),
+    ],
+)
+def test_observations_of_every_type_are_of_one_that_tensorflow_calculates_with(dtype, expected):
+    space = gym_spaces.Box(0, 1, (3,), np.dtype(dtype))
+    spec = spaces.observation_spec(space)
+    assert spec.dtype == expected and (spec.minimum, spec.maximum) == (0, 1)
+    found = spaces.to_observation(spec, np.array([[0, 1, 1]], dtype))
+    assert found.dtype == expected and found.tolist() == [[0, 1, 1]]
+    tensors = tensor_spec.sample_spec_nest(environments_tf.to_tf_specs(spec), outer_dims=[4])
+    assert tf.cast(tensors, tf.float32).shape == [4, 3]
+
+
+def test_integers_that_name_something_are_categorical():
+    named = (gym_spaces.Discrete(3, dtype=np.int8), gym_spaces.MultiDiscrete([2, 3]))
+    counted = (gym_spaces.MultiBinary(2), gym_spaces.Box(0, 9, (2,), int))
+    assert [spaces.observation_spec(space).categorical for space in named] == [True, True]
+    assert [spaces.observation_spec(space).categorical for space in counted] == [False, False]
+    assert spaces.observation_spec(named[0]).dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        (gym_spaces.Box(0, 1, (0,)), "observation: .*has no elements; leave it out"),
+        (gym_spaces.Dict(a=gym_spaces.Box(0, 1, (2, 0))), "observation/a: .*no elements"),
+        (gym_spaces.Box(0, 2**64 - 1, (1,), np.uint64), "observation: .*int64 has not"),
+    ],
+)
+def test_observations_without_a_value_in_tensorflow_are_refused(space, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        spaces.observation_spec(space)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,23 @@ from tfdrl.types import ArraySpec, Nest, map_specs
 
 _OBSERVATION_SPACES = "Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
 _ACTION_SPACES = "Box of floats, Discrete or MultiDiscrete"
+#: TensorFlow lacks operations for some types of numbers, which become these; networks calculate
+#: in float32 anyway.
+_DTYPES = {
+    **dict.fromkeys(("float64", "float128"), "float32"),
+    "bool": "uint8",
+    **dict.fromkeys(("int8", "int16", "uint16"), "int32"),
+    **dict.fromkeys(("uint32", "uint64"), "int64"),
+}
 
 
 def observation_spec(space: spaces.Space, name: str = "observation") -> Nest:
-    """The spec of an observation space; float64 becomes float32, bool becomes uint8.
+    """The spec of an observation space, of `supported_dtype`s.
+
+    Discrete and MultiDiscrete ones are `categorical`: every number names something.
 
     Raises ConfigurationError for any space but Box, Discrete, MultiDiscrete, MultiBinary and
-    Dict or Tuple of them.
+    Dict or Tuple of them, and for arrays without elements.
     """
     if isinstance(space, (spaces.Dict, spaces.Tuple)) and not len(space.spaces):
         raise ConfigurationError(f"{name}: the observation space {space} is empty")
@@ -27,17 +37,21 @@ def observation_spec(space: spaces.Space, name: str = "observation") -> Nest:
         return {key: observation_spec(sub, f"{name}/{key}") for key, sub in space.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(observation_spec(sub, f"{name}/{i}") for i, sub in enumerate(space))
+    if space.shape is not None and not np.prod(space.shape, dtype=int):
+        raise ConfigurationError(
+            f"{name}: the observation space {space} has no elements; leave it out, for instance "
+            "through a gymnasium.ObservationWrapper in `wrappers`"
+        )
     if isinstance(space, spaces.Box):
         return _box_spec(space, name)
-    if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return ArraySpec((), np.dtype(space.dtype), start, start + int(space.n) - 1, name)
-    if isinstance(space, spaces.MultiDiscrete):
-        return ArraySpec(
-            space.shape, np.dtype(space.dtype), space.start, space.start + space.nvec - 1, name
-        )
     if isinstance(space, spaces.MultiBinary):
-        return ArraySpec(space.shape, np.dtype(space.dtype), 0, 1, name)
+        return ArraySpec(space.shape, np.dtype(np.uint8), 0, 1, name)
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        dtype = supported_dtype(space.dtype)
+        count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        ends = np.asarray(space.start, np.int64), np.asarray(space.start + count - 1, np.int64)
+        low, high = (finite_bounds(end, dtype) for end in ends)
+        return ArraySpec(space.shape, dtype, low, high, name, categorical=True)
     raise ConfigurationError(
         f"{name}: the observation space {space} is not supported; use {_OBSERVATION_SPACES}, "
         "for instance through a gymnasium.ObservationWrapper in `wrappers`"
@@ -45,7 +59,7 @@ def observation_spec(space: spaces.Space, name: str = "observation") -> Nest:
 
 
 def action_spec(space: spaces.Space, name: str = "action") -> ArraySpec:
-    """The spec of an action space. Discrete actions are int32 and start at 0.
+    """The spec of an action space: float32, or int32 that starts at 0.
 
     A Box without a bound on one side, or whose range is no number, counts as unbounded: nothing
     can be scaled to it. The environment gets actions that are clipped to it, all the same.
@@ -54,7 +68,12 @@ def action_spec(space: spaces.Space, name: str = "action") -> ArraySpec:
     """
     if isinstance(space, spaces.Box) and space.dtype.kind == "f":
         spec = _box_spec(space, name)
-        return spec if _is_range(spec) else ArraySpec(spec.shape, spec.dtype, name=name)
+        dtype = np.dtype(np.float32)
+        return (
+            spec._replace(dtype=dtype)
+            if _is_range(spec)
+            else ArraySpec(spec.shape, dtype, name=name)
+        )
     if isinstance(space, spaces.Discrete):
         return ArraySpec((), np.dtype(np.int32), 0, int(space.n) - 1, name)
     if isinstance(space, spaces.MultiDiscrete):
@@ -64,6 +83,11 @@ def action_spec(space: spaces.Space, name: str = "action") -> ArraySpec:
         f"{name}: the action space {space} is not supported; use {_ACTION_SPACES}, "
         "for instance through a gymnasium.ActionWrapper in `wrappers`"
     )
+
+
+def supported_dtype(dtype: np.dtype) -> np.dtype:
+    """The type in which observations of `dtype` are given to TensorFlow, stored and sent."""
+    return np.dtype(_DTYPES.get(dtype.name, dtype))
 
 
 def to_observation(specs: Nest, observation: Nest) -> Nest:
@@ -105,7 +129,12 @@ def _is_range(spec: ArraySpec) -> bool:
 
 
 def _box_spec(space: spaces.Box, name: str) -> ArraySpec:
-    dtype = {"d": np.dtype(np.float32), "?": np.dtype(np.uint8)}.get(space.dtype.char, space.dtype)
+    dtype = supported_dtype(space.dtype)
+    if space.dtype == np.uint64 and np.any(space.high > np.iinfo(dtype).max):
+        raise ConfigurationError(
+            f"{name}: the observation space {space} has values that int64 has not; give it a lower "
+            "`high`, or make it another type in a gymnasium.ObservationWrapper in `wrappers`"
+        )
     if dtype.kind == "f" and np.all(np.isinf(space.low)) and np.all(np.isinf(space.high)):
         return ArraySpec(space.shape, dtype, name=name)
     return ArraySpec(

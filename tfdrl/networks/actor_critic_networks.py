@@ -29,7 +29,7 @@ from tf_agents.networks import network
 from tf_agents.trajectories import StepType
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.networks import actor_critic_checks, torsos
+from tfdrl.networks import actor_critic_checks, observations, torsos
 from tfdrl.networks.actor_critic_heads import policy_head
 from tfdrl.networks.outer_dims import merge_outer_dims, outer_dims, split_outer_dims
 
@@ -62,9 +62,10 @@ class TorsoActorCriticNetwork(ActorCriticNetwork):
     """One torso for policy and value or one for each, an LSTM after each if any, two heads.
 
     Args:
-      input_spec: nest of TensorSpecs, as the torsos take it.
+      input_spec: nest of TensorSpecs.
       action_spec: one scalar discrete action, or one array of float32.
-      torso_layers: one layer, or the actor's and the critic's: nest [N, ...] -> [N, F].
+      torso_layers: one layer, or the actor's and the critic's: the input as
+        `observations.as_floats` makes it -> [N, F].
       lstm_units: of the LSTM (one for each torso); None for a feed-forward network.
       initial_std: of a Gaussian policy.
 
@@ -99,8 +100,9 @@ class TorsoActorCriticNetwork(ActorCriticNetwork):
     def call(self, observation, step_type=None, network_state=(), training=False):
         dims = outer_dims(observation, self.input_tensor_spec)
         merged = merge_outer_dims(observation, self.input_tensor_spec)
+        leaves = observations.as_floats(merged, self.input_tensor_spec)
         features = [
-            split_outer_dims(torso(merged, training=training), dims) for torso in self._torsos
+            split_outer_dims(torso(leaves, training=training), dims) for torso in self._torsos
         ]
         next_state = ()
         if self._lstms:

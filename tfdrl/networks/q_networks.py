@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_agents.networks import network
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.networks import torsos
+from tfdrl.networks import observations
 from tfdrl.ops import q_learning
 
 
@@ -59,7 +59,7 @@ class TorsoQNetwork(network.Network):
         self._value_head = _head(1, head_units, "value") if dueling else []
 
     def preprocess(self, observation) -> tf.Tensor:
-        """Makes one float32 tensor [B, ...] of the observation."""
+        """Makes one float32 tensor [B, ...] of the observation; see networks/observations.py."""
         raise NotImplementedError
 
     def call(self, observation, step_type=None, network_state=(), training=False):
@@ -110,16 +110,7 @@ class MlpQNetwork(TorsoQNetwork):
         super().__init__(observation_spec, action_spec, torso, head_units, dueling, name)
 
     def preprocess(self, observation):
-        leaves = tf.nest.flatten(observation)
-        specs = tf.nest.flatten(self.input_tensor_spec)
-        flat = [
-            tf.reshape(
-                torsos.scaled(leaf) if spec.shape.rank == 3 else tf.cast(leaf, tf.float32),
-                [-1, spec.shape.num_elements()],
-            )
-            for leaf, spec in zip(leaves, specs)
-        ]
-        return flat[0] if len(flat) == 1 else tf.concat(flat, axis=-1)
+        return observations.as_vector(observation, self.input_tensor_spec)
 
 
 @gin.configurable
@@ -147,7 +138,7 @@ class NatureQNetwork(TorsoQNetwork):
         name: str = "NatureQNetwork",
     ):
         flat = tf.nest.flatten(observation_spec)
-        if len(flat) != 1 or flat[0].shape.rank != 3 or min(flat[0].shape[:2]) < 36:
+        if len(flat) != 1 or not observations.is_image(flat[0]) or min(flat[0].shape[:2]) < 36:
             raise ConfigurationError(
                 "NatureQNetwork needs one image [height, width, channels] of at least 36x36, "
                 f"but the observation spec is {observation_spec}; for vectors use MlpQNetwork"
@@ -159,8 +150,8 @@ class NatureQNetwork(TorsoQNetwork):
         super().__init__(observation_spec, action_spec, torso, head_units, dueling, name)
 
     def preprocess(self, observation):
-        (image,) = tf.nest.flatten(observation)
-        return torsos.scaled(image)
+        (image,) = observations.as_floats(observation, self.input_tensor_spec)
+        return image
 
 
 @gin.configurable

@@ -20,7 +20,7 @@ from tf_agents.keras_layers import dynamic_unroll_layer
 from tf_agents.networks import network
 from tf_agents.trajectories import StepType
 
-from tfdrl.networks import torsos
+from tfdrl.networks import observations, torsos
 from tfdrl.networks.outer_dims import merge_outer_dims, outer_dims, split_outer_dims
 from tfdrl.networks.q_networks import num_actions
 from tfdrl.ops import q_learning
@@ -30,9 +30,9 @@ class TorsoRecurrentQNetwork(network.Network):
     """A torso, an LSTM, and one linear or two dueling heads (Kapturowski 2019, section 2.3).
 
     Args:
-      input_spec: nest of TensorSpecs, as the torso takes it.
+      input_spec: nest of TensorSpecs.
       action_spec: one scalar discrete action.
-      torso: nest [N, ...] -> [N, F].
+      torso: the input as `observations.as_floats` makes it -> [N, F].
       lstm_units: of the LSTM; None for a feed-forward network.
       head_units: hidden units of each head; None for none.
       dueling: a value and an advantage head instead of one.
@@ -66,7 +66,8 @@ class TorsoRecurrentQNetwork(network.Network):
     def call(self, observation, step_type=None, network_state=(), training=False):
         dims = outer_dims(observation, self.input_tensor_spec)
         merged = merge_outer_dims(observation, self.input_tensor_spec)
-        features = split_outer_dims(self._torso(merged, training=training), dims)
+        leaves = observations.as_floats(merged, self.input_tensor_spec)
+        features = split_outer_dims(self._torso(leaves, training=training), dims)
         next_state = ()
         if self._lstm is not None:
             features, next_state = self._recur(features, step_type, network_state)

@@ -1,4 +1,4 @@
-"""Torsos: a nest of observations [N, ...] in, one vector of features [N, F] out."""
+"""Torsos: the arrays [N, ...] of an observation in, one vector of features [N, F] out."""
 
 from __future__ import annotations
 
@@ -7,29 +7,21 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError
-
-
-def concatenated(leaves: Sequence[tf.Tensor]) -> tf.Tensor:
-    """All of [N, ...] flattened, as float32, side by side: [N, F]. Images as `scaled` has them."""
-    flat = []
-    for leaf in leaves:
-        values = scaled(leaf) if leaf.shape.rank == 4 else tf.cast(leaf, tf.float32)
-        flat.append(tf.reshape(values, [-1, leaf.shape[1:].num_elements()]))
-    return flat[0] if len(flat) == 1 else tf.concat(flat, axis=-1)
+from tfdrl.networks.observations import is_image, side_by_side
 
 
 def check_one_image(input_spec, network: str, min_size: int) -> None:
     """Refuses an input that has not exactly one image.
 
     Args:
-      input_spec: nest of TensorSpecs; those of rank 3 are images [height, width, channels].
+      input_spec: nest of TensorSpecs; numbers of rank 3 are images [height, width, channels].
       network: name of the network that asks.
       min_size: the least height and width that its convolutions can take.
 
     Raises:
       ConfigurationError: no image, several, or one that is too small.
     """
-    images = [spec for spec in tf.nest.flatten(input_spec) if spec.shape.rank == 3]
+    images = [spec for spec in tf.nest.flatten(input_spec) if is_image(spec)]
     if len(images) == 1 and min(images[0].shape[:2]) >= min_size:
         return
     found = ", ".join(str(spec.shape) for spec in images) or "none"
@@ -39,12 +31,6 @@ def check_one_image(input_spec, network: str, min_size: int) -> None:
         f"{input_spec}; for vectors use MlpActorCriticNetwork, for several images a model of "
         "your own in KerasActorCriticNetwork"
     )
-
-
-def scaled(image: tf.Tensor) -> tf.Tensor:
-    """An image as every network sees it, <float32>: uint8 divided by 255, floats as they are."""
-    values = tf.cast(image, tf.float32)
-    return values / 255.0 if image.dtype == tf.uint8 else values
 
 
 class MlpTorso(tf.keras.layers.Layer):
@@ -57,9 +43,10 @@ class MlpTorso(tf.keras.layers.Layer):
             for i, units in enumerate(layer_units)
         ]
 
-    def call(self, observation, training=False):
+    def call(self, leaves, training=False):
+        """`leaves` as `observations.as_floats` makes them."""
         del training
-        features = concatenated(tf.nest.flatten(observation))
+        features = side_by_side(leaves)
         for layer in self._layers:
             features = layer(features)
         return features
@@ -81,15 +68,14 @@ class ImageTorso(tf.keras.layers.Layer):
             tf.keras.layers.Dense(dense_units, "relu", name="dense"),
         ]
 
-    def call(self, observation, training=False):
+    def call(self, leaves, training=False):
+        """`leaves` as `observations.as_floats` makes them."""
         del training
-        leaves = tf.nest.flatten(observation)
-        (image,) = [leaf for leaf in leaves if leaf.shape.rank == 4]
+        (features,) = [leaf for leaf in leaves if leaf.shape.rank == 4]
         others = [leaf for leaf in leaves if leaf.shape.rank != 4]
-        features = scaled(image)
         for layer in self._layers:
             features = layer(features)
-        return concatenated([features, *others])
+        return side_by_side([features, *others])
 
 
 def convolutions(*layers: tuple[int, int, int]) -> list[tf.keras.layers.Layer]:

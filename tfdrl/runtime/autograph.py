@@ -41,13 +41,13 @@ _FUNCTIONS = {
     "tfdrl.networks.actor_critic_heads": (
         *("CategoricalHead.call", "GaussianHead.call", "categorical", "gaussian", "_dims"),
     ),
-    "tfdrl.networks.torsos": ("MlpTorso.call", "concatenated"),
+    "tfdrl.networks.torsos": ("MlpTorso.call",),
     "tfdrl.networks.outer_dims": ("outer_dims", "merge_outer_dims", "split_outer_dims"),
     "tfdrl.ops.q_learning": ("dueling",),
 }
 
 #: Never converted: no Python branch or loop in them depends on a tensor's value.
-_UNCONVERTED = ("tf_agents.utils.nest_utils",)
+_UNCONVERTED = ("tf_agents.utils.nest_utils", "tfdrl.networks.observations")
 
 
 def leave_unconverted() -> None:
