@@ -1,14 +1,13 @@
 """Several synchronous learners: the update of one on the joined batch, and a run of processes."""
 
 import contextlib
-import json
 
 import impala_learner
 import numpy as np
 import preloaded
 import pytest
 import tensorflow as tf
-from local_runs import Run
+from local_runs import check_solved, train
 from paths import DATA, SUPPORT
 
 from tfdrl.launch.local import addresses
@@ -62,16 +61,13 @@ def test_two_learners_make_the_update_of_one_on_the_joined_batch(tmp_path, reduc
 @pytest.mark.slow
 def test_a_run_with_two_learners(tmp_path):
     """Each has its queue and its actor; all report to the chief, which ends the run for all."""
-    run = Run(
+    ended = train(
         *(DATA / "impala_catch.gin", tmp_path / "run"),
-        *("--gin_bindings=impala.learners = 2", "--gin_bindings=strategy.kind = 'multi_worker'"),
-        "--gin_bindings=impala.batch_size = 4",
+        *("impala.learners = 2", "strategy.kind = 'multi_worker'", "impala.batch_size = 4"),
     )
-    statuses, output = run.to_its_end()
-    assert "solved: mean return" in output
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["evaluation"]["mean"] >= 0.95
-    actors = {role.task for role in statuses[-1].roles if role.role == "actor"}
+    check_solved(ended)
+    result = ended.result
+    actors = {role.task for role in ended.statuses[-1].roles if role.role == "actor"}
     assert actors == {0, 1}
     # 2 learners, 2 fresh unrolls of 16 steps each: both queues are consumed alike.
     # An episode is nine steps; the tenth row is a reset, which is no frame.

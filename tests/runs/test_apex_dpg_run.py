@@ -1,11 +1,9 @@
 """Ape-X DPG with every role as a real process, and a capacity that is full from early on."""
 
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from local_runs import Run
+from local_runs import Run, train
 from tf_agents.trajectories import time_step
 
 _CAPACITY = 1500
@@ -25,13 +23,11 @@ _BINDINGS = (
 
 @pytest.mark.slow  # most of a minute; what it shares with Ape-X DQN is tested there
 def test_learns_from_a_full_replay_that_evicts_by_priority(tmp_path):
-    run = Run("apex_dpg/pendulum.gin", tmp_path, *(f"--gin_bindings={text}" for text in _BINDINGS))
-    statuses, _ = run.to_its_end()
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert result["learner_steps"] >= 5000
-    metrics = statuses[-1].metrics
-    assert result["frames"] > 2 * _CAPACITY
-    assert max(status.metrics.get("replay/size", 0) for status in statuses) == _CAPACITY
+    ended = train("apex_dpg/pendulum.gin", tmp_path, *_BINDINGS)
+    assert ended.result["learner_steps"] >= 5000
+    metrics = ended.metrics
+    assert ended.result["frames"] > 2 * _CAPACITY
+    assert max(status.metrics.get("replay/size", 0) for status in ended.statuses) == _CAPACITY
     assert metrics["learner/bad_priorities"] == 0
     assert np.isfinite([metrics["learner/critic_loss"], metrics["learner/policy_loss"]]).all()
     config = (tmp_path / "config.gin").read_text()
@@ -49,11 +45,9 @@ def test_an_agent_without_td_errors_is_refused_before_it_trains(tmp_path):
     bindings = "--gin_bindings=replay_table.sampler = 'prioritized'"
     run = Run("apex/sac_pendulum.gin", tmp_path, bindings)
     try:
-        run.popen.wait(timeout=120)
-        output = run.output
+        assert run.wait(120) == 2, run.output
     finally:
         run.kill()
-    assert run.popen.returncode == 2, output
-    assert "SacAgent gives no td_error for each sample" in output
-    assert "replay_table.sampler = 'uniform'" in output
+    assert "SacAgent gives no td_error for each sample" in run.output
+    assert "replay_table.sampler = 'uniform'" in run.output
     assert not (tmp_path / "result.json").exists()

@@ -1,20 +1,13 @@
 """A memory task is solved by an LSTM and not by the feed-forward network."""
 
-import json
-import subprocess
-import sys
-
 import pytest
+from local_runs import train
 
 _FEED_FORWARD_LIMIT = 0.2  # what a policy without memory can reach: see environments/toys.py
 
 
 def _run(root_dir, *bindings, gin_file="impala/catch_memory.gin"):
-    command = [sys.executable, "-m", "binaries.train", f"--gin_file={gin_file}"]
-    command += [f"--root_dir={root_dir}", *(f"--gin_bindings={b}" for b in bindings)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
-    result = json.loads((root_dir / "result.json").read_text())
+    result = train(gin_file, root_dir / "run", *bindings, limit_secs=400.0).result
     print(f"\n{bindings}: {result['training_secs']:.0f} s, {result['frames']} frames, {result}")
     return result
 

@@ -1,14 +1,13 @@
-"""R2D2 with every role a real process: it learns though an actor is killed, and continues."""
+"""R2D2 in actors and under SEED, all roles real processes: it learns, in its ratio, and goes on.
 
-import json
-import os
-import signal
+In the actors' kind an actor is killed on the way.
+"""
 
 import pytest
-from local_runs import Run, finish
+from local_runs import check_solved, continue_run, finish, train
 from paths import DATA
 
-_GIN = DATA / "r2d2_catch.gin"
+_GIN, _SEED_GIN = DATA / "r2d2_catch.gin", DATA / "seed_r2d2_catch.gin"
 _RATIO, _BATCH, _STEPS = 2.0, 16, 12
 
 
@@ -17,51 +16,52 @@ def root_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("r2d2") / "run"
 
 
+@pytest.fixture(scope="module")
+def seed_root_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("seed_r2d2") / "run"
+
+
+def _check_learnt(ended, lowest, highest):
+    check_solved(ended)
+    # Sequences that were trained on, over those that were acted: the last ones still wait.
+    found = ended.result["learner_steps"] * _BATCH / (ended.result["frames"] / _STEPS)
+    assert lowest * _RATIO < found < highest * _RATIO
+    assert ended.metrics["replay/size"] > 64 and ended.metrics["learner/bad_priorities"] == 0
+    assert ended.metrics["learner/td_error"] > 0
+
+
+def _check_continues_with_its_replay(gin_file, root_dir):
+    before = finish(gin_file, root_dir)["learner_steps"]
+    ended = continue_run(
+        *(gin_file, root_dir, "experiment.solved_return = None"),
+        f"experiment.max_learner_steps = {before + 20}",
+    )
+    assert ended.result["learner_steps"] >= before + 20
+    sizes = [status.metrics.get("replay/size") for status in ended.statuses]
+    assert next(size for size in sizes if size) > 64  # it did not begin with an empty replay
+    log = (root_dir / "logs" / "learner-0.log").read_text()
+    assert f"continuing from learner step {before}" in log
+
+
 def test_solves_catch_in_its_ratio_although_an_actor_is_killed(root_dir):
-    run = Run(_GIN, root_dir)
-    try:
-        is_killed, statuses = False, []
-        for status in run.statuses():
-            statuses.append(status)
-            if not is_killed and status.learner_step > 20:
-                (pid,) = run.processes("--role=actor", "--task=0")
-                os.kill(pid, signal.SIGKILL)
-                is_killed = True
-        output = run.output
-        assert run.popen.returncode == 0, output
-        assert not run.processes()
-    finally:
-        run.kill()
-    assert "actor 0 died (killed by SIGKILL); starting it again" in output
-    assert "solved: mean return" in output
-    result = json.loads((root_dir / "result.json").read_text())
-    assert result["evaluation"]["mean"] >= 0.95
-    # Sequences that were trained on, over those that were acted, within the buffers' slack.
-    found = result["learner_steps"] * _BATCH / (result["frames"] / _STEPS)
-    assert 0.5 * _RATIO < found < 1.2 * _RATIO
-    metrics = statuses[-1].metrics
-    assert metrics["replay/size"] > 64 and metrics["learner/bad_priorities"] == 0
-    assert metrics["learner/td_error"] > 0
-    actors = [role for role in statuses[-1].roles if role.role == "actor" and role.metrics]
+    ended = train(_GIN, root_dir, kills=[("actor", 0)])
+    _check_learnt(ended, 0.5, 1.2)
+    actors = [role for role in ended.statuses[-1].roles if role.role == "actor" and role.metrics]
     assert any(role.metrics["actor/sequences"] > 8 for role in actors)
-    frames = [status.frames for status in statuses]
-    assert frames == sorted(frames)
 
 
 @pytest.mark.slow
 def test_continues_with_its_replay(root_dir):
-    finish(_GIN, root_dir)
-    before = json.loads((root_dir / "result.json").read_text())
-    steps = before["learner_steps"] + 20
-    run = Run(
-        *(_GIN, root_dir, "--allow_config_change"),
-        "--gin_bindings=experiment.solved_return = None",
-        f"--gin_bindings=experiment.max_learner_steps = {steps}",
-    )
-    statuses, _ = run.to_its_end()
-    sizes = [status.metrics.get("replay/size") for status in statuses]
-    after = json.loads((root_dir / "result.json").read_text())
-    assert after["learner_steps"] >= steps and after["frames"] > before["frames"]
-    assert next(size for size in sizes if size) > 64  # it did not begin with an empty replay
-    log = (root_dir / "logs" / "learner-0.log").read_text()
-    assert f"continuing from learner step {before['learner_steps']}" in log
+    _check_continues_with_its_replay(_GIN, root_dir)
+
+
+@pytest.mark.slow
+def test_seed_solves_catch_and_trains_on_each_sequence_as_often_as_is_set(seed_root_dir):
+    ended = train(_SEED_GIN, seed_root_dir)
+    _check_learnt(ended, 0.6, 1.1)
+    assert ended.metrics["inference/p99_ms"] > 0
+
+
+@pytest.mark.slow
+def test_seed_continues_with_its_replay(seed_root_dir):
+    _check_continues_with_its_replay(_SEED_GIN, seed_root_dir)

@@ -1,9 +1,7 @@
 """A worker that is twenty times slower: its gradients are rejected, the others learn on."""
 
-import json
-
 import pytest
-from local_runs import Run
+from local_runs import train
 
 #: CartPole of two quick workers, and, beside them, one that is slow.
 _SLOW = (
@@ -15,17 +13,9 @@ _SLOW = (
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_stale_gradients_of_a_straggler_are_rejected_and_the_task_is_solved(tmp_path):
-    flags = [f"--gin_bindings={binding}" for binding in _SLOW]
-    run = Run("a3c/cartpole.gin", tmp_path / "run", *flags)
-    try:
-        statuses = list(run.statuses())
-        output = run.output
-    finally:
-        run.kill()
-    assert run.popen.returncode == 0, output
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["best_return"] >= 475.0
-    last = statuses[-1]
+    ended = train("a3c/cartpole.gin", tmp_path / "run", *_SLOW, limit_secs=500.0)
+    assert ended.result["best_return"] >= 475.0
+    last = ended.statuses[-1]
     workers = {role.task: role.metrics for role in last.roles if role.role == "worker"}
     applied, rejected = (
         {task: metrics[f"worker/{name}"] for task, metrics in workers.items()}
