@@ -26,6 +26,13 @@ Exit codes: 0 finished or told to stop, 1 failed, 2 wrong configuration, 3 train
 _CHECK_SECS = 120.0
 
 
+#: Flags that a later start of the same run keeps.
+_WATCHING = (
+    *("stuck_after_secs", "max_restarts", "restart_window_secs", "min_replicas_share"),
+    *("preload", "verbose"),
+)
+
+
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     command_line.gin_flags(values)
@@ -41,12 +48,32 @@ def _flags() -> flags.FlagValues:
         "Continue --root_dir with settings that differ from those it was started with.",
         flag_values=values,
     )
-    flags.DEFINE_float(
+    command_line.float_flag(
+        values,
         "stuck_after_secs",
         600.0,
         "End the run after so long without a learner step and without an environment frame.",
-        lower_bound=1.0,
+        lowest=1.0,
+    )
+    flags.DEFINE_integer(
+        "max_restarts",
+        5,
+        "How often a process that dies is started again within --restart_window_secs; at the next "
+        "death it is given up.",
+        lower_bound=0,
         flag_values=values,
+    )
+    command_line.float_flag(
+        values, "restart_window_secs", 300.0, "Restarts before that are forgotten.", lowest=1.0
+    )
+    command_line.float_flag(
+        values,
+        "min_replicas_share",
+        0.5,
+        "The run goes on without actors or workers that were given up while this share of them is "
+        "left; 1 ends it with the first.",
+        lowest=0.0,
+        highest=1.0,
     )
     flags.DEFINE_bool(
         "preload",
@@ -86,12 +113,18 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
     # Not before: gRPC, NumPy and rich would double what a typo costs.
     from tfdrl.experiment import Experiment
     from tfdrl.launch.local.launcher import LauncherSettings, run_local
+    from tfdrl.launch.supervisor import Limits
 
     experiment = Experiment.from_gin()
     program = experiment.architecture.program()
     _check_environment(experiment.architecture, loaded)
     root_dir = pathlib.Path(values.root_dir or run_directory.fresh(values.gin_file))
     settings = LauncherSettings(
+        limits=Limits(
+            max_restarts=values.max_restarts,
+            restart_window_secs=values.restart_window_secs,
+            min_replicas_share=values.min_replicas_share,
+        ),
         stuck_after_secs=values.stuck_after_secs,
         verbose=values.verbose,
         allow_config_change=values.allow_config_change,
@@ -117,7 +150,7 @@ def _command(values: flags.FlagValues, program_name: str, root_dir: pathlib.Path
         command = [printed_commands.python(), *module]
     command += [f"--gin_file={name}" for name in values.gin_file]
     command += [f"--gin_bindings={binding}" for binding in values.gin_bindings]
-    for name in ("stuck_after_secs", "preload", "verbose"):
+    for name in _WATCHING:
         if not values[name].using_default_value:
             command.append(values[name].serialize())
     return [*command, f"--root_dir={root_dir}"]

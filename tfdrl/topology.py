@@ -70,6 +70,8 @@ class Role:
         back-off.
       restarts: whether it is restarted like them although it is essential: it keeps what it
         holds on disk, and the others wait for it.
+      needs_all: whether its replicas wait for each other (synchronous updates), so that none can
+        be given up.
       flush_secs: it may take so much longer than others to end, and to begin: a large replay writes
         what it holds to disk, and reads it.
       exports: whether it writes the policy to its root_dir, which must outlive it.
@@ -88,6 +90,7 @@ class Role:
     encrypts: bool = False
     essential: bool = False
     restarts: bool = False
+    needs_all: bool = False
     flush_secs: float = 0.0
     exports: bool = False
     clusters: bool = False

@@ -16,7 +16,8 @@ from tfdrl.launch.local import processes as local_processes
 from tfdrl.launch.local.preloading import preloaded
 from tfdrl.launch.local.processes import ForkServers
 from tfdrl.launch.process import arguments_of
-from tfdrl.launch.supervisor import Limits, Replica, Supervisor, role_environment
+from tfdrl.launch.replica import Replica
+from tfdrl.launch.supervisor import Limits, Supervisor, role_environment
 from tfdrl.topology import Program, Role
 
 _LIGHT = Role("actor", "forked_role:console", needs_tensorflow=False, replicas=4)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from paths import python_path
+from running_roles import small_disk
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _SECOND_LEARNER = ("--role=learner", "--task=1", "--replay=a:1", "--gin_bindings=tiny.learners = 2")
@@ -227,6 +228,38 @@ def test_second_launcher_is_refused_and_told_who_holds_the_directory(train, tmp_
     _wait(lambda: len(_roles(tmp_path)) == 4)  # the lock of the dead is no obstacle
     third.send_signal(signal.SIGTERM)
     assert third.wait(timeout=15) == 0
+
+
+def test_a_directory_that_is_removed_ends_its_run_and_is_nobody_elses_meanwhile(train, tmp_path):
+    first = train()
+    _wait_until_up(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "gone")
+    second = train()
+    assert second.wait(timeout=20) == 2
+    assert "in use by another launcher" in second.stdout.read()
+    assert first.wait(timeout=20) == 1
+    output = first.stdout.read()
+    assert f"{tmp_path}/run was removed, or replaced, meanwhile; stopping the other" in output
+    third = train(learner="finish")
+    assert third.wait(timeout=20) == 0
+
+
+def test_a_full_disk_is_said_where_somebody_reads_it(train, tmp_path):
+    with small_disk(tmp_path / "run", size_megabytes=4) as permitted:
+        if not permitted:
+            pytest.skip("mounting a small file system is not permitted")
+        process = train()
+        _wait_until_up(tmp_path / "run")
+        filler = tmp_path / "run" / "filler"
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(10_000))
+        lines = iter(process.stdout.readline, "")
+        assert any(f"the disk of {tmp_path}/run is full: checkpoints" in line for line in lines)
+        filler.unlink()
+        assert any("run has room again" in line for line in lines)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
 
 
 def test_changed_settings_are_refused_unless_allowed(train, tmp_path):

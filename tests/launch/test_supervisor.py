@@ -10,7 +10,8 @@ import time
 import pytest
 
 from tfdrl.launch.exits import describe, tail
-from tfdrl.launch.supervisor import Limits, Replica, Supervisor
+from tfdrl.launch.replica import Replica
+from tfdrl.launch.supervisor import Limits, Supervisor
 from tfdrl.topology import Role
 
 _LIMITS = Limits(first_backoff_secs=0.1, max_backoff_secs=0.2, max_restarts=3, grace_secs=0.5)
@@ -86,6 +87,38 @@ def test_actor_is_restarted_with_growing_backoff_until_it_gives_up(supervise, tm
     assert [line.split(";")[1].split(" in ")[1] for line in said] == ["0.1 s", "0.2 s", "0.2 s"]
     assert supervisor.restarts == 3
     assert actor.log.read_text().count("==== tfdrl: actor starts") == 4
+
+
+@pytest.mark.parametrize(("share", "left"), [(0.5, 2), (0.75, 3), (1.0, 4), (0.0, 1)])
+def test_actors_that_die_again_and_again_are_given_up_while_enough_are_left(
+    supervise, tmp_path, share, left
+):
+    """Those that live are others' concern: a run of four ends when fewer than `left` would be."""
+    limits = _LIMITS._replace(first_backoff_secs=0.02, max_restarts=1, min_replicas_share=share)
+    dies = "import os, time\nwhile not os.path.exists(r'{0}/die-{1}'): time.sleep(0.01)\nexit(1)"
+    actors = [_replica(tmp_path, "actor", dies, task=task, replicas=4) for task in range(4)]
+    learner = _replica(tmp_path, "learner", _WAIT, essential=True)
+    supervisor, said = supervise([learner, *actors], limits=limits)
+    for gone in range(4 - left):
+        (tmp_path / f"die-actor-{gone}").touch()
+        condition = lambda: actors[gone].is_given_up  # noqa: B023, E731
+        assert _poll_until(supervisor, condition) is None
+        assert f"actor {gone} died (exit code 1), after 1 restarts within 300 s: it is" in said[-1]
+        assert f"given up, and {3 - gone} of 4 actors go on without it" in said[-1]
+        assert _poll_until(supervisor, lambda: supervisor.alive("actor") == 3 - gone) is None  # noqa: B023
+    (tmp_path / "die-actor-3").touch()
+    ending = _poll_until(supervisor)
+    assert ending.exit_code == 1
+    assert ending.reason == "actor 3 died (exit code 1), after 1 restarts within 300 s"
+
+
+def test_workers_that_wait_for_each_other_are_not_given_up(supervise, tmp_path):
+    limits = _LIMITS._replace(max_restarts=0, min_replicas_share=0.0)
+    codes = (_WAIT, "raise SystemExit(1)")
+    workers = [_replica(tmp_path, "worker", c, task=t, replicas=2) for t, c in enumerate(codes)]
+    for worker in workers:
+        worker.role = dataclasses.replace(worker.role, needs_all=True)
+    assert _poll_until(supervise(workers, limits=limits)[0]).reason.startswith("worker 1 died")
 
 
 def test_restarts_outside_the_window_are_forgotten(supervise, tmp_path):

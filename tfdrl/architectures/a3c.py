@@ -109,6 +109,7 @@ class A3c(ParameterServers):
         )
         server = parameter_server_role(__name__, self.parameter_servers)
         coordinator = chief_role("coordinator", __name__, talks_to=("parameter_server",), **process)
+        process["needs_all"] = self.synchronous
         worker = Role("worker", f"{__name__}:worker", self.workers, to_parameters, **process)
         return Program("a3c", (server, coordinator, worker, evaluator), chief="coordinator")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import pathlib
 import signal
@@ -24,6 +25,25 @@ def gin_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string("gin_file", [], about, flag_values=values)
     flags.DEFINE_multi_string(
         "gin_bindings", [], "One setting more, such as 'apex.actors = 8'.", flag_values=values
+    )
+
+
+def float_flag(
+    values: flags.FlagValues,
+    name: str,
+    default: float,
+    about: str,
+    lowest: float,
+    highest: float = math.inf,
+) -> None:
+    """Defines a flag for a finite number within bounds, which are said; nan is in no bounds."""
+    flags.DEFINE_float(name, default, about, flag_values=values)
+    bounds = f"from {lowest:g} to {highest:g}" if highest < math.inf else f"of at least {lowest:g}"
+    flags.register_validator(
+        name,
+        lambda value: lowest <= value <= highest and math.isfinite(value),
+        f"must be a finite number {bounds}",
+        flag_values=values,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import secrets
+import shutil
 import time
 
 from tfdrl import configuration
@@ -20,6 +21,9 @@ RESULT = "result.json"
 EVALUATIONS = "evaluations.csv"
 #: How long the roles of a launcher that was killed may take to end (they are told at once).
 PREDECESSOR_SECS = 20.0
+_LOOK_SECS = 2.0
+#: Free space below which a disk is full; none of what a run writes fits into less.
+_FULL_BYTES = 1 << 20
 
 
 def fresh(gin_files: list[str], parent: str | os.PathLike = "runs") -> pathlib.Path:
@@ -57,6 +61,38 @@ def claim(root_dir: str | os.PathLike) -> locks.Lock:
             lock.release()
             raise
     return lock
+
+
+class DiskWatch:
+    """Looks now and then at a run's directory, and at the room on its disk.
+
+    Attributes:
+      is_lost: whether it is there no more: whatever is written goes nowhere, or into the directory
+        of somebody else.
+    """
+
+    def __init__(self, root_dir: pathlib.Path, lock: locks.Lock):
+        self.root_dir, self.is_lost = root_dir, False
+        self._lock, self._is_full = lock, False
+        self._look_at_secs = 0.0
+
+    def look(self) -> str:
+        """What the user should know and has not been told; mostly nothing."""
+        if time.monotonic() < self._look_at_secs:
+            return ""
+        self._look_at_secs = time.monotonic() + _LOOK_SECS
+        self.is_lost = self._lock.is_lost
+        try:
+            free_bytes = shutil.disk_usage(self.root_dir).free
+        except OSError:
+            return ""
+        was_full, self._is_full = self._is_full, free_bytes < _FULL_BYTES * (1 + self._is_full)
+        if self._is_full and not was_full:
+            return (
+                f"the disk of {self.root_dir} is full: checkpoints, events and logs are not "
+                "written; the training goes on, and they will be when there is room"
+            )
+        return f"the disk of {self.root_dir} has room again" if was_full > self._is_full else ""
 
 
 def check_name(root_dir: str | os.PathLike) -> None:

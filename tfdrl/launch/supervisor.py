@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import dataclasses
+import math
 import os
-import pathlib
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -14,10 +11,9 @@ from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
 from tfdrl.launch.exits import START_MARKER, describe, tail
-from tfdrl.launch.local.fork_client import Process
 from tfdrl.launch.local.processes import FreshProcesses, Starter
-from tfdrl.launch.process import LAUNCHER_VARIABLE, has_ended
-from tfdrl.topology import Role
+from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.launch.replica import ExitedReplica, Replica, kill
 
 _POLL_SECS = 0.1
 
@@ -27,8 +23,9 @@ class Limits(NamedTuple):
 
     first_backoff_secs: float = 1.0  # doubles with each restart
     max_backoff_secs: float = 30.0
-    max_restarts: int = 5  # of one replica, within the window; the next death ends the run
+    max_restarts: int = 5  # of one replica, within the window; at the next death it is given up
     restart_window_secs: float = 300.0
+    min_replicas_share: float = 0.5  # of a role, that must be left, or the run ends
     grace_secs: float = 10.0  # from SIGTERM to SIGKILL, for each stage of the shutdown
     finish_secs: float = 60.0  # from the end of another learner to that of the chief, learner 0
 
@@ -39,35 +36,6 @@ class RunEnd(NamedTuple):
     exit_code: int
     reason: str
     details: str = ""  # last lines of a log
-
-
-@dataclasses.dataclass
-class Replica:
-    """One process of the run. It is waiting for its start, running, or done."""
-
-    role: Role
-    task: int
-    command: Sequence[str]
-    log: pathlib.Path
-    process: Process | None = None
-    start_at_secs: float | None = 0.0  # None: running or done
-    recent_starts: collections.deque = dataclasses.field(default_factory=collections.deque)
-    restarts: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.role.name if self.role.replicas == 1 else f"{self.role.name} {self.task}"
-
-    @property
-    def is_running(self) -> bool:
-        return self.process is not None
-
-
-class ExitedReplica(NamedTuple):
-    """A process that ended, and how: negative exit codes are signals, as in `subprocess`."""
-
-    replica: Replica
-    exit_code: int
 
 
 class Supervisor:
@@ -109,7 +77,7 @@ class Supervisor:
         """Notices deaths, restarts what is due; returns the ending if the run has ended."""
         for replica in self.replicas:
             if replica.is_running:
-                exit_code = _reap(replica)
+                exit_code = replica.reap()
                 ending = None if exit_code is None else self._died(replica, exit_code)
                 if ending:
                     return ending
@@ -148,7 +116,7 @@ class Supervisor:
         unclean = []
         for stage in self._stages():
             for replica in stage:
-                _signal(replica, signal.SIGTERM)
+                replica.signal(signal.SIGTERM)
             told_secs = time.monotonic() + self._limits.grace_secs
             deadline_secs = told_secs + max((r.role.flush_secs for r in stage), default=0.0)
             while any(r.is_running for r in stage):
@@ -159,11 +127,11 @@ class Supervisor:
                     self._notify(f"{names} still writes to disk")
                     told_secs = deadline_secs
                 if time.monotonic() >= deadline_secs:
-                    unclean += _kill(stage)
+                    unclean += kill(stage)
                     break
                 time.sleep(_POLL_SECS / 2)
                 for replica in stage:
-                    exit_code = _reap(replica)
+                    exit_code = replica.reap()
                     # SIGTERM itself ends a process that has not got as far as its handlers.
                     if exit_code not in (None, EXIT_OK, -signal.SIGTERM):
                         unclean.append(ExitedReplica(replica, exit_code))
@@ -171,7 +139,7 @@ class Supervisor:
 
     def kill(self) -> list[ExitedReplica]:
         """Kills every process that is left, now, and returns them."""
-        return _kill(self.replicas)
+        return kill(self.replicas)
 
     def _stages(self) -> list[list[Replica]]:
         helpers = [r for r in self.replicas if not r.role.essential]
@@ -221,6 +189,20 @@ class Supervisor:
         reason = f"{replica.name} died ({describe(exit_code)}){addition}"
         return RunEnd(exit_code if exit_code > 0 else EXIT_FAILED, reason, tail(replica.log))
 
+    def _give_up(self, replica: Replica, exit_code: int, addition: str) -> RunEnd | None:
+        """The others go on without it while enough of its role are left."""
+        replica.is_given_up = True
+        role = replica.role
+        left = sum(r.role.name == role.name and not r.is_given_up for r in self.replicas)
+        enough = max(1, math.ceil(self._limits.min_replicas_share * role.replicas))
+        if role.essential or role.needs_all or left < enough:
+            return self._failure(replica, exit_code, addition)
+        self._notify(
+            f"{replica.name} died ({describe(exit_code)}){addition}: it is given up, and {left} of "
+            f"{role.replicas} {role.name}s go on without it; its log: {replica.log}"
+        )
+        return None
+
     def _schedule_restart(self, replica: Replica, exit_code: int) -> RunEnd | None:
         limits, now_secs = self._limits, time.monotonic()
         recent = replica.recent_starts
@@ -229,7 +211,7 @@ class Supervisor:
         if len(recent) >= limits.max_restarts:
             window = f"{limits.restart_window_secs:g} s"
             addition = f", after {len(recent)} restarts within {window}"
-            return self._failure(replica, exit_code, addition)
+            return self._give_up(replica, exit_code, addition)
         backoff_secs = min(limits.first_backoff_secs * 2 ** len(recent), limits.max_backoff_secs)
         recent.append(now_secs)
         replica.start_at_secs = now_secs + backoff_secs
@@ -249,34 +231,3 @@ def role_environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
     }
-
-
-def _reap(replica: Replica) -> int | None:
-    """The exit code if the process has ended; then nothing of its group is left either."""
-    if replica.process is None:
-        return None
-    # Not reaped yet, the process still owns its group id: the kill cannot hit a stranger.
-    if not has_ended(replica.process.pid):
-        return None
-    _signal(replica, signal.SIGKILL)
-    exit_code = replica.process.wait()
-    replica.process = None
-    return exit_code
-
-
-def _signal(replica: Replica, number: int) -> None:
-    if replica.process is not None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            # SIGTERM is for the role, which ends its children itself; SIGKILL is for all.
-            target = os.killpg if number == signal.SIGKILL else os.kill
-            target(replica.process.pid, number)
-
-
-def _kill(replicas: Sequence[Replica]) -> list[ExitedReplica]:
-    running = [replica for replica in replicas if replica.is_running]
-    for replica in running:
-        _signal(replica, signal.SIGKILL)
-    for replica in running:
-        replica.process.wait()
-        replica.process = None
-    return [ExitedReplica(replica, -signal.SIGKILL) for replica in running]

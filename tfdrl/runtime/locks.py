@@ -1,13 +1,20 @@
-"""One owner of a run's directory: a lock that dies with its process. Standard library only."""
+"""One owner of a run's directory: a lock that dies with its process. Standard library only.
+
+It is a lock on a file, which holds between machines that share a disk; and, on Linux, a name in
+the kernel's table of abstract sockets, which holds although the directory is removed meanwhile and
+made anew.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import pathlib
 import socket
+import sys
 import time
 
 from tfdrl.errors import ConfigurationError
@@ -18,11 +25,23 @@ _RETRY_SECS = 0.2
 class Lock:
     """A held lock; keep it alive as long as the directory is in use."""
 
-    def __init__(self, path: pathlib.Path, descriptor: int):
+    def __init__(self, path: pathlib.Path, descriptor: int, name: socket.socket | None):
         self.path = path
         self._descriptor: int | None = descriptor
+        self._name = name
+        self._file = os.fstat(descriptor)
         # A forked child shares the lock and would keep it after our death.
         os.register_at_fork(after_in_child=self._close)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the directory was removed, or another one has its name."""
+        try:
+            return not os.path.samestat(self._file, os.stat(self.path))
+        except FileNotFoundError:
+            return True
+        except OSError:  # a disk that does not answer may come back
+            return False
 
     def release(self) -> None:
         """Gives the lock up. Safe to call twice."""
@@ -32,6 +51,8 @@ class Lock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+        if self._name is not None:
+            self._name.close()
 
     def __enter__(self) -> Lock:
         return self
@@ -61,10 +82,11 @@ def lock(root_dir: str | os.PathLike, name: str, wait_secs: float = 0.0) -> Lock
         descriptor = _open(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            reserved = _reserve(path)
             break
         except OSError as error:
             os.close(descriptor)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EADDRINUSE):
                 raise ConfigurationError(f"{path} cannot be locked: {error.strerror}") from None
         if time.monotonic() >= deadline_secs:
             raise _held(path, name)
@@ -74,7 +96,7 @@ def lock(root_dir: str | os.PathLike, name: str, wait_secs: float = 0.0) -> Lock
     with contextlib.suppress(OSError):  # the text is for people; a full disk must not matter
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
-    return Lock(path, descriptor)
+    return Lock(path, descriptor, reserved)
 
 
 def _open(path: pathlib.Path) -> int:
@@ -84,6 +106,25 @@ def _open(path: pathlib.Path) -> int:
         raise ConfigurationError(
             f"{path} cannot be written: {error.strerror}; choose a root_dir that can be"
         ) from None
+
+
+def _reserve(path: pathlib.Path) -> socket.socket | None:
+    """The lock's name among abstract sockets, which the kernel drops with its process.
+
+    Raises OSError (EADDRINUSE) if it is taken.
+    """
+    if sys.platform != "linux":
+        return None
+    root = path.parent.resolve()
+    place = root.parent.stat()  # two containers may have the same path and different disks
+    key = f"{place.st_dev} {place.st_ino} {root.name} {path.name}"
+    reserved = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        reserved.bind(f"\0tfdrl-lock-{hashlib.sha256(key.encode()).hexdigest()}")
+    except OSError:
+        reserved.close()
+        raise
+    return reserved
 
 
 def _held(path: pathlib.Path, name: str) -> ConfigurationError:

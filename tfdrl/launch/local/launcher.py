@@ -19,15 +19,9 @@ from tfdrl.launch.exits import describe
 from tfdrl.launch.local import addresses
 from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
 from tfdrl.launch.local.replicas import announcement, common_arguments, replicas_of
+from tfdrl.launch.replica import ExitedReplica, Replica
 from tfdrl.launch.status import RunStatus, Watch
-from tfdrl.launch.supervisor import (
-    ExitedReplica,
-    Limits,
-    Replica,
-    RunEnd,
-    Supervisor,
-    role_environment,
-)
+from tfdrl.launch.supervisor import Limits, RunEnd, Supervisor, role_environment
 from tfdrl.topology import Program
 
 _TICK_SECS = 0.1
@@ -106,7 +100,7 @@ def run_local(
     root_dir = pathlib.Path(root_dir).resolve()
     started_at = time.time()
     process.reap_children()
-    with output.unfailing(), Interrupts() as interrupts, run_directory.claim(root_dir):
+    with output.unfailing(), Interrupts() as interrupts, run_directory.claim(root_dir) as lock:
         run_directory.keep_configuration(root_dir, configuration.text, settings.allow_config_change)
         places = addresses.allocate(program)
         arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
@@ -119,7 +113,8 @@ def run_local(
             starter = _starter(program, configuration, root_dir, settings, display.say)
             held.callback(starter.close)
             watch = Watch(places.listeners.get(program.chief, ()), configuration.digest)
-            run = _Run(program, watch, interrupts, settings, experiment)
+            disk = run_directory.DiskWatch(root_dir, lock)
+            run = _Run(program, watch, interrupts, settings, experiment, disk)
             ending = run.to_its_end(replicas, starter, display)
         target = experiment.solved_return
         curves.draw(root_dir, target)
@@ -147,12 +142,14 @@ class _Run:
         interrupts: Interrupts,
         settings: LauncherSettings,
         experiment: Experiment,
+        disk: run_directory.DiskWatch,
     ):
         self.watch = watch
         self._program = program
         self._interrupts = interrupts
         self._settings = settings
         self._experiment = experiment
+        self._disk = disk
         self._start_secs = time.monotonic()
         self._waited_since_secs = self._start_secs  # without that nobody could be asked
 
@@ -180,7 +177,7 @@ class _Run:
             polled_secs = now_secs
             if was_suspended or not supervisor.was_started(self._program.chief):
                 self._waited_since_secs = now_secs
-            ending = supervisor.poll() or self._stuck()
+            ending = supervisor.poll() or self._stuck() or self._lost(display)
             if ending:
                 return ending
             if self._interrupts.count:
@@ -221,6 +218,15 @@ class _Run:
         else:
             what = "no learner step and no environment frame" + _who_waits(snapshot)
         return RunEnd(EXIT_FAILED, f"stuck: {what}, for {limit_secs:g} s")
+
+    def _lost(self, display: panel.Display) -> RunEnd | None:
+        """Says what is wrong with the disk, on which nobody else may be able to say it."""
+        said = self._disk.look()
+        if said:
+            display.say(said)
+        if not self._disk.is_lost:
+            return None
+        return RunEnd(EXIT_FAILED, f"{self._disk.root_dir} was removed, or replaced, meanwhile")
 
     def _show(self, supervisor: Supervisor, display: panel.Display) -> None:
         now_secs = time.monotonic()

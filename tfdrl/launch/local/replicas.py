@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tfdrl.launch import run_directory, summary
 from tfdrl.launch.local import addresses
-from tfdrl.launch.supervisor import Replica
+from tfdrl.launch.replica import Replica
 from tfdrl.topology import Program
 
 _ROLE_MODULE = "tfdrl.launch.role"

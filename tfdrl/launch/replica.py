@@ -1,0 +1,81 @@
+"""One process of a run: its command, its log, and what became of it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tfdrl.launch.local.fork_client import Process
+from tfdrl.launch.process import has_ended
+from tfdrl.topology import Role
+
+
+@dataclasses.dataclass
+class Replica:
+    """One process of the run. It is waiting for its start, running, or done.
+
+    Attributes:
+      is_given_up: it died too often, and is not started again.
+    """
+
+    role: Role
+    task: int
+    command: Sequence[str]
+    log: pathlib.Path
+    process: Process | None = None
+    start_at_secs: float | None = 0.0  # None: running or done
+    recent_starts: collections.deque = dataclasses.field(default_factory=collections.deque)
+    restarts: int = 0
+    is_given_up: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.role.name if self.role.replicas == 1 else f"{self.role.name} {self.task}"
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None
+
+    def reap(self) -> int | None:
+        """The exit code if the process has ended; then nothing of its group is left either."""
+        if self.process is None:
+            return None
+        # Not reaped yet, the process still owns its group id: the kill cannot hit a stranger.
+        if not has_ended(self.process.pid):
+            return None
+        self.signal(signal.SIGKILL)
+        exit_code = self.process.wait()
+        self.process = None
+        return exit_code
+
+    def signal(self, number: int) -> None:
+        """Sends a signal, if it runs."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                # SIGTERM is for the role, which ends its children itself; SIGKILL is for all.
+                target = os.killpg if number == signal.SIGKILL else os.kill
+                target(self.process.pid, number)
+
+
+class ExitedReplica(NamedTuple):
+    """A process that ended, and how: negative exit codes are signals, as in `subprocess`."""
+
+    replica: Replica
+    exit_code: int
+
+
+def kill(replicas: Sequence[Replica]) -> list[ExitedReplica]:
+    """Kills those that run, and returns them."""
+    running = [replica for replica in replicas if replica.is_running]
+    for replica in running:
+        replica.signal(signal.SIGKILL)
+    for replica in running:
+        replica.process.wait()
+        replica.process = None
+    return [ExitedReplica(replica, -signal.SIGKILL) for replica in running]
