@@ -218,7 +218,9 @@ def _to_array_spec(spec: ArraySpec) -> array_spec.ArraySpec:
     name = spec.name or None
     if spec.minimum is None and spec.maximum is None:
         return array_spec.ArraySpec(spec.shape, spec.dtype, name)
-    return array_spec.BoundedArraySpec(spec.shape, spec.dtype, spec.minimum, spec.maximum, name)
+    # TF-Agents samples specs to build networks, and wants both bounds of one shape.
+    bounds = np.broadcast_arrays(spec.minimum, spec.maximum)
+    return array_spec.BoundedArraySpec(spec.shape, spec.dtype, *bounds, name)
 
 
 def _map_nest(function: Callable[[Any], Any], nest: Nest) -> Nest:

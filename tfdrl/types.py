@@ -39,8 +39,8 @@ class ArraySpec(NamedTuple):
 
     @property
     def num_values(self) -> int:
-        """How many values a scalar bounded integer takes."""
-        return int(np.max(self.maximum)) - int(np.min(self.minimum)) + 1
+        """How many values a bounded integer takes; of an array, what each element has at least."""
+        return int(np.min(np.subtract(self.maximum, self.minimum, dtype=np.int64))) + 1
 
 
 def map_specs(function: Callable[..., Any], specs: Nest, *values: Nest) -> Nest:

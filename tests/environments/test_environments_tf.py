@@ -105,6 +105,7 @@ def test_py_environment_refuses_what_it_cannot_batch():
         lambda: gym_environment(3, True, 0, id="CartPole-v1"),
         lambda: gym_environment(2, True, 0, id="Pendulum-v1"),
         lambda: gym_environment(2, True, 0, id="Taxi-v4"),
+        lambda: gym_environment(2, True, 0, id="Blackjack-v1"),
         lambda: gym_environment(3, True, 0, id="tfdrl/Catch-v0"),
         lambda: gym_environment(3, True, 0, id="tfdrl/Chain-v0"),
         lambda: gym_environment(3, True, 0, id="tfdrl/Memory-v0"),
@@ -112,7 +113,18 @@ def test_py_environment_refuses_what_it_cannot_batch():
         lambda: atari_environment(2, True, 0, id="Breakout"),
         lambda: py_environment(2, True, 0, constructor=Countdown),
     ],
-    ids=["cartpole", "box", "discrete", "catch", "chain", "memory", "frames", "atari", "dict"],
+    ids=[
+        "cartpole",
+        "box",
+        "discrete",
+        "tuple",
+        "catch",
+        "chain",
+        "memory",
+        "frames",
+        "atari",
+        "dict",
+    ],
 )
 def test_tf_agents_validates_it(make):
     utils.validate_py_environment(BatchedPyEnvironment(make()), episodes=3)

@@ -59,10 +59,12 @@ def test_nested_observation_spec():
         ("uint64", "int64"),
     ],
 )
-def test_observations_of_every_type_are_of_one_that_tensorflow_calculates_with(dtype, expected):
-    space = gym_spaces.Box(0, 1, (3,), np.dtype(dtype))
+@pytest.mark.parametrize("high", [1, [1, 5, 1]])
+def test_observations_of_every_type_are_of_one_that_tensorflow_has(dtype, expected, high):
+    high = np.array(high, dtype)
+    space = gym_spaces.Box(np.zeros(3, dtype), np.broadcast_to(high, 3), dtype=np.dtype(dtype))
     spec = spaces.observation_spec(space)
-    assert spec.dtype == expected and (spec.minimum, spec.maximum) == (0, 1)
+    assert spec.dtype == expected and spec.minimum == 0 and np.all(spec.maximum == high)
     found = spaces.to_observation(spec, np.array([[0, 1, 1]], dtype))
     assert found.dtype == expected and found.tolist() == [[0, 1, 1]]
     tensors = tensor_spec.sample_spec_nest(environments_tf.to_tf_specs(spec), outer_dims=[4])

@@ -101,9 +101,9 @@ def test_models_with_other_outputs(make, action, message):
         KerasActorCriticNetwork(VECTOR, action, model=make)
 
 
-@pytest.mark.parametrize("action", [BoundedTensorSpec([2], tf.int32, 0, 1), (DISCRETE, DISCRETE)])
+@pytest.mark.parametrize("action", [BoundedTensorSpec([2], tf.int32, 1, 2), (DISCRETE, DISCRETE)])
 def test_keras_models_for_unsupported_actions(action):
-    with pytest.raises(ConfigurationError, match="supports one discrete action"):
+    with pytest.raises(ConfigurationError, match="supports discrete actions"):
         KerasActorCriticNetwork(VECTOR, action, model=linear_model)
 
 

@@ -7,10 +7,12 @@ import tensorflow_probability as tfp
 from tf_agents.specs import BoundedTensorSpec
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.networks.actor_critic_heads import categorical
 from tfdrl.networks.actor_critic_networks import (
     DeepActorCriticNetwork,
     MlpActorCriticNetwork,
     ShallowActorCriticNetwork,
+    check_distribution,
 )
 
 VECTOR = tf.TensorSpec([3], tf.float32)
@@ -64,6 +66,50 @@ def test_initial_standard_deviation(initial_std):
     np.testing.assert_allclose(distribution.stddev(), np.full([6, 2], initial_std), rtol=1e-5)
 
 
+def product_by_hand(logits, counts, action):
+    """Log-probability and entropy, [B]: sums over the elements of an action [B, k]."""
+    log_prob = entropy = 0.0
+    for i, part in enumerate(np.split(logits, np.cumsum(counts)[:-1], axis=-1)):
+        log_pi = part - np.log(np.exp(part).sum(-1, keepdims=True))
+        log_prob = log_prob + np.take_along_axis(log_pi, action[:, [i]], -1)[:, 0]
+        entropy = entropy - (np.exp(log_pi) * log_pi).sum(-1)
+    return log_prob, entropy
+
+
+@pytest.mark.parametrize("counts", [[3, 3], [3, 5, 1], [4]])
+def test_product_of_categoricals_by_hand(counts):
+    spec = BoundedTensorSpec([len(counts)], tf.int32, 0, np.array(counts) - 1)
+    random = np.random.default_rng(0)
+    logits = 3 * random.normal(size=(50, sum(counts)))
+    action = random.integers(0, counts, (50, len(counts)))
+    given = tf.constant(logits, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        distribution = categorical(given, spec)
+        found = distribution.log_prob(action), distribution.entropy()
+    for one, right in zip(found, product_by_hand(logits, counts, action)):
+        np.testing.assert_allclose(one, right, rtol=1e-4, atol=1e-5)
+    gradient = tape.gradient(found, given)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0.1
+    samples = distribution.sample(200, seed=[1, 2]).numpy()
+    assert samples.dtype == np.int32 and samples.shape == (200, 50, len(counts))
+    assert samples.min() == 0 and (samples.max(axis=(0, 1)) == np.array(counts) - 1).all()
+    parts = np.split(logits, np.cumsum(counts)[:-1], axis=-1)
+    np.testing.assert_array_equal(distribution.mode(), np.stack([p.argmax(-1) for p in parts], -1))
+
+
+@pytest.mark.parametrize("outer", [[5], [5, 2]])
+def test_an_array_of_discrete_actions(outer):
+    spec = BoundedTensorSpec([2, 2], tf.int32, 0, [[1, 2], [0, 3]])
+    network = MlpActorCriticNetwork(VECTOR, spec)
+    (distribution, value), _ = network(random_input(VECTOR, outer))
+    assert distribution.batch_shape == outer == value.shape and distribution.event_shape == [2, 2]
+    assert distribution.log_prob(distribution.sample()).shape == outer
+    (kernel,) = [v for v in network.trainable_variables if "logits/kernel" in v.name]
+    assert kernel.shape[1] == 2 + 3 + 1 + 4
+    check_distribution(network, spec)
+
+
 def test_gaussian_log_prob_by_hand():
     network = MlpActorCriticNetwork(VECTOR, CONTINUOUS, initial_std=0.5)
     (distribution, _), _ = network(random_input(VECTOR, [6]))
@@ -99,7 +145,7 @@ def test_the_first_policy_is_almost_uniform(factory, spec):
 @pytest.mark.parametrize(
     "action",
     [
-        BoundedTensorSpec([2], tf.int32, 0, 1),
+        BoundedTensorSpec([2], tf.int32, [0, 1], 2),
         BoundedTensorSpec([], tf.int32, 1, 2),
         tf.TensorSpec([], tf.int32),
         BoundedTensorSpec([2], tf.float64, -1, 1),
@@ -110,7 +156,7 @@ def test_the_first_policy_is_almost_uniform(factory, spec):
 @pytest.mark.parametrize("factory", [MlpActorCriticNetwork, DeepActorCriticNetwork])
 def test_unsupported_actions(factory, action):
     spec = VECTOR if factory is MlpActorCriticNetwork else IMAGE
-    with pytest.raises(ConfigurationError, match=r"supports one discrete action.*Box of floats"):
+    with pytest.raises(ConfigurationError, match=r"supports discrete actions.*Box of floats"):
         factory(spec, action)
 
 

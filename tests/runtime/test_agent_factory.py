@@ -107,5 +107,7 @@ def test_specs_text_tells_environments_apart():
     # Discrete actions start at 0 here whatever the environment's own numbering.
     assert texts[0] == texts[1] != texts[2]
     assert "float32[3]" in texts[0] and "int32[] of 0..1" in texts[0]
+    with room(action_space=spaces.MultiDiscrete([2, 5])) as environment:
+        assert "int32[2] of [0 0]..[1 4]" in runtime_agent_factory.specs_text(environment)
     with chain() as environment:
         assert "float32[5]" in runtime_agent_factory.specs_text(environment)

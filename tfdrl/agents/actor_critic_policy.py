@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.distributions import utils as distribution_utils
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
+from tfdrl.networks.observations import num_categories, one_hot
+
 
 class ActorCriticInput(NamedTuple):
     """What a network sees that is told its last action and reward (IMPALA, section 5.3.1).
 
     observation  nest of [..., ...]
-    last_action  <float32>[..., A]  one-hot, or the vector; zeros at the first step of an episode
+    last_action  <float32>[..., A]  one-hot (of an array of integers those of its elements, side by
+                                    side), or the vector; zeros at the first step of an episode
     last_reward  <float32>[...]     clipped, if the agent says so; zero at the first step of an
                                     episode
     """
@@ -38,7 +40,7 @@ def input_spec(observation_spec, action_spec, last_action_and_reward: bool):
     if not last_action_and_reward:
         return observation_spec
     is_count = action_spec.dtype.is_integer
-    size = _num_values(action_spec) if is_count else action_spec.shape.num_elements()
+    size = sum(num_categories(action_spec)) if is_count else action_spec.shape.num_elements()
     return ActorCriticInput(
         observation_spec,
         tf.TensorSpec([size], tf.float32, "last_action"),
@@ -61,7 +63,7 @@ def network_input(
     """
     goes_on = tf.cast(step_type != ts.StepType.FIRST, tf.float32)
     if action_spec.dtype.is_integer:
-        action = tf.one_hot(last_action, _num_values(action_spec))
+        action = one_hot(last_action, action_spec)
     else:
         outer = tf.shape(step_type)
         size = action_spec.shape.num_elements()
@@ -89,10 +91,6 @@ def with_parameters(distribution, values):
     like = distribution_utils.get_parameters(distribution)
     merged = distribution_utils.merge_to_parameters_from_dict(like, values)
     return distribution_utils.make_from_parameters(merged)
-
-
-def _num_values(action_spec) -> int:
-    return int(np.max(action_spec.maximum)) + 1
 
 
 class ActorCriticPolicy(tf_policy.TFPolicy):

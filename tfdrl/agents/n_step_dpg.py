@@ -216,7 +216,8 @@ def check_action_spec(action_spec, agent: str) -> None:
     if not spec.dtype.is_floating:
         raise ConfigurationError(
             f"{agent} needs a continuous action, but the environment's is {spec.dtype.name} "
-            f"{spec.shape.as_list()}: train discrete actions by NStepDqnAgent"
+            f"{spec.shape.as_list()}: train a discrete action by NStepDqnAgent, an array of them "
+            "by VTraceAgent"
         )
     is_bounded = isinstance(spec, tensor_spec.BoundedTensorSpec)
     if not is_bounded or not np.all(np.isfinite([spec.minimum, spec.maximum])):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import gin
 
 from tfdrl.agents.n_step_dpg import check_action_spec
+from tfdrl.networks.actor_critic_checks import advice_on_arrays
 
 #: Of TF-Agents: these scale what their networks say to the bounds of the action.
 _SCALING = ("DdpgAgent", "SacAgent", "Td3Agent")
@@ -29,12 +30,13 @@ def agent_with_networks(
       networks: argument of the agent -> `network(observation_spec, action_spec)`.
 
     Raises:
-      ConfigurationError: an agent that scales actions to their bounds, and actions without.
+      ConfigurationError: an agent that scales actions to their bounds, and actions without; an
+        agent or network that does not take an array of integers.
     """
     names = {base.__name__ for base in getattr(agent, "__mro__", ())}
     for name in names.intersection(_SCALING):
         check_action_spec(action_spec, name)
-    built = {
-        name: network(time_step_spec.observation, action_spec) for name, network in networks.items()
-    }
-    return agent(time_step_spec, action_spec, train_step_counter=train_step_counter, **built)
+    specs = (time_step_spec.observation, action_spec)
+    with advice_on_arrays(action_spec):
+        built = {name: network(*specs) for name, network in networks.items()}
+        return agent(time_step_spec, action_spec, train_step_counter=train_step_counter, **built)

@@ -97,7 +97,8 @@ def _bare(vector_env, adapter: BatchedEnvironment, infer: Callable | None) -> Va
 def _random_action(adapter: BatchedEnvironment, space, seed: int):
     if space is None:
         generator = np.random.default_rng(seed)
-        return generator.integers(0, adapter.action_spec.num_values, adapter.num_envs)
+        shape = (adapter.num_envs, *adapter.action_spec.shape)
+        return generator.integers(0, adapter.action_spec.num_values, shape)
     space.seed(seed)
     return space.sample()
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import gin
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.networks.actor_critic_checks import advice_on_arrays
 from tfdrl.networks.actor_critic_heads import categorical, gaussian, num_outputs
 from tfdrl.networks.actor_critic_networks import ActorCriticNetwork
 from tfdrl.networks.outer_dims import merge_outer_dims, outer_dims, split_outer_dims
@@ -20,11 +22,12 @@ class KerasActorCriticNetwork(ActorCriticNetwork):
 
     Args:
       input_spec: nest of TensorSpecs.
-      action_spec: one scalar discrete action, or one array of d float32.
+      action_spec: one discrete action, or one array of d float32.
       model: `model(input_spec, num_parameters) -> tf.keras.Model`, which maps a batch [N, ...]
         to a pair (parameters, value). Parameters <float32>[N, num_parameters] are the logits of
-        A actions; or, for continuous ones, 2 d numbers: d means, then d of which the standard
-        deviations are the softplus. Value is <float32>[N] or [N, 1].
+        A actions, for an array those of all its elements side by side; or, for continuous ones,
+        2 d numbers: d means, then d of which the standard deviations are the softplus. Value is
+        <float32>[N] or [N, 1].
 
     Raises:
       ConfigurationError: an unsupported action spec, or a model with other outputs.
@@ -78,7 +81,7 @@ class SeparateActorCriticNetwork(ActorCriticNetwork):
 
     These work, for [B, ...] and [B, T, ...], in any combination:
     - actor: ActorDistributionNetwork, ActorDistributionRnnNetwork. For continuous actions these
-      squash the mean to the spec's bounds, which must be finite.
+      squash the mean to the spec's bounds, which must be finite. MlpPolicyNetwork.
     - critic: ValueNetwork, ValueRnnNetwork.
     The Rnn ones zero their state before a step of step_type FIRST. An input of several tensors
     needs their argument `preprocessing_combiner`, a layer that makes one of the nest; integers
@@ -92,7 +95,8 @@ class SeparateActorCriticNetwork(ActorCriticNetwork):
       actor: `actor(input_spec, action_spec)` -> network from input to distribution.
       critic: `critic(input_spec)` -> network from input to value.
 
-    The state is the list of the actor's and the critic's, () if neither has one.
+    The state is the list of the actor's and the critic's, () if neither has one. Of an array of
+    integers TF-Agents' actors give one distribution for each element; here they are one product.
     """
 
     def __init__(
@@ -103,10 +107,12 @@ class SeparateActorCriticNetwork(ActorCriticNetwork):
         critic: Callable = gin.REQUIRED,
         name: str = "SeparateActorCriticNetwork",
     ):
-        parts = [actor(input_spec, action_spec), critic(input_spec)]
+        with advice_on_arrays(action_spec):
+            parts = [actor(input_spec, action_spec), critic(input_spec)]
         states = [part.state_spec for part in parts]
         super().__init__(input_spec, states if tf.nest.flatten(states) else (), name=name)
         self._actor, self._critic = parts
+        self._action_rank = tf.nest.flatten(action_spec)[0].shape.rank
 
     def call(self, observation, step_type=None, network_state=(), training=False):
         states = network_state if self.state_spec else ((), ())
@@ -114,5 +120,8 @@ class SeparateActorCriticNetwork(ActorCriticNetwork):
             part(observation, step_type=step_type, network_state=state, training=training)
             for part, state in zip((self._actor, self._critic), states)
         )
+        is_each = isinstance(distribution, tfp.distributions.Categorical)
+        if is_each and self._action_rank:
+            distribution = tfp.distributions.Independent(distribution, self._action_rank)
         next_state = [actor_state, critic_state] if self.state_spec else ()
         return (distribution, value), next_state

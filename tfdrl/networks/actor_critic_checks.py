@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
@@ -38,6 +41,25 @@ def check_distribution(network, action_spec) -> None:
         _check_outer("value has the shape", tf.convert_to_tensor(value).shape, outer, about)
 
 
+@contextlib.contextmanager
+def advice_on_arrays(action_spec) -> Iterator[None]:
+    """Where TF-Agents' networks are built: says what to use for arrays of discrete actions.
+
+    Raises:
+      ConfigurationError: with that, and what they say.
+    """
+    try:
+        yield
+    except ValueError as error:
+        specs = tf.nest.flatten(action_spec)
+        if not any(spec.dtype.is_integer and spec.shape.rank for spec in specs):
+            raise
+        raise ConfigurationError(
+            "the environment's action is an array of integers (MultiDiscrete), which "
+            f"@MlpPolicyNetwork as the actor takes, but this network or agent not: {error}"
+        ) from error
+
+
 def _outputs(network, outer: list[int], about: str):
     observation = tensor_spec.zero_spec_nest(network.input_tensor_spec, outer_dims=outer)
     try:
@@ -61,8 +83,10 @@ def _outputs(network, outer: list[int], about: str):
 
 
 def _check_event(distribution, spec, about: str) -> None:
-    if isinstance(distribution, tfp.distributions.Categorical) and spec.dtype.is_integer:
-        logits = distribution.logits_parameter().shape[-1]
+    is_product = isinstance(distribution, tfp.distributions.Independent)
+    each = distribution.distribution if is_product else distribution
+    if isinstance(each, tfp.distributions.Categorical) and spec.dtype.is_integer:
+        logits = each.logits_parameter().shape[-1]
         actions = int(tf.reduce_max(spec.maximum)) + 1
         if logits != actions:
             raise ConfigurationError(

@@ -8,46 +8,69 @@ import tensorflow_probability as tfp
 from tf_agents.specs import BoundedTensorSpec
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.networks.observations import num_categories
 
 #: Gain of the last layer of a policy. With 0.01 the first policy hardly depends on the
 #: observation and is almost uniform (or of mean 0), so that it explores before it prefers.
 _FINAL_GAIN = 0.01
+#: The logit of what cannot be chosen. Infinity would make gradients that are not numbers.
+IMPOSSIBLE = tf.float32.min
 
 
 def check_action_spec(action_spec) -> None:
     """Refuses action specs that no policy head here is for.
 
     Raises:
-      ConfigurationError: neither one scalar discrete action that starts at 0 nor one array of
-        float32.
+      ConfigurationError: neither one array of integers that start at 0 nor one of float32.
     """
     flat = tf.nest.flatten(action_spec)
     if len(flat) == 1:
         spec = flat[0]
         is_count = isinstance(spec, BoundedTensorSpec) and spec.dtype.is_integer
-        is_scalar_from_0 = spec.shape.rank == 0 and is_count and int(spec.minimum) == 0
-        if is_scalar_from_0 or spec.dtype == tf.float32:
+        if spec.dtype == tf.float32 or (is_count and not np.any(spec.minimum)):
             return
     raise ConfigurationError(
-        "an actor-critic network here supports one discrete action counted from 0 (a Gymnasium "
-        "Discrete space) or one array of continuous actions (a Box of floats), but the "
-        f"environment's action spec is {action_spec}; for others write a network of your own"
+        "an actor-critic network here supports discrete actions counted from 0 (a Gymnasium "
+        "Discrete or MultiDiscrete space) or one array of continuous actions (a Box of floats), "
+        f"but the environment's action spec is {action_spec}; for others write a network of your "
+        "own"
     )
 
 
 def num_outputs(action_spec) -> int:
-    """Logits of a discrete action; elements of a continuous one."""
+    """Logits of a discrete action, of all its elements; elements of a continuous one."""
     check_action_spec(action_spec)
     (spec,) = tf.nest.flatten(action_spec)
-    if spec.dtype.is_integer:
-        return int(spec.maximum) + 1
-    return spec.shape.num_elements()
+    return sum(num_categories(spec)) if spec.dtype.is_integer else spec.shape.num_elements()
 
 
-def categorical(logits: tf.Tensor, action_spec) -> tfp.distributions.Categorical:
-    """A distribution over one discrete action from logits [..., A]."""
+def categorical(logits: tf.Tensor, action_spec) -> tfp.distributions.Distribution:
+    """A distribution over a discrete action: a Categorical, or independent ones for an array.
+
+    The log-probability and the entropy of an array are the sums of its elements'.
+
+    Args:
+      logits: <float32>[..., A], of a scalar; of an array those of its elements, side by side.
+      action_spec: one array of integers that start at 0.
+    """
     (spec,) = tf.nest.flatten(action_spec)
-    return tfp.distributions.Categorical(logits=logits, dtype=spec.dtype)
+    if spec.shape.rank == 0:
+        return tfp.distributions.Categorical(logits=logits, dtype=spec.dtype)
+    each = tfp.distributions.Categorical(logits=_by_element(logits, spec), dtype=spec.dtype)
+    return tfp.distributions.Independent(each, reinterpreted_batch_ndims=spec.shape.rank)
+
+
+def _by_element(logits: tf.Tensor, spec) -> tf.Tensor:
+    """[..., A] -> [..., *spec.shape, most values of an element], what no element has impossible."""
+    counts = np.array(num_categories(spec))
+    most = counts.max()
+    shape = [*_dims(logits)[:-1], *spec.shape, most]
+    if np.all(counts == most):
+        return tf.reshape(logits, shape)
+    exists = np.arange(most) < counts[:, None]
+    place = np.where(exists, np.cumsum(exists).reshape(exists.shape) - 1, 0)
+    padded = tf.where(exists, tf.gather(logits, place, axis=-1), IMPOSSIBLE)
+    return tf.reshape(padded, shape)
 
 
 def gaussian(mean: tf.Tensor, raw_std: tf.Tensor, action_spec) -> tfp.distributions.Independent:
@@ -70,7 +93,7 @@ def gaussian(mean: tf.Tensor, raw_std: tf.Tensor, action_spec) -> tfp.distributi
 
 
 class CategoricalHead(tf.keras.layers.Layer):
-    """Features [..., F] to a Categorical of batch shape [...], by one linear layer."""
+    """Features [..., F] to Categoricals of batch shape [...], by one linear layer."""
 
     def __init__(self, action_spec, name: str = "policy"):
         super().__init__(name=name, autocast=False)

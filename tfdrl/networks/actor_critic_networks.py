@@ -63,7 +63,7 @@ class TorsoActorCriticNetwork(ActorCriticNetwork):
 
     Args:
       input_spec: nest of TensorSpecs.
-      action_spec: one scalar discrete action, or one array of float32.
+      action_spec: one array of integers that start at 0, or of float32.
       torso_layers: one layer, or the actor's and the critic's: the input as
         `observations.as_floats` makes it -> [N, F].
       lstm_units: of the LSTM (one for each torso); None for a feed-forward network.
@@ -135,7 +135,7 @@ class MlpActorCriticNetwork(TorsoActorCriticNetwork):
 
     Args:
       input_spec: any nest of TensorSpecs.
-      action_spec: one scalar discrete action, or one array of float32.
+      action_spec: one array of integers that start at 0, or of float32.
       layer_units: units of each hidden layer.
       lstm_units: of an LSTM after them; None for none.
       activation: of the hidden layers.
@@ -170,7 +170,7 @@ class NatureActorCriticNetwork(TorsoActorCriticNetwork):
     Args:
       input_spec: nest with exactly one image [height, width, channels] of at least 36x36, of
         which uint8 is divided by 255; everything else joins after the dense layer.
-      action_spec: one scalar discrete action, or one array of float32.
+      action_spec: one array of integers that start at 0, or of float32.
       lstm_units: of an LSTM after the dense layer; None for none.
       dense_units: of the dense layer after the convolutions.
       initial_std: standard deviation of a Gaussian policy before training.
@@ -200,7 +200,7 @@ class ShallowActorCriticNetwork(TorsoActorCriticNetwork):
 
     Args:
       input_spec: as of NatureActorCriticNetwork, with an image of at least 20x20.
-      action_spec: one scalar discrete action, or one array of float32.
+      action_spec: one array of integers that start at 0, or of float32.
       lstm_units: of an LSTM after the dense layer (the paper: 256, none on Atari); None for none.
       dense_units: of the dense layer after the convolutions.
       initial_std: standard deviation of a Gaussian policy before training.
@@ -229,7 +229,7 @@ class DeepActorCriticNetwork(TorsoActorCriticNetwork):
 
     Args:
       input_spec: as of NatureActorCriticNetwork, with an image of any size.
-      action_spec: one scalar discrete action, or one array of float32.
+      action_spec: one array of integers that start at 0, or of float32.
       lstm_units: of an LSTM after the dense layer (the paper: 256, none on Atari); None for none.
       dense_units: of the dense layer after the tower.
       channels: of each stage of the tower; a stage has 5 convolutions and halves the image.

@@ -28,7 +28,9 @@ def num_actions(action_spec) -> int:
     if len(flat) != 1 or flat[0].shape.rank != 0 or not flat[0].dtype.is_integer:
         raise ConfigurationError(
             "a Q-network needs one discrete action (a Gymnasium Discrete space), but the "
-            f"environment's action spec is {action_spec}"
+            f"environment's action spec is {action_spec}; VTraceAgent, NStepActorCriticAgent and "
+            "TF-Agents' PPO train arrays of them (MultiDiscrete) and continuous ones (a Box of "
+            "floats)"
         )
     return int(flat[0].maximum) - int(flat[0].minimum) + 1
 

@@ -57,7 +57,7 @@ def specs_text(environment: BatchedEnvironment) -> str:
 
 def _spec_text(spec) -> str:
     text = f"{spec.dtype.name}{spec.shape.as_list()}"
-    is_count = spec.dtype.is_integer and spec.shape.rank == 0
+    is_count = spec.dtype.is_integer and spec.shape.rank < 2 and hasattr(spec, "minimum")
     return f"{text} of {spec.minimum}..{spec.maximum}" if is_count else text
 
 

@@ -26,7 +26,6 @@ _FUNCTIONS = {
     "tfdrl.agents.noisy_policy": ("NoisyPolicy._action", "_leaf"),
     "tfdrl.agents.actor_critic_policy": (
         *("ActorCriticPolicy._action", "ActorCriticPolicy._choose", "network_input", "parameters"),
-        "_num_values",
     ),
     "tfdrl.networks.q_networks": (
         *("TorsoQNetwork.call", "MlpQNetwork.preprocess", "NatureQNetwork.preprocess", "_apply"),
