@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any, Callable
 
 import gin
@@ -14,6 +15,7 @@ from tf_agents.trajectories import time_step as ts
 
 from tfdrl.environments.batched import BatchedEnvironment, EpisodeLog, picture
 from tfdrl.environments.spaces import finite_bounds, supported_dtype
+from tfdrl.environments.stated_returns import return_range
 from tfdrl.environments.vectorized import environment_seeds
 from tfdrl.errors import ConfigurationError
 from tfdrl.types import ArraySpec, Episodes, Nest, TimeSteps, map_specs
@@ -98,6 +100,10 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
         self.observation_spec = _map_nest(_categorical, specs)
         self.action_spec = _map_nest(_zero_based, _from_array_specs(environments[0].action_spec()))
         self._env_action_spec = environments[0].action_spec()
+        rewards = environments[0].reward_spec()
+        if isinstance(rewards, array_spec.BoundedArraySpec):
+            bounds = float(rewards.minimum), float(rewards.maximum)
+            self.return_range = return_range(bounds, math.inf)
         self._log = EpisodeLog(self.num_envs)
         self._was_last = np.zeros(self.num_envs, bool)
 

@@ -12,6 +12,12 @@ import pytest
 from paths import python_path
 from running_roles import small_disk
 
+from tfdrl.errors import ConfigurationError, UnavailableError
+from tfdrl.launch.process import arguments_of
+from tfdrl.rpc.run_client import TrainingClient
+from tfdrl.rpc.security import Security
+from tfdrl.topology import Address
+
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _SECOND_LEARNER = ("--role=learner", "--task=1", "--replay=a:1", "--gin_bindings=tiny.learners = 2")
 _GIN = "import tiny_program\nexperiment.architecture = @tiny()\n"
@@ -97,6 +103,43 @@ def test_ctrl_c_stops_everything_in_order_and_is_a_success(train, tmp_path):
         "replay-0",
     ]
     _wait_until_gone(tmp_path, 5.0)
+
+
+def test_only_who_may_read_the_token_of_a_run_talks_to_its_learner(train, tmp_path):
+    process, root_dir = train(learner="serve", learner_serves=True), tmp_path / "run"
+    _wait_until_up(root_dir, ["replay-0", "actor-0", "learner-0"])
+    path = root_dir / "token"
+    assert path.stat().st_mode & 0o777 == 0o600
+    token = path.read_text()
+    assert len(token) == 64
+    pids = _processes(tmp_path)
+    commands = [pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in pids]
+    learner = next(
+        arguments for pid in pids if "--role=learner" in (arguments := arguments_of(pid))
+    )
+    listen = next(a.partition("=")[2] for a in learner if a.startswith("--listen="))
+    address = Address.parse(listen)
+    sender = {"experiment": "", "role": "launcher", "task": 0, "run_id": 1}
+    stranger = TrainingClient(address, **sender)
+    ours = TrainingClient(address, **sender, security=Security(token=token))
+
+    def serves():
+        with contextlib.suppress(UnavailableError):
+            return ours.status()
+
+    _wait(serves)
+    for call in (stranger.status, stranger.report, lambda: stranger.parameters(-1)):
+        with pytest.raises(ConfigurationError, match="the token is missing or wrong"):
+            call()
+    stranger.close()
+    ours.close()
+    found = [*commands, *(pathlib.Path(f"/proc/{pid}/environ").read_text() for pid in pids)]
+    files = [p for p in root_dir.rglob("*") if p.is_file() and p != path]
+    found += [p.read_bytes().decode(errors="replace") for p in files]
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert files and not [text for text in (*found, output) if token in text]
+    assert process.returncode == 0 and not path.exists()
 
 
 def test_output_that_nobody_reads_ends_no_run(train, tmp_path):

@@ -197,6 +197,15 @@ def test_health_and_reflection_answer(server):
 
 _NAN = np.array([0.0, np.nan, 0.0], np.float32)
 _POSITION = tensors.encode(np.zeros((_N, 2), np.float32))
+
+
+def long_hello(specs):
+    """Says that an observation has so many arrays."""
+    request = hello()
+    request.hello.observation.extend([inference_pb2.ArraySpec(dtype="uint8", shape=[1])] * specs)
+    return request
+
+
 _SCREEN = tensors.encode(np.zeros((_N, 4, 4), np.uint8))
 
 
@@ -239,6 +248,18 @@ _SCREEN = tensors.encode(np.zeros((_N, 4, 4), np.uint8))
         (
             [hello(), step_message(observation=[_POSITION, _POSITION])],
             *("INVALID_ARGUMENT", "observation 1 is float32; expected uint8"),
+        ),
+        ([long_hello(80_000)], "INVALID_ARGUMENT", "begins with Hello, of at most 4176 bytes"),
+        ([long_hello(200)], "FAILED_PRECONDITION", "specs mismatch"),
+        ([b"\x12\x04" + bytes(1 << 20)], "INVALID_ARGUMENT", "1048578 bytes came"),
+        ([hello(), b"\x08\x01" * 1001], "INVALID_ARGUMENT", "more than 1000 fields"),
+        (
+            [hello(), b"\x12" + bytes([0x80, 0x80, 0x40]) + b"\x08\x01" * (1 << 19)],
+            *("INVALID_ARGUMENT", "more than 1000 fields"),
+        ),
+        (
+            [hello(environments=1), b"\x12\x04" + bytes((1 << 20) + 100)],
+            *("INVALID_ARGUMENT", "bytes for a step of 1 environments; at most 1048"),
         ),
         (
             [hello(), b"\x12\x04" + bytes(9 << 20)],

@@ -135,6 +135,15 @@ def test_who_is_not_let_in(files, serve, who, error, words):
     assert TOKEN not in str(raised.value)
 
 
+def test_a_token_without_tls_on_this_machine(files, serve):
+    protection = read(files, authority="", token="token")
+    address = serve(protection)
+    ask(address, protection)
+    for other in (Security(), dataclasses.replace(protection, token="x" * 32)):
+        with pytest.raises(ConfigurationError, match="the token is missing or wrong"):
+            ask(address, other)
+
+
 def test_health_checks_need_no_token(files, serve):
     address, protection = serve(read(files, "learner", token="token")), read(files, "actor")
     with protection.channel(address, []) as channel:
@@ -144,8 +153,16 @@ def test_health_checks_need_no_token(files, serve):
 
 
 def test_the_token_does_not_leave_in_the_clear(files):
-    with pytest.raises(ConfigurationError, match="would travel in the clear"):
-        read(files, authority="", token="token")
+    open_token = read(files, authority="", token="token")
+    elsewhere = Address("10.1.2.3", 8000)
+    for call in (
+        lambda: open_token.channel(elsewhere, []),
+        lambda: open_token.listen(None, Address("0.0.0.0", 8000)),
+        lambda: dataclasses.replace(open_token, authority=b"x").listen(None, elsewhere),
+        lambda: read(files, "learner", authority="", token="token").channel(elsewhere, []),
+    ):
+        with pytest.raises(ConfigurationError, match="would travel in the clear"):
+            call()
     # Of the environment, it is for those who have TLS.
     assert read(files, authority="", environment={security.TOKEN_VARIABLE: TOKEN}) == Security()
     assert TOKEN not in repr(read(files, "actor", token="token"))

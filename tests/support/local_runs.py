@@ -20,6 +20,7 @@ from paths import CHECKOUT
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import arguments_of
 from tfdrl.rpc.run_client import TrainingClient
+from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 
 #: Of a run, below that of pytest, which would not say what it had printed.
@@ -75,8 +76,10 @@ class Run:
         for pid in chiefs:
             arguments = arguments_of(pid)
             listen = next(a.partition("=")[2] for a in arguments if a.startswith("--listen="))
-            address = Address.parse(listen)
-            return TrainingClient(address, experiment="", role="test", task=0, run_id=1)
+            found = [a.partition("=")[2] for a in arguments if a.startswith("--token_file=")]
+            sender = {"experiment": "", "role": "test", "task": 0, "run_id": 1}
+            protection = Security.from_files(token_file="".join(found))
+            return TrainingClient(Address.parse(listen), **sender, security=protection)
         return None
 
     def kill(self) -> None:

@@ -38,6 +38,7 @@ class tiny:
                     replicas=self.learners,
                     talks_to=("replay",),
                     serves=self.learner_serves,
+                    encrypts=self.learner_serves,
                     essential=True,
                     clusters=True,
                     needs_tensorflow=False,
@@ -136,9 +137,11 @@ def _misconfigured(context):
 
 
 def _serve(context):
+    from tfdrl.rpc import security
     from tfdrl.rpc.run_server import TrainingServer
 
-    server = TrainingServer(context.listen, experiment=context.experiment)
+    protection = security.of(context)
+    server = TrainingServer(context.listen, experiment=context.experiment, security=protection)
     server.set_status(5, {"learner/waiting_share": 1.0})
     try:
         context.stop.wait()

@@ -105,7 +105,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     check_batch(config.batch_size, strategy)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         signature = transition_table.transition_signature(environment)
-        specs = agent_factory.specs_text(environment)
+        specs, returns = agent_factory.specs_text(environment), environment.return_range
         agent_factory.set_seed(experiment.seed)
         with strategy.scope():
             agent = agent_factory.make_agent(config.agent, environment)
@@ -117,6 +117,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         specs,
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
+        returns=returns,
     )
     trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
     server = ReplayInfo(replay, config.timeout_secs)

@@ -159,14 +159,14 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
     strategy = _strategy(config, context)
     group = LearnerGroup(strategy, context, config.timeout_secs)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        specs = agent_factory.specs_text(environment)
+        specs, returns = agent_factory.specs_text(environment), environment.return_range
         agent_factory.set_seed(experiment.seed)
         with group.together(), strategy.scope():
             agent = agent_factory.make_agent(config.agent, environment)
         signature = unroll_tables.unroll_signature(
             environment, agent.collect_policy, config.unroll_steps
         )
-    session = _session(experiment, context, agent, specs, group)
+    session = _session(experiment, context, agent, specs, group, returns)
     trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
     info = ReplayInfo(queue, config.timeout_secs, unroll_tables.QUEUE)
     info.wait(unroll_tables.with_row(signature), "the learner", context.stop)
@@ -201,7 +201,7 @@ def _strategy(config: Impala, context: Context):
     return found
 
 
-def _session(experiment, context, agent, specs, group):
+def _session(experiment, context, agent, specs, group, returns):
     """The chief's session, or that of another learner; all agents are then alike."""
     from tfdrl.learning.follower import FollowerSession
     from tfdrl.learning.session import LearnerSession
@@ -216,6 +216,7 @@ def _session(experiment, context, agent, specs, group):
             publish_period_steps=config.publish_period_steps,
             checkpoint_period_secs=config.learner_checkpoint_period_secs,
             lag_steps=config.policy_lag_steps,
+            returns=returns,
         )
         group.adopt(agent)
         return session

@@ -93,7 +93,8 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     strategy = (config.strategy or default_strategy)()
     check_batch(config.batch_size, strategy)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        specs, frame_stack = agent_factory.specs_text(environment), environment.frame_stack
+        specs, returns = agent_factory.specs_text(environment), environment.return_range
+        frame_stack = environment.frame_stack
         agent_factory.set_seed(experiment.seed)
         with strategy.scope():
             agent = agent_factory.make_agent(config.agent, environment)
@@ -105,6 +106,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         specs,
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
+        returns=returns,
     )
     trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
     sequences = SequenceSamples(

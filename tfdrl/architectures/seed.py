@@ -203,7 +203,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     check_devices("seed.inference_devices", config.inference_devices)
     check_batch(config.batch_size, strategy)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        specs_text = agent_factory.specs_text(environment)
+        specs_text, returns = agent_factory.specs_text(environment), environment.return_range
         specs = environment_specs.environment_specs(environment)
         agent_factory.set_seed(experiment.seed)
         with strategy.scope():
@@ -240,6 +240,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         specs_text,
         publish_period_steps=config.publish_period_steps,
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
+        returns=returns,
         more=InferenceService(player, context.experiment, specs).served_for(config.environments),
     )
     trainer = Trainer(agent, strategy, config.max_bad_steps, config.jit_compile, says=session.says)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfdrl.environments.stated_returns import ANY_RETURN
 from tfdrl.errors import ConfigurationError
 from tfdrl.types import FIRST, MID, Episodes, Nest, TimeSteps
 
@@ -29,6 +30,8 @@ class BatchedEnvironment(abc.ABC):
       frames_per_step: environment (emulator) frames per step; 4 for Atari with skip 4.
       frame_stack: k > 1 if the observation is one array whose last axis holds the last k frames,
         oldest first, zeros before an episode's start: who has all steps needs the newest alone.
+      return_range: the least and the greatest return of an episode, in raw rewards, as far as the
+        environment states the range of its rewards.
       steps_per_second: at which a recording looks as the environment's makers meant it.
     """
 
@@ -37,6 +40,7 @@ class BatchedEnvironment(abc.ABC):
     action_spec: Nest
     frames_per_step: int = 1
     frame_stack: int = 1
+    return_range: tuple[float, float] = ANY_RETURN
     steps_per_second: float = 30.0
 
     @abc.abstractmethod

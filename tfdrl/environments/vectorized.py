@@ -17,6 +17,7 @@ from tfdrl.environments.batched import (
     picture,
     step_types,
 )
+from tfdrl.environments.stated_returns import stated_by
 from tfdrl.errors import ConfigurationError
 from tfdrl.types import Episodes, Nest, TimeSteps
 
@@ -42,6 +43,7 @@ class VectorizedEnvironment(BatchedEnvironment):
         self.action_spec = spaces.action_spec(vector_env.single_action_space)
         self._to_env_action = spaces.action_converter(vector_env.single_action_space)
         self._vector_env = vector_env
+        self.return_range = stated_by(vector_env)
         self.steps_per_second = _steps_per_second(vector_env.metadata.get("render_fps"))
         self._seed = reset_seed(vector_env, seed)
         self._clip_reward = clip_reward

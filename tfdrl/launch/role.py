@@ -96,6 +96,10 @@ def run_role(
         role, context = configured.role, configured.context
         context.security = protection
         check_listen(role, context, insecure_network)
+        for name, there in configured.addresses.items():
+            if configured.program.role(name).encrypts:
+                for address in each_of(there):
+                    protection.check_peer(address)
         channels.reach_directly(_hosts(configured.addresses))
         _make_directory(context.root_dir)
         _keep_configuration(configured, allow_config_change)

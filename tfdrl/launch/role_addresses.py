@@ -22,6 +22,7 @@ def check_listen(role: Role, context: Context, insecure_network: bool) -> None:
         )
     if context.listen is None or context.listen.is_loopback:
         return
+    security.of(context).check_listener(context.listen)
     if role.encrypts and security.of(context).can_serve_encrypted:
         return
     if not insecure_network:

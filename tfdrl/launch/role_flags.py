@@ -68,8 +68,8 @@ def define(role_name: str) -> flags.FlagValues:
     flags.DEFINE_string(
         "token_file",
         "",
-        f"File with a secret that both sides share, over TLS only (default: {TOKEN_VARIABLE} in "
-        "the environment, or none).",
+        "File with a secret that both sides share, over TLS or within this machine (default: with "
+        f"TLS, {TOKEN_VARIABLE} in the environment; else none).",
         flag_values=values,
     )
     flags.DEFINE_integer(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tfdrl.errors import TfdrlError
 from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.run_messages import Evaluation, Status
+from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 
 _POLL_SECS = 1.0
@@ -152,11 +153,17 @@ class Watch:
     Args:
       addresses: of the learners; empty for a program without one: nothing is ever known.
       experiment: digest of the configuration.
+      security: of the channels.
     """
 
-    def __init__(self, addresses: Sequence[Address], experiment: str):
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        experiment: str,
+        security: Security = Security(),  # noqa: B008  (immutable)
+    ):
         self._addresses = tuple(addresses)
-        self._experiment = experiment
+        self._experiment, self._security = experiment, security
         self._closed = threading.Event()
         self._tracker = Tracker(time.monotonic())
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
@@ -178,10 +185,9 @@ class Watch:
 
     def _run(self) -> None:
         run_id = int.from_bytes(os.urandom(7), "little")
+        sender = {"experiment": self._experiment, "role": "launcher", "task": 0, "run_id": run_id}
         clients = [
-            TrainingClient(
-                address, experiment=self._experiment, role="launcher", task=0, run_id=run_id
-            )
+            TrainingClient(address, **sender, security=self._security)
             for address in self._addresses
         ]
         statuses: list[Status | None] = [None] * len(clients)

@@ -21,7 +21,8 @@ from tfdrl.experiment import Experiment
 from tfdrl.learning.session import LearnerSession
 from tfdrl.learning.trainer import Trainer
 from tfdrl.ops import exploration
-from tfdrl.rpc.run_client import TrainingClient
+from tfdrl.rpc import training_pb2
+from tfdrl.rpc.run_messages import finite_episodes
 from tfdrl.runtime import agent_factory
 from tfdrl.runtime.agent_factory import check_gamma
 from tfdrl.runtime.compiled import act_function
@@ -48,7 +49,7 @@ class OneProcess:
         agent_factory.set_seed(experiment.seed)
         with config.environment(num_envs=1, training=True, seed=0) as environment:
             self._agent = agent_factory.make_agent(config.agent, environment)
-            specs = agent_factory.specs_text(environment)
+            specs, returns = agent_factory.specs_text(environment), environment.return_range
             self._frames_per_step = environment.frames_per_step
         check_gamma(self._agent, config.gamma, "dqn.gamma")
         epsilon = np.full(config.environments, config.epsilon_start)
@@ -69,6 +70,7 @@ class OneProcess:
             publish_period_steps=1 << 62,  # nobody pulls: actor and learner share variables
             checkpoint_period_secs=float("inf"),  # here checkpoints are counted in agent steps
             before_checkpoint=self._save_replay,
+            returns=returns,
         )
         self.steps = self._steps_before = 0
         self._pace = UpdatePace(config.min_replay_steps, config.update_period_steps)
@@ -78,13 +80,10 @@ class OneProcess:
         self._environment = self._time_step = None
         self._episodes, self._loss = [], None
         self._report_secs = 0.0
-        self._client = TrainingClient(
-            self.session.service.address,
-            experiment=context.experiment,
-            role=context.role,
-            task=context.task,
-            run_id=random.SystemRandom().getrandbits(63),
+        self._sender = training_pb2.Sender(
+            role=context.role, task=context.task, run_id=random.SystemRandom().getrandbits(63)
         )
+        self._reported_episodes = 0
         self._reported_steps = 0
         self._restore()
         self._start_episodes()
@@ -129,7 +128,6 @@ class OneProcess:
 
     def __exit__(self, kind, error, *unused) -> None:
         self.session.close(error)
-        self._client.close()
         self._environment.close()
 
     def _anneal_epsilon(self) -> None:
@@ -223,12 +221,17 @@ class OneProcess:
             return
         self._take_episodes()
         episodes = Episodes(*(np.concatenate(parts) for parts in zip(*self._episodes)))
-        self._client.report(
-            frames=(self.steps - self._reported_steps) * self._frames_per_step,
-            metrics={},
-            returns=episodes.returns,
-            lengths=episodes.length_frames,
+        returns, length_frames = (leaf.tolist() for leaf in finite_episodes(episodes))
+        self.session.service.record(
+            training_pb2.ReportRequest(
+                sender=self._sender,
+                frames=(self.steps - self._reported_steps) * self._frames_per_step,
+                episodes=training_pb2.Episodes(
+                    first=self._reported_episodes, returns=returns, length_frames=length_frames
+                ),
+            )
         )
+        self._reported_episodes += len(returns)
         self._episodes = []
 
     def _metrics(self) -> dict[str, float]:

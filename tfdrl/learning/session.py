@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tfdrl.environments.stated_returns import ANY_RETURN
 from tfdrl.errors import EXIT_FAILED, TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.learning.devices import device_names
@@ -35,6 +36,7 @@ class LearnerSession:
       context: of the learner's role.
       agent: its policy's variables are published, its train_step_counter counts.
       specs: text of the environment's specs.
+      returns: the least and the greatest that an evaluation can have, as the environment says.
       publish_period_steps: learner steps between publications.
       checkpoint_period_secs: seconds between checkpoints.
       objects: more trackables to checkpoint, by name.
@@ -65,6 +67,7 @@ class LearnerSession:
         objects: Mapping[str, Any] | None = None,
         before_checkpoint: Callable[[], Mapping[str, Any]] | None = None,
         lag_steps: int = 0,
+        returns: tuple[float, float] = ANY_RETURN,
         more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
     ):
         self._lock = lock(context.root_dir, "learner")
@@ -80,7 +83,7 @@ class LearnerSession:
         counters = self._checkpoints.counters.values
         self.step = int(agent.train_step_counter.numpy())
         self._trained_secs = counters.get("training_secs", 0.0)
-        rules = ReportRules.of(experiment)
+        rules = ReportRules.of(experiment, returns)
         self.evaluation, self._best = rules.believed(
             _evaluation_from(counters.get("evaluation")), counters.get("best_return")
         )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfdrl.environments.stated_returns import ANY_RETURN
 from tfdrl.errors import DivergedError, TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.learning.session import LearnerSession
@@ -34,11 +35,13 @@ class Learner(NamedTuple):
     agent      a TFAgent
     variables  that its loss trains, in the same order in every role
     specs      text of the environment's specs
+    returns    the least and the greatest of an episode, as the environment says
     """
 
     agent: Any
     variables: Sequence[tf.Variable]
     specs: str
+    returns: tuple[float, float] = ANY_RETURN
 
 
 def run(
@@ -78,6 +81,7 @@ def run(
         learner.specs,
         publish_period_steps=1,
         checkpoint_period_secs=config.coordinator_checkpoint_period_secs,
+        returns=learner.returns,
     )
     if session.restored:  # the checkpoint's parameters are in the agent now; the servers have newer
         parameters.refresh()

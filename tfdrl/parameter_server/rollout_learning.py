@@ -49,7 +49,8 @@ def make_learner(experiment: Experiment) -> Learner:
         agent = agent_factory.make_agent(config.agent, environment)
         policy = collect_policy(agent, [0.0], 0)
         gradient = rollout_gradient(agent, policy, environment, config.t_max)
-        return Learner(agent, gradient.variables, agent_factory.specs_text(environment))
+        specs = agent_factory.specs_text(environment)
+        return Learner(agent, gradient.variables, specs, environment.return_range)
 
 
 class Schedule:

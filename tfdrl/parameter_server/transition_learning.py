@@ -53,7 +53,8 @@ def make_learner(experiment: Experiment) -> Learner:
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         agent = agent_factory.make_agent(config.agent, environment)
         gradient = transition_gradient(agent, environment, config.batch_size)
-        return Learner(agent, gradient.variables, agent_factory.specs_text(environment))
+        specs = agent_factory.specs_text(environment)
+        return Learner(agent, gradient.variables, specs, environment.return_range)
 
 
 class GradientLearner:

@@ -71,7 +71,10 @@ def specs_to_message(specs: EnvironmentSpecs, hello: inference_pb2.Hello) -> Non
 
 
 def specs_fit(specs: EnvironmentSpecs, hello: inference_pb2.Hello) -> bool:
-    """Whether a Hello's specs are these."""
+    """Whether a Hello's specs are these. Compares lengths first: converting them takes a while."""
+    theirs, ours = (hello.observation, hello.action), (specs.observation, specs.action)
+    if [*map(len, theirs)] != [*map(len, ours)]:
+        return False
     wanted = inference_pb2.Hello()
     specs_to_message(specs, wanted)
     return (

@@ -9,7 +9,7 @@ import numpy as np
 from google.protobuf import message as protobuf
 
 from tfdrl.rpc import inference_pb2, protobuf_views, tensor_pb2, tensors, training_pb2
-from tfdrl.rpc.environment_specs import EnvironmentSpecs, flatten
+from tfdrl.rpc.environment_specs import EnvironmentSpecs, flatten, specs_to_message
 from tfdrl.rpc.tensors import MessageError
 from tfdrl.types import FIRST, LAST, TimeSteps, stack_starts
 
@@ -19,11 +19,20 @@ METHOD = "Act"
 PROTOCOL_VERSION = 1
 #: Beside the observations: rewards, the episodes that ended, lengths of fields.
 _OVERHEAD_BYTES = 1 << 20
+#: Beside the specs: the sender.
+_HELLO_BYTES = 4 << 10
 #: Numbers of fields whose values are not copied: of ActRequest, of Steps and of Tensor.
 _HELLO, _STEPS = 1, 2
 _OBSERVATION = 5
 _TENSOR_DATA = 3
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
+
+
+def max_hello_bytes(specs: EnvironmentSpecs) -> int:
+    """The size that a Hello can have: these specs, twice, and a few kB."""
+    hello = inference_pb2.Hello()
+    specs_to_message(specs, hello)
+    return 2 * hello.ByteSize() + _HELLO_BYTES
 
 
 def max_request_bytes(specs: EnvironmentSpecs, environments: int) -> int:
@@ -149,11 +158,11 @@ class StepsValidator:
 
     Args:
       specs: of one environment.
-      environments: N.
+      environments: N; also an attribute.
     """
 
     def __init__(self, specs: EnvironmentSpecs, environments: int):
-        self._shape = (environments,)
+        self.environments, self._shape = environments, (environments,)
         self._zeros = np.zeros(environments, np.float32)
         self._expected = list(zip(specs.observation, _sent_shapes(specs, environments)))
 

@@ -22,6 +22,7 @@ from tfdrl.rpc.inference_messages import (
     SERVICE,
     Steps,
     StepsValidator,
+    max_hello_bytes,
     max_request_bytes,
     parse_request,
 )
@@ -76,6 +77,7 @@ class InferenceService:
 
     def __init__(self, player: InferenceHandler, experiment: str, specs: EnvironmentSpecs):
         self._player, self._experiment, self._specs = player, experiment, specs
+        self._max_hello_bytes = max_hello_bytes(specs)
         self._refuse = grpc_server.RefusalLog()
 
     def served_for(self, environments: int) -> MoreServices:
@@ -93,10 +95,21 @@ class InferenceService:
             data = await _first(context)
             if data is grpc.aio.EOF:
                 return
+            if len(data) > self._max_hello_bytes:
+                raise MessageError(
+                    f"a stream begins with Hello, of at most {self._max_hello_bytes} bytes here; "
+                    f"{len(data)} bytes came"
+                )
             stream, validator = self._open(parse_request(data))
+            max_bytes = max_request_bytes(self._specs, validator.environments)
             welcome = inference_pb2.Welcome(next_index=stream.next_index)
             await context.write(inference_pb2.ActReply(welcome=welcome).SerializeToString())
             while (data := await context.read()) is not grpc.aio.EOF:
+                if len(data) > max_bytes:
+                    raise MessageError(
+                        f"{len(data)} bytes for a step of {validator.environments} environments; "
+                        f"at most {max_bytes}"
+                    )
                 request = parse_request(data)
                 await context.write(await _answer(stream, validator, request))
         except TrainingIsOver as over:

@@ -13,6 +13,8 @@ from tfdrl.rpc.tensors import MessageError
 
 LENGTH_DELIMITED = 2
 _FIXED_BYTES = {1: 8, 5: 4}
+#: Of one message. Each costs time in Python, and a megabyte holds half a million of them.
+MAX_FIELDS = 1000
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
@@ -20,10 +22,13 @@ def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryvi
 
     The value of a length-delimited field is what the length delimits; of others, its bytes.
 
-    Raises MessageError if the message ends too early or is none.
+    Raises MessageError if the message ends too early, has too many fields, or is none.
     """
-    position, end = 0, len(message)
+    position, end, count = 0, len(message), 0
     while position < end:
+        count += 1
+        if count > MAX_FIELDS:
+            raise MessageError(f"more than {MAX_FIELDS} fields")
         start = position
         tag, position = _varint(message, position)
         kind = tag & 7

@@ -32,7 +32,7 @@ class Security:
         server asks for them.
       authority: PEM certificates that the other side's must be signed by. A client needs it for
         TLS; a server that has it asks every client for a certificate (mutual TLS).
-      token: that every call carries, over TLS only.
+      token: that every call carries: over TLS, or on this machine.
     """
 
     certificate: bytes = b""
@@ -45,11 +45,6 @@ class Security:
             raise ConfigurationError("--tls_certificate and --tls_key belong together; give both")
         if not self.token:
             return
-        if not self.is_given:
-            raise ConfigurationError(
-                "a token would travel in the clear: give --tls_certificate and --tls_key to the "
-                "learner and --tls_ca to the others, or no token"
-            )
         if len(self.token) < _MIN_TOKEN_CHARACTERS or not self.token.isascii():
             raise ConfigurationError(
                 f"the token has {len(self.token)} characters; it needs {_MIN_TOKEN_CHARACTERS} or "
@@ -92,8 +87,19 @@ class Security:
         """Whether a server of this process has TLS."""
         return bool(self.certificate)
 
+    def check_listener(self, address: Address) -> None:
+        """Raises ConfigurationError if the token would come here in the clear from elsewhere."""
+        if self.token and not (self.can_serve_encrypted or address.is_loopback):
+            raise _in_the_clear(address)
+
+    def check_peer(self, address: Address) -> None:
+        """Raises ConfigurationError if the token would travel there in the clear."""
+        if self.token and not (self.authority or address.is_loopback):
+            raise _in_the_clear(address)
+
     def listen(self, server: grpc.aio.Server, address: Address) -> int:
         """Opens the server's port, with TLS if it can; returns it. Raises as grpc does."""
+        self.check_listener(address)
         if not self.can_serve_encrypted:
             return server.add_insecure_port(str(address))
         credentials = grpc.ssl_server_credentials(
@@ -105,6 +111,7 @@ class Security:
 
     def channel(self, address: Address, options: channels.Options) -> grpc.Channel:
         """A channel, with TLS if an authority is known."""
+        self.check_peer(address)
         if not self.authority:
             return grpc.insecure_channel(str(address), options)
         credentials = grpc.ssl_channel_credentials(
@@ -138,6 +145,13 @@ class Security:
             if name == _HEADER:
                 found = value.encode() if isinstance(value, str) else value
         return hmac.compare_digest(found, wanted)
+
+
+def _in_the_clear(address: Address) -> ConfigurationError:
+    return ConfigurationError(
+        f"a token would travel in the clear, at {address}: give --tls_certificate and --tls_key to "
+        "the learner and --tls_ca to the others, or no --token_file"
+    )
 
 
 def of(context: Context) -> Security:

@@ -16,12 +16,13 @@ from tfdrl.errors import EXIT_FAILED, EXIT_OK
 from tfdrl.experiment import Experiment
 from tfdrl.launch import curves, output, panel, process, run_directory, summary
 from tfdrl.launch.exits import describe
-from tfdrl.launch.local import addresses
+from tfdrl.launch.local import addresses, token
 from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
 from tfdrl.launch.local.replicas import announcement, common_arguments, replicas_of
 from tfdrl.launch.replica import ExitedReplica, Replica
 from tfdrl.launch.status import RunStatus, Watch
 from tfdrl.launch.supervisor import Limits, RunEnd, Supervisor, role_environment
+from tfdrl.rpc.security import Security
 from tfdrl.topology import Program
 
 _TICK_SECS = 0.1
@@ -100,11 +101,16 @@ def run_local(
     root_dir = pathlib.Path(root_dir).resolve()
     started_at = time.time()
     process.reap_children()
-    with output.unfailing(), Interrupts() as interrupts, run_directory.claim(root_dir) as lock:
+    with (
+        output.unfailing(),
+        Interrupts() as interrupts,
+        run_directory.claim(root_dir) as lock,
+        token.token_file(root_dir) as token_file,
+    ):
         run_directory.keep_configuration(root_dir, configuration.text, settings.allow_config_change)
         places = addresses.allocate(program)
         arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
-        replicas = replicas_of(program, places, root_dir, arguments)
+        replicas = replicas_of(program, places, root_dir, arguments, token_file)
         print(announcement(program, places, root_dir), flush=True)
         with contextlib.ExitStack() as held:
             title = f"tfdrl: {program.name}"
@@ -112,7 +118,9 @@ def run_local(
             # Before there is any thread: it may fork this process.
             starter = _starter(program, configuration, root_dir, settings, display.say)
             held.callback(starter.close)
-            watch = Watch(places.listeners.get(program.chief, ()), configuration.digest)
+            chiefs = places.listeners.get(program.chief, ())
+            protection = Security.from_files(token_file=str(token_file))
+            watch = Watch(chiefs, configuration.digest, protection)
             disk = run_directory.DiskWatch(root_dir, lock)
             run = _Run(program, watch, interrupts, settings, experiment, disk)
             ending = run.to_its_end(replicas, starter, display)

@@ -33,13 +33,17 @@ def replicas_of(
     places: addresses.Addresses,
     root_dir: pathlib.Path,
     arguments: Sequence[str],
+    token_file: pathlib.Path,
 ) -> list[Replica]:
     """Every process, in the order of starting, with its command and its log."""
     replicas = []
+    with_token = {role.name for role in program.roles if role.encrypts}
     for role in program.roles:
         told = [f"--{to}={_list(places.listeners[to])}" for to in role.talks_to]
         if role.name in places.clusters:
             told.append(f"--cluster={_list(places.clusters[role.name])}")
+        if with_token & {role.name, *role.talks_to}:
+            told.append(f"--token_file={token_file}")
         for task in range(role.replicas):
             listen = [f"--listen={places.listeners[role.name][task]}"] if role.serves else []
             command = [sys.executable, "-m", _ROLE_MODULE, f"--role={role.name}", f"--task={task}"]
