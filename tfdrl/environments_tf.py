@@ -13,6 +13,7 @@ from tf_agents.environments import py_environment as tfa_environment
 from tf_agents.specs import array_spec, tensor_spec
 from tf_agents.trajectories import time_step as ts
 
+from tfdrl.environments.action_masks import ActionMasks
 from tfdrl.environments.batched import BatchedEnvironment, EpisodeLog, picture
 from tfdrl.environments.spaces import finite_bounds, supported_dtype
 from tfdrl.environments.stated_returns import return_range
@@ -91,7 +92,9 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
       ConfigurationError: an environment is itself batched, or its rewards are not scalars.
     """
 
-    def __init__(self, environments: list[tfa_environment.PyEnvironment]):
+    def __init__(
+        self, environments: list[tfa_environment.PyEnvironment], action_mask: str | None = None
+    ):
         for environment in environments:
             _check_single(environment)
         self._environments = environments
@@ -104,6 +107,17 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
         if isinstance(rewards, array_spec.BoundedArraySpec):
             bounds = float(rewards.minimum), float(rewards.maximum)
             self.return_range = return_range(bounds, math.inf)
+        self._arrays_spec = self.observation_spec
+        self.action_mask, self._masks = action_mask, None
+        if action_mask is not None:
+            self._masks = ActionMasks(
+                action_mask,
+                type(environments[0]).__name__,
+                "py_environment.action_mask",
+                self.observation_spec,
+                self.action_spec,
+            )
+            self.observation_spec = self._masks.observation_spec
         self._log = EpisodeLog(self.num_envs)
         self._was_last = np.zeros(self.num_envs, bool)
 
@@ -145,17 +159,18 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
         return [tf.nest.pack_sequence_as(specs, leaves) for leaves in zip(*batched)]
 
     def _stack(self, steps: list[ts.TimeStep]) -> TimeSteps:
-        observations = [step.observation for step in steps]
-        return TimeSteps(
-            step_type=np.array([step.step_type for step in steps], np.int32),
-            reward=np.array([step.reward for step in steps], np.float32),
-            discount=np.array([step.discount for step in steps], np.float32),
-            observation=map_specs(
-                lambda spec, *values: np.array(values, spec.dtype),
-                self.observation_spec,
-                *observations,
-            ),
+        step_type = np.array([step.step_type for step in steps], np.int32)
+        discount = np.array([step.discount for step in steps], np.float32)
+        observation = map_specs(
+            lambda spec, *values: np.array(values, spec.dtype),
+            self._arrays_spec,
+            *(step.observation for step in steps),
         )
+        if self._masks is not None:
+            is_over = (step_type == ts.StepType.LAST) & (discount == 0.0)
+            observation = self._masks(observation, {}, is_over)
+        reward = np.array([step.reward for step in steps], np.float32)
+        return TimeSteps(step_type, reward, discount, observation)
 
 
 @gin.configurable
@@ -164,6 +179,7 @@ def py_environment(
     training: bool,
     seed: int,
     constructor: Callable[..., tfa_environment.PyEnvironment] = gin.REQUIRED,
+    action_mask: str | None = None,
     render: bool = False,
 ) -> BatchedEnvironment:
     """N environments of a user's own TF-Agents `PyEnvironment` class.
@@ -174,10 +190,13 @@ def py_environment(
       seed: each environment gets a seed of its own derived from it, if the constructor has a
         parameter `seed`.
       constructor: the class, or a function that returns an instance; called N times.
+      action_mask: key of the mask of allowed actions in the Dict observation; None: every action
+        is allowed. See docs/action_masks.md.
       render: without effect; a class with `render` can always be drawn.
 
     Raises:
-      ConfigurationError: what the constructor returns is not an unbatched PyEnvironment.
+      ConfigurationError: what the constructor returns is not an unbatched PyEnvironment, or has
+        no such mask.
     """
     if num_envs < 1:
         raise ConfigurationError(f"num_envs={num_envs}: at least 1 environment is needed")
@@ -186,7 +205,7 @@ def py_environment(
         constructor(seed=environment_seed) if takes_seed else constructor()
         for environment_seed in environment_seeds(seed, num_envs)
     ]
-    return UnbatchedPyEnvironments(environments)
+    return UnbatchedPyEnvironments(environments, action_mask)
 
 
 def _takes_seed(constructor: Callable) -> bool:

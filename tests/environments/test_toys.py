@@ -153,3 +153,20 @@ def test_sleep_takes_its_time():
     assert time.monotonic() - start >= 5 * 0.02
     returns = returns_of("Sleep", lambda s: np.zeros(4, int), 4, step_secs=0.0, episode_steps=7)
     np.testing.assert_array_equal(returns, optimal_return("Sleep", episode_steps=7))
+
+
+def test_doors():
+    def highest(steps):
+        return DOORS - 1 - steps.observation["action_mask"][:, ::-1].argmax(axis=1)
+
+    def lowest(steps):
+        return steps.observation["action_mask"].argmax(axis=1)
+
+    DOORS = 4
+    np.testing.assert_array_equal(returns_of("Doors", highest, rooms=6), 6.0)
+    np.testing.assert_array_equal(returns_of("Doors", lowest), 0.0)
+    assert optimal_return("Doors", rooms=6) == 6.0
+    env = gymnasium.make("tfdrl/Doors-v0")
+    closed = np.flatnonzero(env.reset(seed=0)[0]["action_mask"] == 0)
+    with pytest.raises(ValueError, match=f"door {closed[0]} is closed"):
+        env.step(closed[0])

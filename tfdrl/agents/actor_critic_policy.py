@@ -11,6 +11,7 @@ from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
 from tfdrl.networks.observations import num_categories, one_hot
+from tfdrl.ops import action_masks
 
 
 class ActorCriticInput(NamedTuple):
@@ -107,6 +108,7 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
       greedy: whether to take the mode instead of a sample.
       seed: of the samples. The generator is a checkpointable attribute.
       last_reward_clip: of the reward that the network is told; None for none.
+      splitter: gives (observation, mask), of a masked network; see `masked_network.mask_alone`.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
         greedy: bool = False,
         seed: int = 0,
         last_reward_clip: float | None = 1.0,
+        splitter=None,
     ):
         state_spec = network.state_spec
         if last_action_and_reward:
@@ -128,6 +131,7 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
             action_spec,
             policy_state_spec=state_spec,
             info_spec=info_spec,
+            observation_and_action_constraint_splitter=splitter,
             clip=False,  # the behaviour policy's probability is of the action as it was sampled
             automatic_state_reset=False,  # the network resets its own state at FIRST
         )
@@ -158,6 +162,9 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
         action = tf.cast(self._choose(distribution), self.action_spec.dtype)
         if self.action_spec.dtype.is_integer:  # logits that are NaN give one too many
             action = tf.minimum(action, tf.cast(self.action_spec.maximum, action.dtype))
+        splitter = self.observation_and_action_constraint_splitter
+        if splitter:
+            action = _allowed(action, splitter(time_step.observation)[1], distribution)
         if self._last_action_and_reward:
             network_state = ActorCriticState(network_state, action)
         info = parameters(distribution) if self.info_spec else ()
@@ -170,3 +177,10 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
 
     def _distribution(self, time_step, policy_state):
         raise NotImplementedError("use `action`; its info has the distribution's parameters")
+
+
+def _allowed(action, mask, distribution):
+    """The action; where logits that are NaN made it a forbidden one, the first that is allowed."""
+    is_allowed = tf.gather(action_masks.allowed(mask), action, batch_dims=1)
+    instead = action_masks.best_action(distribution.logits_parameter(), mask)
+    return tf.where(is_allowed, action, tf.cast(instead, action.dtype))

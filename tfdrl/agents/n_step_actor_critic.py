@@ -36,6 +36,9 @@ class NStepActorCriticAgent(VTraceAgent):
       reward_clipping, reward_scale_factor, last_action_and_reward: see `VTraceAgent`.
       gradient_clip_norm: global norm to clip to; None for none.
       policy_seed: of `collect_policy`; an actor makes a policy of its own by `actor_policy`.
+      observation_and_action_constraint_splitter: takes the mask of allowed actions out of an
+        observation, `splitter(observation) -> (rest, mask <int or bool>[A])`; networks see the
+        rest. See docs/action_masks.md.
       train_step_counter: counts learner steps.
 
     Raises:
@@ -58,6 +61,7 @@ class NStepActorCriticAgent(VTraceAgent):
         last_action_and_reward: bool = False,
         gradient_clip_norm: float | None = 40.0,
         policy_seed: int = 0,
+        observation_and_action_constraint_splitter: Callable | None = None,
         train_step_counter: tf.Variable | None = None,
         name: str = "NStepActorCriticAgent",
     ):
@@ -82,6 +86,9 @@ class NStepActorCriticAgent(VTraceAgent):
                 last_action_and_reward=last_action_and_reward,
                 gradient_clip_norm=gradient_clip_norm,
                 policy_seed=policy_seed,
+                observation_and_action_constraint_splitter=(
+                    observation_and_action_constraint_splitter
+                ),
                 train_step_counter=train_step_counter,
                 name=name,
             )

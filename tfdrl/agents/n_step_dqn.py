@@ -10,6 +10,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.agents.dqn import dqn_agent
 
 from tfdrl.agents.gradient_step import apply_gradients
+from tfdrl.agents.masked_network import mask_alone, masked
 from tfdrl.agents.q_policy import EpsilonGreedyQPolicy
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks.q_networks import num_actions
@@ -35,6 +36,9 @@ class NStepDqnAgent(dqn_agent.DqnAgent):
       loss: "huber" (Mnih 2015) or "half_squared" (Ape-X).
       target_update_period_steps: learner steps between hard copies to the target network.
       gradient_clip_norm: global norm to clip to; None for none.
+      observation_and_action_constraint_splitter: takes the mask of allowed actions out of an
+        observation, `splitter(observation) -> (rest, mask <int or bool>[A])`; networks see the
+        rest. See docs/action_masks.md.
       train_step_counter: counts learner steps.
 
     Raises:
@@ -53,6 +57,7 @@ class NStepDqnAgent(dqn_agent.DqnAgent):
         loss: str = "half_squared",
         target_update_period_steps: int = 2500,
         gradient_clip_norm: float | None = 40.0,
+        observation_and_action_constraint_splitter: Callable | None = None,
         train_step_counter: tf.Variable | None = None,
         name: str = "NStepDqnAgent",
     ):
@@ -62,6 +67,8 @@ class NStepDqnAgent(dqn_agent.DqnAgent):
             raise ConfigurationError(
                 f"NStepDqnAgent.loss = {loss!r} is unknown; use one of {sorted(losses)}"
             )
+        splitter = observation_and_action_constraint_splitter
+        network = masked(network, splitter, "NStepDqnAgent")
         try:
             super().__init__(
                 time_step_spec,
@@ -69,6 +76,7 @@ class NStepDqnAgent(dqn_agent.DqnAgent):
                 q_network=network(time_step_spec.observation, action_spec),
                 target_q_network=network(time_step_spec.observation, action_spec),
                 optimizer=optimizer,
+                observation_and_action_constraint_splitter=mask_alone(splitter),
                 gamma=gamma,
                 epsilon_greedy=0.1,
                 target_update_period=target_update_period_steps,
@@ -97,9 +105,9 @@ class NStepDqnAgent(dqn_agent.DqnAgent):
 
     def actor_policy(self, epsilon, seed: int) -> EpsilonGreedyQPolicy:
         """An epsilon-greedy policy that reports the Q-values for initial priorities."""
-        return EpsilonGreedyQPolicy(
-            self.time_step_spec, self.action_spec, self._q_network, epsilon, seed
-        )
+        specs = (self.time_step_spec, self.action_spec)
+        splitter = self._observation_and_action_constraint_splitter
+        return EpsilonGreedyQPolicy(*specs, self._q_network, epsilon, seed, splitter)
 
     def _td_errors(self, experience, training):
         time_steps, policy_steps, next_steps = self._as_transition(experience)

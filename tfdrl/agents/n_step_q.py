@@ -12,6 +12,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import StepType
 
 from tfdrl.agents.gradient_step import apply_gradients
+from tfdrl.agents.masked_network import mask_alone, masked
 from tfdrl.agents.q_policy import EpsilonGreedyQPolicy
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks.q_networks import num_actions
@@ -59,6 +60,9 @@ class NStepQAgent(tf_agent.TFAgent):
       target_update_period_steps: own learner steps between hard copies to the target network;
         None for none but `initialize`'s, where the architecture counts for all workers.
       gradient_clip_norm: global norm to clip to; None for none.
+      observation_and_action_constraint_splitter: takes the mask of allowed actions out of an
+        observation, `splitter(observation) -> (rest, mask <int or bool>[A])`; networks see the
+        rest. See docs/action_masks.md.
       train_step_counter: counts learner steps.
 
     Raises:
@@ -80,6 +84,7 @@ class NStepQAgent(tf_agent.TFAgent):
         reduction: str = "sum",
         target_update_period_steps: int | None = None,
         gradient_clip_norm: float | None = 40.0,
+        observation_and_action_constraint_splitter: Callable | None = None,
         train_step_counter: tf.Variable | None = None,
         name: str = "NStepQAgent",
     ):
@@ -88,6 +93,9 @@ class NStepQAgent(tf_agent.TFAgent):
         _check_choice("reduction", reduction, _REDUCTIONS)
         _check_count("n_step", n_step, "no limit")
         _check_count("target_update_period_steps", target_update_period_steps, "no copies")
+        splitter = observation_and_action_constraint_splitter
+        self._splitter = mask_alone(splitter)
+        network = masked(network, splitter, "NStepQAgent")
         self._network, self._target = (
             network(time_step_spec.observation, action_spec) for _ in range(2)
         )
@@ -100,8 +108,8 @@ class NStepQAgent(tf_agent.TFAgent):
         super().__init__(
             time_step_spec,
             action_spec,
-            EpsilonGreedyQPolicy(*specs, epsilon=0.0),
-            EpsilonGreedyQPolicy(*specs, epsilon=_COLLECT_EPSILON),
+            EpsilonGreedyQPolicy(*specs, epsilon=0.0, splitter=self._splitter),
+            EpsilonGreedyQPolicy(*specs, epsilon=_COLLECT_EPSILON, splitter=self._splitter),
             train_sequence_length=None,
             train_step_counter=train_step_counter,
         )
@@ -121,9 +129,8 @@ class NStepQAgent(tf_agent.TFAgent):
 
     def actor_policy(self, epsilon, seed: int) -> EpsilonGreedyQPolicy:
         """An epsilon-greedy policy with random numbers of its own."""
-        return EpsilonGreedyQPolicy(
-            self.time_step_spec, self.action_spec, self._network, epsilon, seed
-        )
+        specs = (self.time_step_spec, self.action_spec)
+        return EpsilonGreedyQPolicy(*specs, self._network, epsilon, seed, self._splitter)
 
     def _initialize(self):
         for target, variable in zip(self._target.variables, self._network.variables):

@@ -9,12 +9,33 @@ import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 
+from tfdrl.ops import action_masks
+
 
 class QInfo(NamedTuple):
     """What an acting step knew: Q(s, a) of the action taken and max_a Q(s, a), <float32>[N]."""
 
     q_taken: tf.Tensor
     max_q: tf.Tensor
+
+
+def epsilon_greedy(q: tf.Tensor, epsilon, generator: tf.random.Generator, mask=None) -> tf.Tensor:
+    """The best action, or with probability epsilon one uniformly at random, <int32>[N].
+
+    Args:
+      q: <float32>[N, A].
+      epsilon: <float32>[N] or scalar.
+      generator: of the random numbers.
+      mask: <any>[N, A], which actions are allowed; None for all.
+    """
+    batch = tf.shape(q)[0]
+    if mask is None:
+        greedy = tf.argmax(q, axis=-1, output_type=tf.int32)
+        random = generator.uniform([batch], maxval=tf.shape(q)[1], dtype=tf.int32)
+    else:
+        greedy = action_masks.best_action(q, mask)
+        random = action_masks.best_action(generator.uniform(tf.shape(q)), mask)
+    return tf.where(generator.uniform([batch]) < epsilon, random, greedy)
 
 
 class EpsilonGreedyQPolicy(tf_policy.TFPolicy):
@@ -25,12 +46,19 @@ class EpsilonGreedyQPolicy(tf_policy.TFPolicy):
       q_network: values [B, A] of an observation.
       epsilon: <float>[N] or scalar, the probability of a random action in each environment.
       seed: of the random actions. The generator is a checkpointable attribute.
+      splitter: gives (observation, mask), of a masked network; see `masked_network.mask_alone`.
     """
 
-    def __init__(self, time_step_spec, action_spec, q_network, epsilon, seed: int = 0):
+    def __init__(
+        self, time_step_spec, action_spec, q_network, epsilon, seed: int = 0, splitter=None
+    ):
         info_spec = QInfo(*(tf.TensorSpec([], tf.float32, name) for name in QInfo._fields))
         super().__init__(
-            time_step_spec, action_spec, info_spec=info_spec, automatic_state_reset=False
+            time_step_spec,
+            action_spec,
+            info_spec=info_spec,
+            observation_and_action_constraint_splitter=splitter,
+            automatic_state_reset=False,
         )
         self._q_network = q_network
         self._epsilon = tf.Variable(np.asarray(epsilon, np.float32), trainable=False)
@@ -46,11 +74,8 @@ class EpsilonGreedyQPolicy(tf_policy.TFPolicy):
     def _action(self, time_step, policy_state, seed):
         del seed
         q, _ = self._q_network(time_step.observation, step_type=time_step.step_type)
-        batch = tf.shape(q)[0]
-        spec = self.action_spec
-        greedy = tf.argmax(q, axis=-1, output_type=tf.int32)
-        random = self.generator.uniform([batch], maxval=tf.shape(q)[1], dtype=tf.int32)
-        explores = self.generator.uniform([batch]) < self._epsilon
-        action = tf.where(explores, random, greedy)
+        splitter = self.observation_and_action_constraint_splitter
+        mask = splitter(time_step.observation)[1] if splitter else None
+        action = epsilon_greedy(q, self._epsilon, self.generator, mask)
         info = QInfo(tf.gather(q, action, batch_dims=1), tf.reduce_max(q, axis=-1))
-        return policy_step.PolicyStep(tf.cast(action, spec.dtype), policy_state, info)
+        return policy_step.PolicyStep(tf.cast(action, self.action_spec.dtype), policy_state, info)

@@ -13,6 +13,7 @@ from tf_agents.trajectories import StepType
 
 from tfdrl.agents import actor_critic_policy as acp
 from tfdrl.agents.gradient_step import apply_gradients
+from tfdrl.agents.masked_network import mask_alone, masked
 from tfdrl.agents.recurrent_q_policy import RecurrentQPolicy
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks.q_networks import num_actions
@@ -57,6 +58,9 @@ class R2D2Agent(tf_agent.TFAgent):
       gradient_clip_norm: global norm to clip to; None for none.
       last_reward_clip: of the reward that the network is told: [-last_reward_clip,
         last_reward_clip]; None for none: the paper clips no reward (section 2.3).
+      observation_and_action_constraint_splitter: takes the mask of allowed actions out of an
+        observation, `splitter(observation) -> (rest, mask <int or bool>[A])`; networks see the
+        rest. See docs/action_masks.md.
       train_step_counter: counts learner steps.
 
     Raises:
@@ -79,6 +83,7 @@ class R2D2Agent(tf_agent.TFAgent):
         target_update_period_steps: int = 2500,
         gradient_clip_norm: float | None = 40.0,
         last_reward_clip: float | None = None,
+        observation_and_action_constraint_splitter: Callable | None = None,
         train_step_counter: tf.Variable | None = None,
         name: str = "R2D2Agent",
     ):
@@ -93,6 +98,9 @@ class R2D2Agent(tf_agent.TFAgent):
                 f"R2D2Agent.n_step = {n_step}, burn_in_steps = {burn_in_steps}, "
                 f"target_update_period_steps = {target_update_period_steps}: at least 1, 0 and 1"
             )
+        splitter = observation_and_action_constraint_splitter
+        self._splitter = mask_alone(splitter)
+        network = masked(network, splitter, "R2D2Agent")
         input_spec = acp.input_spec(time_step_spec.observation, action_spec, True)
         self._network, self._target = (network(input_spec, action_spec) for _ in range(2))
         for net in (self._network, self._target):
@@ -104,12 +112,11 @@ class R2D2Agent(tf_agent.TFAgent):
         self._target_update_period_steps = target_update_period_steps
         self._gradient_clip_norm = gradient_clip_norm
         self._last_reward_clip = last_reward_clip
-        specs = (time_step_spec, action_spec, self._network)
         super().__init__(
             time_step_spec,
             action_spec,
-            RecurrentQPolicy(*specs, greedy=True, last_reward_clip=last_reward_clip),
-            RecurrentQPolicy(*specs, greedy=False, last_reward_clip=last_reward_clip),
+            self._make_policy(time_step_spec, action_spec, greedy=True),
+            self._make_policy(time_step_spec, action_spec, greedy=False),
             train_sequence_length=None,
             train_step_counter=train_step_counter,
         )
@@ -129,10 +136,17 @@ class R2D2Agent(tf_agent.TFAgent):
 
     def actor_policy(self, epsilon, seed: int) -> RecurrentQPolicy:
         """An epsilon-greedy policy that reports the values for initial priorities."""
-        specs = (self.time_step_spec, self.action_spec, self._network)
-        clip = self._last_reward_clip
+        specs = (self.time_step_spec, self.action_spec)
+        return self._make_policy(*specs, greedy=False, seed=seed, epsilon=epsilon)
+
+    def _make_policy(self, time_step_spec, action_spec, **how) -> RecurrentQPolicy:
         return RecurrentQPolicy(
-            *specs, greedy=False, seed=seed, epsilon=epsilon, last_reward_clip=clip
+            time_step_spec,
+            action_spec,
+            self._network,
+            last_reward_clip=self._last_reward_clip,
+            splitter=self._splitter,
+            **how,
         )
 
     def _initialize(self):

@@ -9,7 +9,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 
 from tfdrl.agents.actor_critic_policy import network_input
-from tfdrl.agents.q_policy import QInfo
+from tfdrl.agents.q_policy import QInfo, epsilon_greedy
 
 
 class RecurrentQState(NamedTuple):
@@ -39,6 +39,7 @@ class RecurrentQPolicy(tf_policy.TFPolicy):
       seed: of the random actions. The generator is a checkpointable attribute.
       epsilon: <float>[N] of the initial state; None for zeros.
       last_reward_clip: of the reward that the network is told; None for none.
+      splitter: gives (observation, mask), of a masked network; see `masked_network.mask_alone`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class RecurrentQPolicy(tf_policy.TFPolicy):
         seed: int = 0,
         epsilon=None,
         last_reward_clip: float | None = None,
+        splitter=None,
     ):
         state_spec = RecurrentQState(
             network.state_spec, action_spec, tf.TensorSpec([], tf.float32, "epsilon")
@@ -60,6 +62,7 @@ class RecurrentQPolicy(tf_policy.TFPolicy):
             action_spec,
             policy_state_spec=state_spec,
             info_spec=() if greedy else info_spec,
+            observation_and_action_constraint_splitter=splitter,
             automatic_state_reset=False,  # the network resets its own state at FIRST
         )
         self._network, self._greedy, self._epsilon = network, greedy, epsilon
@@ -88,14 +91,13 @@ class RecurrentQPolicy(tf_policy.TFPolicy):
         q, network_state = self._network(
             observation, step_type=time_step.step_type, network_state=policy_state.network
         )
-        action = tf.argmax(q, axis=-1, output_type=tf.int32)
-        if not self._greedy:
-            batch = tf.shape(q)[0]
-            random = self.generator.uniform([batch], maxval=tf.shape(q)[1], dtype=tf.int32)
-            explores = self.generator.uniform([batch]) < policy_state.epsilon
-            action = tf.where(explores, random, action)
+        splitter = self.observation_and_action_constraint_splitter
+        mask = splitter(time_step.observation)[1] if splitter else None
         info = ()
-        if not self._greedy:
+        if self._greedy:
+            action = tf.argmax(q, axis=-1, output_type=tf.int32)
+        else:
+            action = epsilon_greedy(q, policy_state.epsilon, self.generator, mask)
             info = QInfo(tf.gather(q, action, batch_dims=1), tf.reduce_max(q, axis=-1))
         action = tf.cast(action, self.action_spec.dtype)
         state = RecurrentQState(network_state, action, policy_state.epsilon)

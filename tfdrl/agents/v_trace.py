@@ -13,6 +13,7 @@ from tf_agents.trajectories import StepType
 
 from tfdrl.agents import actor_critic_policy as acp
 from tfdrl.agents.gradient_step import apply_gradients
+from tfdrl.agents.masked_network import mask_alone, masked
 from tfdrl.agents.v_trace_checks import check_choice, check_clips, parameter_specs
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks import actor_critic_networks
@@ -69,6 +70,9 @@ class VTraceAgent(tf_agent.TFAgent):
         None for none.
       gradient_clip_norm: global norm to clip to; None for none.
       policy_seed: of `collect_policy`; an actor makes a policy of its own by `actor_policy`.
+      observation_and_action_constraint_splitter: takes the mask of allowed actions out of an
+        observation, `splitter(observation) -> (rest, mask <int or bool>[A])`; networks see the
+        rest. See docs/action_masks.md.
       train_step_counter: counts learner steps.
 
     Raises:
@@ -97,6 +101,7 @@ class VTraceAgent(tf_agent.TFAgent):
         last_reward_clip: float | None = 1.0,
         gradient_clip_norm: float | None = 40.0,
         policy_seed: int = 0,
+        observation_and_action_constraint_splitter: Callable | None = None,
         train_step_counter: tf.Variable | None = None,
         name: str = "VTraceAgent",
     ):
@@ -108,7 +113,9 @@ class VTraceAgent(tf_agent.TFAgent):
             raise ConfigurationError(
                 f"VTraceAgent.reward_scale_factor = {reward_scale_factor} must be positive"
             )
-        self._network = network(
+        splitter = observation_and_action_constraint_splitter
+        self._splitter = mask_alone(splitter)
+        self._network = masked(network, splitter, "VTraceAgent")(
             acp.input_spec(time_step_spec.observation, action_spec, last_action_and_reward),
             action_spec,
         )
@@ -171,6 +178,7 @@ class VTraceAgent(tf_agent.TFAgent):
             greedy=greedy,
             seed=seed,
             last_reward_clip=self._last_reward_clip,
+            splitter=self._splitter,
         )
 
     def _train(self, experience, weights=None, policy_state=None, last_reward=None):

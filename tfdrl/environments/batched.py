@@ -32,6 +32,8 @@ class BatchedEnvironment(abc.ABC):
         oldest first, zeros before an episode's start: who has all steps needs the newest alone.
       return_range: the least and the greatest return of an episode, in raw rewards, as far as the
         environment states the range of its rewards.
+      action_mask: the part of a dict observation that says which actions are allowed, <uint8>[A];
+        None if there is none. Agents take no other actions, and their networks do not see it.
       steps_per_second: at which a recording looks as the environment's makers meant it.
     """
 
@@ -41,6 +43,7 @@ class BatchedEnvironment(abc.ABC):
     frames_per_step: int = 1
     frame_stack: int = 1
     return_range: tuple[float, float] = ANY_RETURN
+    action_mask: str | None = None
     steps_per_second: float = 30.0
 
     @abc.abstractmethod

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfdrl.environments.batched import BatchedEnvironment
-from tfdrl.errors import EXIT_FAILED, TfdrlError
+from tfdrl.errors import EXIT_FAILED, ConfigurationError, TfdrlError
 from tfdrl.types import Episodes, Nest, TimeSteps
 
 _LOG = logging.getLogger(__name__)
@@ -95,6 +95,8 @@ class GuardedEnvironment:
             steps = call(*arguments)
             if not np.isfinite(steps.reward).all():
                 raise ValueError(f"a reward is {steps.reward[~np.isfinite(steps.reward)][0]}")
+        except ConfigurationError:
+            raise  # new ones would be as wrong
         except Exception as error:  # whatever an environment raises
             self._since_secs = None
             self._replace(error)

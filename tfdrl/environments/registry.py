@@ -31,6 +31,7 @@ def gym_environment(
     training_wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]] = (),
     clip_reward: float | None = None,
     vectorization: str = "auto",
+    action_mask: str | None = None,
     render: bool = False,
 ) -> BatchedEnvironment:
     """N environments of any Gymnasium id.
@@ -51,11 +52,13 @@ def gym_environment(
         (and there are no wrappers, and it is the same task: ALE's is not), else "sync"; "sync"
         steps them one after the other in this process; "async" steps each in a process of its
         own, worth it above about a millisecond per step.
+      action_mask: key of the mask of allowed actions, in a Dict observation or in `info`: agents
+        take no other actions. None: every action is allowed. See docs/action_masks.md.
       render: steps them in this process in a way that `BatchedEnvironment.render` can draw.
 
     Raises:
-      ConfigurationError: unknown id, constructor arguments the environment does not take, or
-        spaces that tfdrl does not support.
+      ConfigurationError: unknown id, constructor arguments the environment does not take, spaces
+        that tfdrl does not support, or no such mask.
     """
     _check_counts(num_envs, clip_reward)
     _check_choice("gym_environment.vectorization", vectorization, _VECTORIZATIONS)
@@ -87,7 +90,7 @@ def gym_environment(
     except (gymnasium.error.Error, TypeError, ImportError) as error:
         drawn = " so that it can be drawn" if render else ""
         raise ConfigurationError(f"gym_environment: cannot make {id!r}{drawn}: {error}") from error
-    return VectorizedEnvironment(vector_env, seed, clip_reward if training else None)
+    return VectorizedEnvironment(vector_env, seed, clip_reward if training else None, action_mask)
 
 
 @gin.configurable

@@ -145,6 +145,54 @@ class Sleep(gymnasium.Env):
         return np.zeros(4, np.float32), 1.0, self._step == self._episode_steps, False, {}
 
 
+class Doors(gymnasium.Env):
+    """Rooms in a row, each with some doors, of which two are open: an action mask.
+
+    Observation <float32>[rooms + 1], the room as one-hot. Actions: through door 0 to doors - 1; a
+    closed one raises ValueError. The open doors are drawn anew in each room; the higher of them
+    gives 1, the other nothing. The mask <int8>[doors] is in the observation, a Dict of
+    "observation" and "action_mask", or in `info`; behind the last room, where the episode ends, no
+    door is open. Optimal: always the higher, a return of `rooms`; at random it is half of it.
+    """
+
+    def __init__(self, rooms: int = 5, doors: int = 4, mask_in_info: bool = False):
+        place = spaces.Box(0.0, 1.0, (rooms + 1,), np.float32)
+        mask = spaces.Box(0, 1, (doors,), np.int8)
+        both = spaces.Dict({"observation": place, "action_mask": mask})
+        self.observation_space = place if mask_in_info else both
+        self.action_space = spaces.Discrete(doors)
+        self.optimal_return = float(rooms)
+        self._rooms, self._mask_in_info = rooms, mask_in_info
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._room = 0
+        self._draw_doors()
+        return self._shown()
+
+    def step(self, action):
+        if not self._open[action]:
+            raise ValueError(f"door {action} is closed; the mask is {self._open}")
+        reward = float(action == np.flatnonzero(self._open)[-1])
+        self._room += 1
+        self._draw_doors()
+        observation, info = self._shown()
+        return observation, reward, self._room == self._rooms, False, info
+
+    def _draw_doors(self) -> None:
+        doors = int(self.action_space.n)
+        self._open = np.zeros(doors, np.int8)
+        if self._room < self._rooms:
+            self._open[self.np_random.choice(doors, 2, replace=False)] = 1
+
+    def _shown(self):
+        place = np.zeros(self._rooms + 1, np.float32)
+        place[self._room] = 1.0
+        if self._mask_in_info:
+            return place, {"action_mask": self._open.copy()}
+        return {"observation": place, "action_mask": self._open.copy()}, {}
+
+
 def register() -> None:
     """Registers the toys with Gymnasium; the second call does nothing."""
     if "tfdrl/Chain-v0" in gymnasium.registry:
@@ -157,6 +205,7 @@ def register() -> None:
     )
     gymnasium.register("tfdrl/Memory-v0", entry_point=f"{here}:Memory")
     gymnasium.register("tfdrl/Sleep-v0", entry_point=f"{here}:Sleep")
+    gymnasium.register("tfdrl/Doors-v0", entry_point=f"{here}:Doors")
     frames = "tfdrl.environments.random_frames"
     gymnasium.register(
         "tfdrl/RandomFrames-v0",

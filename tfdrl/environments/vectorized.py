@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from tfdrl.environments import spaces
+from tfdrl.environments.action_masks import ActionMasks
 from tfdrl.environments.batched import (
     BatchedEnvironment,
     EpisodeLog,
@@ -31,17 +32,34 @@ class VectorizedEnvironment(BatchedEnvironment):
       seed: seeds the first reset; environment i gets a seed of its own derived from it. A
         vector environment that takes one seed only draws all N episodes from one generator.
       clip_reward: rewards are clipped to [-clip_reward, clip_reward]; None leaves them raw.
+      action_mask: key of the mask of allowed actions, see `action_masks`; None for none.
 
     Raises:
-      ConfigurationError: for unsupported spaces or another auto-reset mode.
+      ConfigurationError: for unsupported spaces, another auto-reset mode, or no such mask.
     """
 
-    def __init__(self, vector_env: VectorEnv, seed: int, clip_reward: float | None = None):
+    def __init__(
+        self,
+        vector_env: VectorEnv,
+        seed: int,
+        clip_reward: float | None = None,
+        action_mask: str | None = None,
+    ):
         require_next_step_autoreset(vector_env)
         self.num_envs = vector_env.num_envs
         self.observation_spec = spaces.observation_spec(vector_env.single_observation_space)
         self.action_spec = spaces.action_spec(vector_env.single_action_space)
         self._to_env_action = spaces.action_converter(vector_env.single_action_space)
+        self.action_mask, self._masks = action_mask, None
+        if action_mask is not None:
+            self._masks = ActionMasks(
+                action_mask,
+                vector_env_name(vector_env),
+                "gym_environment.action_mask",
+                self.observation_spec,
+                self.action_spec,
+            )
+            self.observation_spec = self._masks.observation_spec
         self._vector_env = vector_env
         self.return_range = stated_by(vector_env)
         self.steps_per_second = _steps_per_second(vector_env.metadata.get("render_fps"))
@@ -51,15 +69,15 @@ class VectorizedEnvironment(BatchedEnvironment):
         self._was_last = np.zeros(self.num_envs, bool)
 
     def reset(self) -> TimeSteps:
-        observation, _ = self._vector_env.reset(seed=self._seed)
+        observation, info = self._vector_env.reset(seed=self._seed)
         self._seed = None  # later resets go on with the generators as they are
         self._log.restart()
         self._was_last = np.zeros(self.num_envs, bool)
-        observation = spaces.to_observation(self.observation_spec, observation)
+        observation = self._observed(observation, info, self._was_last)
         return first_time_steps(observation, self.num_envs)
 
     def step(self, action: Nest) -> TimeSteps:
-        observation, reward, terminated, truncated, _ = self._vector_env.step(
+        observation, reward, terminated, truncated, info = self._vector_env.step(
             self._to_env_action(action)
         )
         last = terminated | truncated
@@ -73,8 +91,13 @@ class VectorizedEnvironment(BatchedEnvironment):
             step_type=step_type,
             reward=reward,
             discount=np.subtract(1, terminated, dtype=np.float32),
-            observation=spaces.to_observation(self.observation_spec, observation),
+            observation=self._observed(observation, info, terminated),
         )
+
+    def _observed(self, observation: Nest, info: dict, is_over: np.ndarray) -> Nest:
+        if self._masks is not None:
+            observation = self._masks(observation, info, is_over)
+        return spaces.to_observation(self.observation_spec, observation)
 
     def take_episodes(self) -> Episodes:
         return self._log.take()

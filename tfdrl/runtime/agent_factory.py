@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
+from tf_agents.policies import epsilon_greedy_policy
 
 from tfdrl import environments_tf
+from tfdrl.agents import masked_network
+from tfdrl.agents.q_policy import EpsilonGreedyQPolicy
+from tfdrl.agents.recurrent_q_policy import RecurrentQPolicy
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import ConfigurationError
 from tfdrl.runtime.autograph import leave_unconverted
+from tfdrl.types import ArraySpec
+
+#: Policies that take some actions whatever their network says.
+_RANDOM = (EpsilonGreedyQPolicy, RecurrentQPolicy, epsilon_greedy_policy.EpsilonGreedyPolicy)
 
 
 def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.TFAgent:
@@ -19,26 +28,60 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
     Args:
       factory: `factory(time_step_spec, action_spec, train_step_counter=)`: a TFAgent class whose
         other arguments gin binds, or any function of these arguments.
-      environment: gives the specs.
+      environment: gives the specs. With an action mask, the factory is also given the argument
+        `observation_and_action_constraint_splitter`, unless gin binds it.
 
     Raises:
-      ConfigurationError: the factory returns no TFAgent, or refuses the specs.
+      ConfigurationError: the factory returns no TFAgent, refuses the specs, or takes no masks
+        where the environment has some.
     """
     leave_unconverted()
     time_step_spec = environments_tf.time_step_spec(environment.observation_spec)
     action_spec = environments_tf.to_tf_specs(environment.action_spec)
     name = getattr(factory, "__name__", factory)
+    key = getattr(environment, "action_mask", None)
+    splitter = None if key is None else masked_network.splitter_of(key)
     counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="train_step")
     try:
-        agent = factory(time_step_spec, action_spec, train_step_counter=counter)
+        agent = factory(
+            *(time_step_spec, action_spec),
+            train_step_counter=counter,
+            **masked_network.splitter_argument(factory, splitter),
+        )
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
             f"the agent {name} cannot be built for this environment: {error}"
         ) from error
     if not isinstance(agent, tf_agent.TFAgent):
         raise ConfigurationError(f"the agent {name} made a {type(agent).__name__}, not a TFAgent")
+    if key is None:
+        _check_that_a_mask_has_its_setting(agent, environment)
     agent.initialize()
     return agent
+
+
+def _check_that_a_mask_has_its_setting(agent, environment: BatchedEnvironment) -> None:
+    """Of an environment with what Gymnasium and PettingZoo call a mask, that nothing obeys.
+
+    A network of the user's own may obey it, so there is a warning; but not what draws actions at
+    random, so that is refused.
+    """
+    specs = environment.observation_spec
+    mask = specs.get("action_mask") if isinstance(specs, dict) else None
+    policy, action = agent.collect_policy, environment.action_spec
+    is_mask = isinstance(mask, ArraySpec) and isinstance(action, ArraySpec) and action.is_discrete
+    is_mask = is_mask and mask.shape == (action.num_values,) and mask.dtype.kind in "iu"
+    if not is_mask or policy.observation_and_action_constraint_splitter is not None:
+        return
+    text = (
+        f"the observation's part 'action_mask' has a number for each of the {action.num_values} "
+        f"actions, but no setting names it, so {type(agent).__name__} may take any action and its "
+        "networks see the mask; gym_environment.action_mask = 'action_mask' keeps it to what is "
+        "allowed"
+    )
+    if isinstance(policy, _RANDOM):
+        raise ConfigurationError(f"{text}. If any action may be taken, call it something else")
+    logging.warning("%s", text)
 
 
 def set_seed(seed: int) -> None:

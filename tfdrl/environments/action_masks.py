@@ -1,0 +1,116 @@
+"""Action masks in one form: a part of the observation, checked, wherever an environment has them.
+
+PettingZoo's environments have a mask in a Dict observation, Gymnasium's in `info`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfdrl.errors import ConfigurationError, TfdrlError
+from tfdrl.types import ArraySpec, Nest
+
+#: The part of an observation that is no Dict, beside its mask.
+_OBSERVATION = "observation"
+
+
+class ActionMasks:
+    """Gives the observations of N environments their masks.
+
+    Args:
+      key: of the mask, in the Dict observation or in `info`.
+      environment: its name, for error sentences.
+      setting: that named the key, for the same.
+      observation_spec, action_spec: of one environment.
+
+    Attributes:
+      observation_spec: of what `__call__` returns: a dict whose part `key` is <uint8>[A], 1 where
+        the action is allowed. An observation that is no Dict is its part "observation".
+
+    Raises:
+      ConfigurationError: the action is not one discrete one, or the observation's mask is not one
+        integer or bool for each action.
+    """
+
+    def __init__(
+        self, key: str, environment: str, setting: str, observation_spec: Nest, action_spec: Nest
+    ):
+        self._key, self._environment, self._setting = key, environment, setting
+        is_discrete = isinstance(action_spec, ArraySpec) and action_spec.is_discrete
+        if not is_discrete or action_spec.shape:
+            raise self._error(
+                f"its actions are {action_spec}, but a mask allows some of the values of one "
+                "Discrete action"
+            )
+        self._num_actions = action_spec.num_values
+        self._is_dict = isinstance(observation_spec, dict)
+        parts = dict(observation_spec) if self._is_dict else {_OBSERVATION: observation_spec}
+        self._is_part = self._is_dict and key in parts
+        if not parts.keys() - {key}:
+            raise self._error("the observation has no other part than the mask")
+        if self._is_part:
+            self._check_form(parts[key])
+        mask = ArraySpec((self._num_actions,), np.dtype(np.uint8), 0, 1, key)
+        self.observation_spec = {**parts, key: mask}
+
+    def __call__(self, observation: Nest, info: Mapping[str, Any], is_over: np.ndarray) -> Nest:
+        """The observation, as a dict, with the mask.
+
+        Args:
+          observation: nest of [N, ...], as the environments' space is.
+          info: of a vector environment; `info[key]` is [N, A] where the observation has no mask.
+          is_over: <bool>[N], environments that have terminated and may allow nothing.
+
+        Raises:
+          ConfigurationError: there is no mask, or it has another form.
+          TfdrlError: it has other numbers than 0 and 1, or allows nothing.
+        """
+        parts = observation if self._is_dict else {_OBSERVATION: observation}
+        mask = np.asarray(parts[self._key] if self._is_part else self._of_info(info, parts))
+        self._check_form(mask[0])
+        allowed = mask.astype(bool)
+        if not np.array_equal(allowed, mask):
+            wrong = mask[allowed != mask][0]
+            raise self._fault(f"it has {wrong} among 0 (forbidden) and 1 (allowed)")
+        if not (allowed.any(axis=1) | is_over).all():
+            raise self._fault("it forbids every action although the episode has not terminated")
+        return {**parts, self._key: allowed.view(np.uint8)}
+
+    def _of_info(self, info: Mapping[str, Any], parts: Mapping[str, Any]) -> np.ndarray:
+        # A vector environment says by `_key` whose info has the key.
+        if self._key not in info or not np.all(info.get(f"_{self._key}", True)):
+            found = ", ".join(sorted(str(key) for key in info if not str(key).startswith("_")))
+            observation = f"parts {', '.join(map(str, parts))}" if self._is_dict else "no Dict"
+            raise self._error(
+                f"neither its observation ({observation}) nor its info "
+                f"({found or 'empty'}) has that key at every reset and step"
+            )
+        mask = info[self._key]
+        if mask.dtype != object:
+            return mask
+        rows = [np.asarray(row) for row in mask]  # of lists, or of tuples
+        for row in rows:
+            self._check_form(row)
+        return np.stack(rows)
+
+    def _check_form(self, one: ArraySpec | np.ndarray) -> None:
+        """Of one environment's mask, or of its spec."""
+        if tuple(one.shape) == (self._num_actions,) and one.dtype.kind in "bui":
+            return
+        raise self._error(
+            f"it is {one.dtype}{list(one.shape)}; one integer (int8) or bool for each of the "
+            f"{self._num_actions} actions is needed"
+        )
+
+    def _error(self, text: str) -> ConfigurationError:
+        return ConfigurationError(self._sentence(text))
+
+    def _fault(self, text: str) -> TfdrlError:
+        return TfdrlError(self._sentence(text))
+
+    def _sentence(self, text: str) -> str:
+        setting = f"{self._setting} = {self._key!r}"
+        return f"{self._environment}: {setting} names its action mask, but {text}"
