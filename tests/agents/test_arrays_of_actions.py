@@ -107,6 +107,11 @@ def test_last_actions_are_the_one_hot_vectors_of_all_elements():
     assert acp.input_spec(tf.TensorSpec([4]), ARRAY, True).last_action.shape == [5]
 
 
+def test_several_actions_have_no_last_one():
+    with pytest.raises(ConfigurationError, match="last action where there is one"):
+        acp.input_spec(tf.TensorSpec([4]), {"move": ARRAY, "aim": ARRAY}, True)
+
+
 def linear_model(spec, parameters):
     observation = tf.keras.Input(spec.shape)
     policy, value = (tf.keras.layers.Dense(units)(observation) for units in (parameters, 1))

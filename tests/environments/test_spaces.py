@@ -100,6 +100,7 @@ def test_observations_without_a_value_in_tensorflow_are_refused(space, sentence)
         (spaces.action_spec, gym_spaces.MultiBinary(3), "action: .*MultiBinary"),
         (spaces.action_spec, gym_spaces.Box(0, 3, (2,), np.int32), "action: .*int32"),
         (spaces.action_spec, gym_spaces.Dict(a=gym_spaces.Discrete(2)), "action: .*Dict"),
+        (spaces.action_spec, gym_spaces.Tuple([gym_spaces.Discrete(2)]), "action: .*Tuple"),
     ],
 )
 def test_unsupported_space_is_refused_with_what_is_supported(convert, space, where):

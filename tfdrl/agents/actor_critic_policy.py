@@ -10,6 +10,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
+from tfdrl.errors import ConfigurationError
 from tfdrl.networks.observations import num_categories, one_hot
 from tfdrl.ops import action_masks
 
@@ -37,9 +38,13 @@ class ActorCriticState(NamedTuple):
 
 
 def input_spec(observation_spec, action_spec, last_action_and_reward: bool):
-    """The spec of what the network is given."""
+    """The spec of what the network is given; raises ConfigurationError for several actions."""
     if not last_action_and_reward:
         return observation_spec
+    if tf.nest.is_nested(action_spec):
+        raise ConfigurationError(
+            f"a network is told its last action where there is one, but the spec is {action_spec}"
+        )
     is_count = action_spec.dtype.is_integer
     size = sum(num_categories(action_spec)) if is_count else action_spec.shape.num_elements()
     return ActorCriticInput(
