@@ -10,6 +10,9 @@ import gin
 
 from tfdrl.errors import ConfigurationError
 
+#: Seeds of environments and actors are some millions above; all must fit into 32 bits.
+MAX_SEED = 2_000_000_000
+
 
 @gin.configurable("experiment")
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Experiment:
 
     Attributes:
       architecture: an object with `program() -> topology.Program`, such as `@apex()` in gin.
-      seed: of everything random; 0 or more.
+      seed: of everything random; from 0 to `MAX_SEED`.
       solved_return: ends when the mean return of an evaluation reaches it.
       evaluation_episodes: episodes of one evaluation.
       max_frames: ends after so many environment frames, summed over the actors.
@@ -38,7 +41,8 @@ class Experiment:
         is_class = isinstance(self.architecture, type)
         if is_class or not callable(getattr(self.architecture, "program", None)):
             raise ConfigurationError(_not_an_architecture(self.architecture))
-        _require("seed", self.seed, "a whole number, 0 or more", lambda x: _whole(x) and x >= 0)
+        in_range = lambda x: _whole(x) and 0 <= x <= MAX_SEED  # noqa: E731
+        _require("seed", self.seed, f"a whole number from 0 to {MAX_SEED:,}", in_range)
         for name in ("max_frames", "max_learner_steps", "evaluation_episodes"):
             value = getattr(self, name)
             if value is not None or name == "evaluation_episodes":

@@ -77,7 +77,7 @@ def test_faults_of_the_code_are_not_called_configuration(lab):
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
     [
-        ("seed", -1, "0 or more"),
+        ("seed", -1, "from 0 to 2,000,000,000"),
         ("seed", 1.5, "a whole number"),
         ("seed", True, "a whole number"),
         ("max_frames", 0, "above 0"),

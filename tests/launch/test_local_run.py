@@ -350,6 +350,9 @@ def test_a_launcher_that_was_suspended_asks_again_before_it_judges(train, tmp_pa
     ("binding", "words"),
     [
         ("tiny.actorz = 3", "did you mean actor or actors?"),
+        ("tiny.actors = 1000000", "1000000 actor need 20,0"),
+        ("experiment.seed = 2000000001", "must be a whole number from 0 to 2,000,000,000"),
+        ("experiment.seed = 99999999999999999999", "does not fit into 64 bits"),
         (
             "experiment.architecture = @tiny_without_environment()",
             "there is no environment NoSuchGame-v0",

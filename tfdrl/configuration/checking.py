@@ -173,6 +173,7 @@ class _Examination:
         item = self._find(binding.selector, binding.place)
         if item is not None and self._has_parameter(item, binding):
             self._check_type(item, binding)
+            self._check_range(item, binding)
         selector = item.selector if item else binding.selector
         self._bindings[binding.scope, selector, binding.parameter] = binding
 
@@ -233,6 +234,14 @@ class _Examination:
         self._errors.append(
             f"{binding.place}: {name} must be {wanted}, not {value!r} of type {kind}{hint}"
         )
+
+    def _check_range(self, item: Configurable, binding: Binding) -> None:
+        if item.selector.startswith("tfdrl."):
+            value = values.transform(binding.value, self._expanded)
+            fault = values.out_of_range(binding.parameter, value)
+            if fault:
+                name = f"{self._catalogue.shortest_name(item)}.{binding.parameter}"
+                self._errors.append(f"{binding.place}: {name} = {value!r} {fault}")
 
     def _expanded(self, leaf: Any, depth: int = 0) -> Any:
         """The value of a macro that is defined without a scope; other leaves as they are."""

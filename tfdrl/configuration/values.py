@@ -69,6 +69,32 @@ def fits(value: Any, annotation: str) -> bool:
         return True
 
 
+#: The ends of names of counts, durations and rates: a number below is a mistake.
+_LOWEST = {
+    **dict.fromkeys(("secs", "minutes", "ms", "steps", "frames", "episodes", "updates"), 0),
+    **dict.fromkeys(("items", "transitions", "unrolls", "rate"), 0),
+    "size": 1,
+}
+
+
+def out_of_range(name: str, value: Any) -> str:
+    """What is wrong with a number where the parameter's name says what it counts; mostly nothing.
+
+    Args:
+      name: of one of tfdrl's parameters, which end in their unit.
+      value: that it is given.
+    """
+    for leaf in leaves(value):
+        if isinstance(leaf, bool) or not isinstance(leaf, (int, float)):
+            continue
+        if isinstance(leaf, int) and leaf.bit_length() > 63:
+            return "does not fit into 64 bits"
+        lowest = _LOWEST.get(name.rpartition("_")[2], leaf)
+        if not leaf >= lowest:
+            return f"must be {lowest} or more"
+    return ""
+
+
 _SCALARS = {"int": int, "float": (int, float), "bool": bool, "str": str, "bytes": bytes}
 _SEQUENCES = frozenset(("tuple", "Tuple", "list", "List", "Sequence", "Collection", "Iterable"))
 _MAPPINGS = frozenset(("dict", "Dict", "Mapping", "MutableMapping"))

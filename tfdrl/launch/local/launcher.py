@@ -18,7 +18,7 @@ from tfdrl.launch import curves, output, panel, process, run_directory, summary
 from tfdrl.launch.exits import describe
 from tfdrl.launch.local import addresses, token
 from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
-from tfdrl.launch.local.replicas import announcement, common_arguments, replicas_of
+from tfdrl.launch.local.replicas import announcement, check_room, common_arguments, replicas_of
 from tfdrl.launch.replica import ExitedReplica, Replica
 from tfdrl.launch.status import RunStatus, Watch
 from tfdrl.launch.supervisor import Limits, RunEnd, Supervisor, role_environment
@@ -98,6 +98,7 @@ def run_local(
     Returns the exit code: 0 if training finished or was told to stop, else that of the role
     which ended the run. Raises ConfigurationError before any process has started.
     """
+    check_room(program)
     root_dir = pathlib.Path(root_dir).resolve()
     started_at = time.time()
     process.reap_children()

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 
+from tfdrl.errors import ConfigurationError
 from tfdrl.launch import run_directory, summary
 from tfdrl.launch.local import addresses
 from tfdrl.launch.replica import Replica
 from tfdrl.topology import Program
 
 _ROLE_MODULE = "tfdrl.launch.role"
+#: What a forked process takes of its own that has used TensorFlow at all; a third
+#: without.
+_LEAST_BYTES = 60_000_000
+
+
+def check_room(program: Program) -> None:
+    """Raises ConfigurationError for more processes than this machine's memory could ever hold."""
+    needed = sum(
+        role.replicas * (_LEAST_BYTES if role.needs_tensorflow else _LEAST_BYTES // 3)
+        for role in program.roles
+    )
+    memory = _memory_bytes()
+    if needed > memory:
+        counts = ", ".join(f"{role.replicas} {role.name}" for role in program.roles)
+        raise ConfigurationError(
+            f"{program.name} has too many processes for this machine: {counts} need "
+            f"{needed / 1e9:,.0f} GB of memory at the very least, and there are "
+            f"{memory / 1e9:,.0f} GB; have fewer, with more environments each, or more machines"
+        )
+
+
+def _memory_bytes() -> int:
+    """Of the machine, or what the control group (a container's limit) allows of it."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # "max", or no control groups
+        memory = min(memory, int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory
 
 
 def common_arguments(
