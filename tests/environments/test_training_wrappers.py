@@ -59,7 +59,7 @@ def test_normalised_rewards_are_for_training_only():
 @pytest.mark.parametrize(
     ("argument", "wrapper", "cure"),
     [
-        ("wrappers", wrappers.NormalizeObservation, "RescaleObservation"),
+        ("wrappers", wrappers.NormalizeObservation, "set normalization.observations = True"),
         ("wrappers", wrappers.NormalizeReward, "training_wrappers"),
     ],
 )
@@ -83,7 +83,7 @@ def test_those_of_an_environment_s_own_definition_are_found():
 @pytest.mark.parametrize(
     ("wrapper", "text"),
     [
-        (wrappers.NormalizeObservation, "with RescaleObservation"),
+        (wrappers.NormalizeObservation, "set normalization.observations"),
         (lambda env: wrappers.ReshapeObservation(env, (2, 2)), "change the observation_space"),
         (lambda env: wrappers.DtypeObservation(env, np.float64), "must have the same"),
     ],

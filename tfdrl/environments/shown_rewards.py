@@ -15,8 +15,12 @@ _LOG = logging.getLogger(__name__)
 
 #: Wrappers with statistics of their own in every process, and what is to be used instead.
 _WITH_STATISTICS = {
-    wrappers.NormalizeObservation: "scale by bounds that you know, with RescaleObservation",
-    wrappers.NormalizeReward: "name it in gym_environment.training_wrappers",
+    wrappers.NormalizeObservation: (
+        "set normalization.observations = True, whose statistics are part of the parameters"
+    ),
+    wrappers.NormalizeReward: (
+        "set normalization.returns = True, or name it in gym_environment.training_wrappers"
+    ),
 }
 
 

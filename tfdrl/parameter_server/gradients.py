@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfdrl.agents.normalization import NormalizedAgent
 from tfdrl.errors import ConfigurationError
 from tfdrl.learning.trainer import scalars
 from tfdrl.runtime.compiled import compiled
@@ -55,6 +56,12 @@ class LossGradient:
     """
 
     def __init__(self, agent, arguments: Callable[..., dict[str, Any]], example: Sequence[Any]):
+        if isinstance(agent, NormalizedAgent):
+            raise ConfigurationError(
+                "normalization.observations and normalization.returns need one learner that counts "
+                "what it trains on, but parameter servers add up gradients only: use @dqn, @apex, "
+                "@r2d2, @impala or @seed, or scale observations by RescaleObservation"
+            )
         self._agent, self._arguments = agent, arguments
         self.example = list(example)
         self.variables = self._find_variables(example)

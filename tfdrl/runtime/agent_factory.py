@@ -11,6 +11,7 @@ from tf_agents.policies import epsilon_greedy_policy
 
 from tfdrl import environments_tf
 from tfdrl.agents import masked_network
+from tfdrl.agents.normalization import normalization
 from tfdrl.agents.q_policy import EpsilonGreedyQPolicy
 from tfdrl.agents.recurrent_q_policy import RecurrentQPolicy
 from tfdrl.environments.batched import BatchedEnvironment
@@ -56,6 +57,7 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
         raise ConfigurationError(f"the agent {name} made a {type(agent).__name__}, not a TFAgent")
     if key is None:
         _check_that_a_mask_has_its_setting(agent, environment)
+    agent = normalization(agent)
     agent.initialize()
     return agent
 
