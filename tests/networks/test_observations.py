@@ -1,11 +1,14 @@
 """The one rule by which networks see observations: what is one-hot, what is scaled, what stays."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces as gym_spaces
+from tf_agents.networks import q_network
+from tf_agents.networks.actor_distribution_network import ActorDistributionNetwork
 from tf_agents.specs import BoundedTensorSpec
 
 from tfdrl import environments_tf
@@ -17,6 +20,7 @@ from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
 from tfdrl.networks.continuous_networks import mlp_actor, mlp_critic, mlp_value
 from tfdrl.networks.q_networks import MlpQNetwork, NatureQNetwork
 from tfdrl.networks.recurrent_q_networks import MlpRecurrentQNetwork
+from tfdrl.networks.vector_networks import on_vector
 
 ACTION = BoundedTensorSpec([], tf.int32, 0, 2)
 CONTINUOUS = BoundedTensorSpec([2], tf.float32, -1.0, 1.0)
@@ -31,6 +35,10 @@ ALL = gym_spaces.Dict(
     speed=gym_spaces.Box(-9, 9, (), np.int8),
 )
 SIZE = 4 + 8 + 3 + 2 + 2 + 2 + 1
+
+
+def tfa_network(kind):
+    return functools.partial(kind, fc_layer_params=(8,))
 
 
 def specs_of(space):
@@ -84,8 +92,10 @@ def test_one_hot_of_sequences_and_of_what_is_out_of_bounds():
         lambda spec: mlp_value(spec, layer_units=(8,)),
         lambda spec: mlp_actor(spec, CONTINUOUS, layer_units=(8,)),
         lambda spec: mlp_critic(spec, CONTINUOUS, observation_layer_units=(8,)),
+        lambda spec: on_vector(spec, ACTION, tfa_network(q_network.QNetwork)),
+        lambda spec: on_vector(spec, CONTINUOUS, tfa_network(ActorDistributionNetwork)),
     ],
-    ids=["Q", "recurrent Q", "actor-critic", "value", "actor", "critic"],
+    ids=["Q", "recurrent Q", "actor-critic", "value", "actor", "critic", "QNetwork", "policy"],
 )
 @pytest.mark.parametrize(("space", "size"), [(ROOM, 4), (ALL, SIZE)], ids=["Discrete", "Dict"])
 def test_all_networks_see_the_same_vector(network, space, size):

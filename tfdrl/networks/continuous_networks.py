@@ -1,61 +1,19 @@
 """TF-Agents' networks for continuous actions, called as gin files call networks here.
 
 That is `network(observation_spec, action_spec)`; TF-Agents' critics and value networks take other
-arguments. Its `ActorNetwork` and `ActorDistributionNetwork` could be named as they are, but want
-one vector of floats; those here take any observation.
+arguments. Those here take any observation; see networks/vector_networks.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import gin
 import tensorflow as tf
 from tf_agents.agents.ddpg import actor_network, critic_network
 from tf_agents.networks import network, value_network
 
-from tfdrl.networks.observations import as_vector, vector_size
-from tfdrl.networks.outer_dims import merge_outer_dims, outer_dims, split_outer_dims
-
-
-class OnVector(network.Network):
-    """A network of one vector, given any observation; see networks/observations.py.
-
-    Args:
-      input_tensor_spec: of an observation; with `has_action`, of (observation, action).
-      make: `make(vector_spec)` -> the network, of the vector or of (vector, action).
-      has_action: whether there is an action beside the observation.
-    """
-
-    def __init__(self, input_tensor_spec, make: Callable, has_action=False, name="OnVector"):
-        self._observation_spec = input_tensor_spec[0] if has_action else input_tensor_spec
-        size = vector_size(self._observation_spec)
-        inner = make(tf.TensorSpec([size], tf.float32, "observation"))
-        super().__init__(input_tensor_spec, inner.state_spec, name)
-        self._network, self._has_action = inner, has_action
-
-    def call(self, inputs, step_type=None, network_state=(), training=False):
-        observation = inputs[0] if self._has_action else inputs
-        specs = self._observation_spec
-        vector = as_vector(merge_outer_dims(observation, specs), specs)
-        vector = split_outer_dims(vector, outer_dims(observation, specs))
-        return self._network(
-            (vector, inputs[1]) if self._has_action else vector,
-            step_type=step_type,
-            network_state=network_state,
-            training=training,
-        )
-
-
-def _on_any(observation_spec, make: Callable, action_spec=None) -> network.Network:
-    """`make(observation_spec)`, with what makes a vector of the observation if it is none."""
-    flat = tf.nest.flatten(observation_spec)
-    is_vector = len(flat) == 1 and flat[0].shape.rank == 1 and flat[0].dtype == tf.float32
-    if is_vector:
-        return make(flat[0])
-    if action_spec is None:
-        return OnVector(observation_spec, make)
-    return OnVector((observation_spec, action_spec), make, has_action=True)
+from tfdrl.networks.vector_networks import made_for_any
 
 
 @gin.configurable
@@ -70,7 +28,7 @@ def mlp_actor(
       layer_units: of the hidden layers.
       activation: Keras' name of their activation.
     """
-    return _on_any(
+    return made_for_any(
         observation_spec,
         lambda spec: actor_network.ActorNetwork(
             spec,
@@ -98,7 +56,7 @@ def mlp_critic(
       joint_layer_units: of hidden layers on what follows from it and the action.
       activation: Keras' name of their activation.
     """
-    return _on_any(
+    return made_for_any(
         observation_spec,
         lambda spec: critic_network.CriticNetwork(
             (spec, action_spec),
@@ -123,7 +81,7 @@ def mlp_value(
       activation: Keras' name of their activation.
     """
     del action_spec
-    return _on_any(
+    return made_for_any(
         observation_spec,
         lambda spec: value_network.ValueNetwork(
             spec,
