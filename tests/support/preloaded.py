@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 
+from mortal import PARENT_VARIABLE
 from paths import CHECKOUT, python_path
 
 from tfdrl.launch.local.fork_client import ForkServer
@@ -63,11 +64,14 @@ class Process:
     def __init__(self, module, arguments, log: pathlib.Path, environment=None, directory=None):
         environment = dict(os.environ if environment is None else environment)
         environment.pop(LAUNCHER_VARIABLE, None)
+        environment[PARENT_VARIABLE] = str(os.getpid())
         module = "preloaded_launcher" if module == "binaries.train" else module
         with log.open("ab") as file:
             name = module.rpartition(".")[2]
             server = _fork_server()
-            forked = server.fork(name, module, arguments, file, environment, directory or "")
+            forked = server.fork(
+                *(name, "mortal", [module, *arguments], file, environment, directory or "")
+            )
         self.pid = forked.pid
         self.returncode = None
 

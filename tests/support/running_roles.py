@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import random
@@ -18,7 +19,7 @@ import pytest
 from paths import CHECKOUT, DATA, python_path
 
 from tfdrl.errors import TfdrlError
-from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.launch.process import LAUNCHER_VARIABLE, die_with_parent
 from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
@@ -72,6 +73,7 @@ class Process:
                 env=environment,
                 cwd=CHECKOUT,
                 start_new_session=True,
+                preexec_fn=functools.partial(die_with_parent, signal.SIGKILL),
             )
         self.pid = self._only_child() if as_pid_1 else self._popen.pid
 

@@ -71,11 +71,16 @@ def die_with_launcher() -> None:
     launcher = os.environ.get(LAUNCHER_VARIABLE)
     if not launcher:
         return
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    die_with_parent(signal.SIGTERM)
     if is_orphan():  # it died before we asked
         leave(EXIT_FAILED)
+
+
+def die_with_parent(number: int) -> None:
+    """Asks the kernel for this signal when the parent of this process dies; on Linux alone."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def is_orphan() -> bool:

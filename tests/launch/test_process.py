@@ -1,0 +1,38 @@
+"""What a process asks of the kernel."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from mortal import PARENT_VARIABLE
+from paths import python_path
+
+_PARENT = f"""
+import os, subprocess, sys, time
+os.environ["{PARENT_VARIABLE}"] = str(os.getpid())
+child = [sys.executable, "-c", "import mortal; mortal.console()", "forked_role", "wait"]
+subprocess.Popen(child, start_new_session=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own signal is Linux's")
+def test_what_tests_fork_dies_with_them():
+    """By `die_with_parent`: the parent is killed, and can tell nobody."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT],
+        env={**os.environ, "PYTHONPATH": python_path()},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert parent.stdout.readline() == b"waits\n"
+        start_secs = time.monotonic()
+        parent.kill()
+        assert parent.stdout.read() == b""  # until the last that holds it has ended
+        assert time.monotonic() - start_secs < 10.0
+    finally:
+        parent.kill()
+        parent.wait()
