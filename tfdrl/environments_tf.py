@@ -13,6 +13,7 @@ from tf_agents.environments import py_environment as tfa_environment
 from tf_agents.specs import array_spec, tensor_spec
 from tf_agents.trajectories import time_step as ts
 
+from tfdrl.environments import returned
 from tfdrl.environments.action_masks import ActionMasks
 from tfdrl.environments.batched import BatchedEnvironment, EpisodeLog, picture
 from tfdrl.environments.spaces import finite_bounds, supported_dtype
@@ -89,8 +90,11 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
     actions start at 0 here whatever the minimum of the environments' own spec.
 
     Raises:
-      ConfigurationError: an environment is itself batched, or its rewards are not scalars.
+      ConfigurationError: an environment is itself batched, or its rewards are not scalars. `reset`
+        and `step`: MisfitError or NotFiniteError, see module environments.returned.
     """
+
+    is_checked = True
 
     def __init__(
         self, environments: list[tfa_environment.PyEnvironment], action_mask: str | None = None
@@ -98,9 +102,10 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
         for environment in environments:
             _check_single(environment)
         self._environments = environments
-        self.num_envs = len(environments)
+        self.num_envs, self.name = len(environments), type(environments[0]).__name__
         specs = _from_array_specs(environments[0].observation_spec())
         self.observation_spec = _map_nest(_categorical, specs)
+        self._fitted = returned.observation_fitter(self.observation_spec, self.name)
         self.action_spec = _map_nest(_zero_based, _from_array_specs(environments[0].action_spec()))
         self._env_action_spec = environments[0].action_spec()
         rewards = environments[0].reward_spec()
@@ -142,12 +147,11 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
         return self._log.take()
 
     def render(self) -> np.ndarray:
-        name = type(self._environments[0]).__name__
         try:
             frame = self._environments[0].render("rgb_array")
         except NotImplementedError:
-            raise ConfigurationError(f"{name} cannot be drawn: it has no render()") from None
-        return picture(frame, name)
+            raise ConfigurationError(f"{self.name} cannot be drawn: it has no render()") from None
+        return picture(frame, self.name)
 
     def close(self) -> None:
         for environment in self._environments:
@@ -159,18 +163,22 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
         return [tf.nest.pack_sequence_as(specs, leaves) for leaves in zip(*batched)]
 
     def _stack(self, steps: list[ts.TimeStep]) -> TimeSteps:
+        for step in steps:
+            if not isinstance(step, ts.TimeStep):
+                raise returned.misfit(self.name, returned.described(step), "a tf_agents TimeStep")
         step_type = np.array([step.step_type for step in steps], np.int32)
         discount = np.array([step.discount for step in steps], np.float32)
+        rewards = [returned.one_number(step.reward, self.name) for step in steps]
         observation = map_specs(
-            lambda spec, *values: np.array(values, spec.dtype),
+            lambda spec, *values: np.stack(values),
             self._arrays_spec,
-            *(step.observation for step in steps),
+            *(self._fitted(step.observation) for step in steps),
         )
         if self._masks is not None:
             is_over = (step_type == ts.StepType.LAST) & (discount == 0.0)
             observation = self._masks(observation, {}, is_over)
-        reward = np.array([step.reward for step in steps], np.float32)
-        return TimeSteps(step_type, reward, discount, observation)
+        found = TimeSteps(step_type, np.array(rewards, np.float32), discount, observation)
+        return returned.compared(self, found)
 
 
 @gin.configurable

@@ -10,12 +10,16 @@ import pytest
 
 from tfdrl.environments.batched import first_time_steps
 from tfdrl.environments.guarded import GivenUpError, GuardedEnvironment, RebuiltError
+from tfdrl.environments.returned import MisfitError
+from tfdrl.types import ArraySpec
 
 
 class Fake:
     """Counts steps; does at a step what its script says."""
 
     made = 0
+    num_envs, name, is_checked = 2, "Fake", False
+    observation_spec = ArraySpec((1,), np.dtype(np.float64))
 
     def __init__(self, script):
         Fake.made += 1
@@ -27,8 +31,10 @@ class Fake:
     def step(self, action):
         self.steps += 1
         reward = self._script(self.steps)
-        steps = first_time_steps(np.full((2, 1), self.steps), 2)
-        return steps if reward is None else steps._replace(reward=np.array([0.0, reward]))
+        steps = first_time_steps(np.full((2, 1), float(self.steps)), 2)
+        if reward is None:
+            return steps
+        return steps._replace(reward=np.array([np.zeros_like(reward), reward]))
 
     def close(self):
         self.is_closed = True
@@ -65,8 +71,17 @@ def test_environment_that_raises_is_replaced_and_at_last_given_up():
 def test_reward_that_is_no_number_is_a_fault_of_the_environment(reward):
     with guard(lambda step: reward if step == 2 else 1.0) as environment:
         environment.step(0)
-        with pytest.raises(RebuiltError, match=f"ValueError: a reward is {reward}"):
+        with pytest.raises(RebuiltError, match=f"Fake returned {reward} in the reward"):
             environment.step(0)
+
+
+def test_what_does_not_fit_its_space_is_not_tried_again():
+    with guard(lambda step: [1.0, 2.0] if step == 2 else 1.0) as environment:
+        environment.step(0)
+        made = Fake.made
+        with pytest.raises(MisfitError, match="Fake returned the reward float64"):
+            environment.step(0)
+        assert Fake.made == made
 
 
 def test_a_thousand_good_steps_are_forgiveness():

@@ -134,12 +134,21 @@ def test_actor_ends_in_time_although_everybody_else_is_gone(system):
 
 
 @pytest.mark.slow
-def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(system):
-    for role in ("replay", "learner", "actor"):
-        if getattr(system, role).returncode is not None:  # after the test before
-            setattr(system, role, system.start(role))
+def test_rewards_that_are_not_numbers_are_the_environment_s_fault(system):
+    _restart_those_that_ended(system)
     system.wait_for_progress(60)
     system.faults.write_text("nan")
+    assert system.actor.exit_code(20) == 1
+    system.faults.unlink()
+    assert "the environment FaultyChain-v0 returned nan in the reward" in system.actor.log
+    assert "Traceback" not in system.actor.log and system.learner.returncode is None
+
+
+@pytest.mark.slow
+def test_losses_that_stay_not_finite_end_the_run_and_keep_a_good_checkpoint(system):
+    _restart_those_that_ended(system)
+    system.wait_for_progress(60)
+    system.faults.write_text("overflow")
     wait(lambda: system.learner.returncode is not None, 20, lambda: system.last_lines())
     assert system.learner.exit_code(1) == 3
     assert "training diverged: the loss was not finite for 10 learner steps" in system.learner.log
@@ -151,3 +160,10 @@ def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(sys
         for name, dtype in reader.get_variable_to_dtype_map().items():
             if dtype.is_floating:
                 assert np.isfinite(reader.get_tensor(name)).all(), name
+
+
+def _restart_those_that_ended(system):
+    """After the test before."""
+    for role in ("replay", "learner", "actor"):
+        if getattr(system, role).returncode is not None:
+            setattr(system, role, system.start(role))

@@ -163,11 +163,11 @@ def test_actor_that_is_blocked_gives_up_when_its_learner_does_not_come_back(syst
 
 
 @pytest.mark.slow
-def test_rewards_that_are_not_numbers_end_the_run_and_keep_a_good_checkpoint(system):
+def test_losses_that_stay_not_finite_end_the_run_and_keep_a_good_checkpoint(system):
     system.learner = system.start("learner")
     system.actor = system.start("actor")
     system.wait_for_progress(_START_SECS)
-    system.faults.write_text("nan")
+    system.faults.write_text("overflow")
     assert system.learner.exit_code(20) == 3
     assert "training diverged: the loss was not finite for 1 learner steps" in system.learner.log
     assert system.actor.exit_code(10) == 0  # it was told that the run is over

@@ -197,7 +197,7 @@ def test_gradient_from_before_a_rollback_is_rejected(system):
 
 def test_gradients_that_are_not_finite_are_rejected_and_counted(system):
     before, status = system.servers(), system.status()
-    system.faults_of(1).write_text("nan")
+    system.faults_of(1).write_text("overflow")
     system.wait_for_servers(
         lambda now: _count("non_finite", now) > _count("non_finite", before), 20, "a rejection"
     )
@@ -240,7 +240,7 @@ def test_gradients_that_stay_not_finite_end_the_run_with_3(tmp_path):
         system.begin_all()
         system.wait_for_servers(lambda now: all(s["snapshots"] for s in now), 60, "snapshots")
         for task in (0, 1):
-            system.faults_of(task).write_text("nan")
+            system.faults_of(task).write_text("overflow")
         coordinator = system.running["coordinator", 0]
         assert coordinator.exit_code(90) == 3, coordinator.log
         assert "Traceback" not in coordinator.log

@@ -148,7 +148,8 @@ def test_single_loss_that_is_not_finite_is_skipped(system):
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [("nan", "a reward is nan"), ("raise", "the emulator has a bad day")]
+    ("fault", "words"),
+    [("nan", "Chain-v0 returned nan in the reward"), ("raise", "the emulator has a bad day")],
 )
 def test_environments_that_fail_again_and_again_end_their_actor_with_1(system, fault, words):
     system.faults.write_text(fault)

@@ -9,6 +9,7 @@ import tree
 
 from tfdrl.acting.run_connection import RunConnection
 from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.environments.returned import checked
 from tfdrl.runtime.compiled import act_function
 from tfdrl.runtime.metrics import Every, MetricsWriter, Rate, WaitingClock
 from tfdrl.topology import Context
@@ -65,10 +66,10 @@ class ActorLoop:
         At the end it tells the connection the last frames, which its close() sends: what a
         preempted actor did is counted.
         """
-        time_step = self._environment.reset()
+        time_step = checked(self._environment, self._environment.reset())
         while not self._context.stop.is_set():
             action, info = self._step(time_step)
-            next_time_step = self._environment.step(action)
+            next_time_step = checked(self._environment, self._environment.step(action))
             made = self._environment.steps_made(next_time_step)
             frames = made * self._environment.frames_per_step
             self.steps_made += made

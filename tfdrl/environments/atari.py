@@ -160,6 +160,8 @@ class AtariEnvironment(BatchedEnvironment):
       life_loss: whether a lost life ends an episode; see `LifeLossEpisodes`.
     """
 
+    is_checked = True  # by ale_py: its screens are bytes
+
     def __init__(
         self,
         emulators: VectorEnv,

@@ -35,6 +35,9 @@ class BatchedEnvironment(abc.ABC):
       action_mask: the part of a dict observation that says which actions are allowed, <uint8>[A];
         None if there is none. Agents take no other actions, and their networks do not see it.
       steps_per_second: at which a recording looks as the environment's makers meant it.
+      name: what messages call it; "" for its class's name.
+      is_checked: whether it compares what it returns with its specs, and refuses numbers that are
+        not finite; of one that does not, who steps it does (`returned.checked`).
     """
 
     num_envs: int
@@ -45,6 +48,8 @@ class BatchedEnvironment(abc.ABC):
     return_range: tuple[float, float] = ANY_RETURN
     action_mask: str | None = None
     steps_per_second: float = 30.0
+    name: str = ""
+    is_checked: bool = False
 
     @abc.abstractmethod
     def reset(self) -> TimeSteps:

@@ -1,4 +1,4 @@
-"""Environments that raise, hang or reward with NaN: rebuilt some times, then given up."""
+"""Environments that raise, hang or return NaN: rebuilt some times, then given up."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-import numpy as np
-
+from tfdrl.environments import returned
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import EXIT_FAILED, ConfigurationError, TfdrlError
 from tfdrl.types import Episodes, Nest, TimeSteps
@@ -36,7 +35,8 @@ class GivenUpError(TfdrlError):
 class GuardedEnvironment:
     """Steps a `BatchedEnvironment` and replaces it by a new one when a step fails.
 
-    A step fails if it raises, hangs, or rewards with what is no finite number.
+    A step fails if it raises, hangs, or returns what is no finite number. What does not fit its
+    space would not after a rebuild either, and raises MisfitError.
 
     A step that hangs in Python is broken off; one that hangs elsewhere cannot be, and ends the
     process with exit code 1. For the main thread, where signals arrive; elsewhere every step that
@@ -92,10 +92,9 @@ class GuardedEnvironment:
     def _guarded(self, call: Callable[..., TimeSteps], *arguments: Nest) -> TimeSteps:
         self._since_secs = time.monotonic()
         try:
-            steps = call(*arguments)
-            if not np.isfinite(steps.reward).all():
-                raise ValueError(f"a reward is {steps.reward[~np.isfinite(steps.reward)][0]}")
+            steps = returned.checked(self.environment, call(*arguments))
         except ConfigurationError:
+            self._since_secs = None
             raise  # new ones would be as wrong
         except Exception as error:  # whatever an environment raises
             self._since_secs = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import gin
 import gymnasium
 
-from tfdrl.environments import atari
+from tfdrl.environments import atari, returned
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.environments.vectorized import VectorizedEnvironment
 from tfdrl.environments.wrapping import Wrapping
@@ -68,6 +69,8 @@ def gym_environment(
     # Its vector class is another task by its defaults: stacked, scaled, with clipped rewards.
     own_vector = own_vector and spec.namespace != "ALE"
     kwargs = dict(kwargs or {}, **({"render_mode": "rgb_array"} if render else {}))
+    infos = () if action_mask is None else (action_mask,)
+    checked = functools.partial(returned.checked_env, infos=infos)
     wrapping = Wrapping(wrappers, training_wrappers, training)
     if own_vector:
         mode, vector_kwargs = "vector_entry_point", {}
@@ -84,7 +87,7 @@ def gym_environment(
             num_envs=num_envs,
             vectorization_mode=mode,
             vector_kwargs=vector_kwargs,
-            wrappers=() if own_vector else (wrapping,),
+            wrappers=() if own_vector else (wrapping, checked),
             **kwargs,
         )
     except (gymnasium.error.Error, TypeError, ImportError) as error:

@@ -8,8 +8,9 @@ import threading
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
-from tfdrl.environments import spaces
+from tfdrl.environments import returned, spaces
 from tfdrl.environments.action_masks import ActionMasks
 from tfdrl.environments.batched import (
     BatchedEnvironment,
@@ -35,8 +36,11 @@ class VectorizedEnvironment(BatchedEnvironment):
       action_mask: key of the mask of allowed actions, see `action_masks`; None for none.
 
     Raises:
-      ConfigurationError: for unsupported spaces, another auto-reset mode, or no such mask.
+      ConfigurationError: for unsupported spaces, another auto-reset mode, or no such mask. `reset`
+        and `step`: MisfitError or NotFiniteError, see module returned.
     """
+
+    is_checked = True
 
     def __init__(
         self,
@@ -62,6 +66,9 @@ class VectorizedEnvironment(BatchedEnvironment):
             self.observation_spec = self._masks.observation_spec
         self._vector_env = vector_env
         self.return_range = stated_by(vector_env)
+        self.name = vector_env_name(vector_env)
+        batched = batch_space(vector_env.single_observation_space, self.num_envs)
+        self._fitted = returned.observation_fitter(batched, self.name)
         self.steps_per_second = _steps_per_second(vector_env.metadata.get("render_fps"))
         self._seed = reset_seed(vector_env, seed)
         self._clip_reward = clip_reward
@@ -80,6 +87,8 @@ class VectorizedEnvironment(BatchedEnvironment):
         observation, reward, terminated, truncated, info = self._vector_env.step(
             self._to_env_action(action)
         )
+        # Raw: an infinite one would be clipped, and the log keeps them as they are.
+        returned.require_finite(self.name, np.asarray(reward), self.num_envs)
         last = terminated | truncated
         self._log.add(reward, last)
         step_type = step_types(first=self._was_last, last=last)
@@ -95,9 +104,12 @@ class VectorizedEnvironment(BatchedEnvironment):
         )
 
     def _observed(self, observation: Nest, info: dict, is_over: np.ndarray) -> Nest:
+        observation = self._fitted(observation)
         if self._masks is not None:
             observation = self._masks(observation, info, is_over)
-        return spaces.to_observation(self.observation_spec, observation)
+        found = spaces.to_observation(self.observation_spec, observation)
+        returned.require_specs(self, found)
+        return found
 
     def take_episodes(self) -> Episodes:
         return self._log.take()

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.environments.returned import checked
 from tfdrl.rpc.run_messages import Evaluation
 from tfdrl.types import FIRST, LAST
 
@@ -42,14 +43,16 @@ def play(
     quota = episodes // environment.num_envs + (everyone < episodes % environment.num_envs)
     returns = np.zeros((quota.max(), environment.num_envs))
     played = np.zeros(environment.num_envs, np.int64)
-    steps, state = environment.reset(), initial_state(environment.num_envs)
+    steps = checked(environment, environment.reset())
+    state = initial_state(environment.num_envs)
     is_played = np.arange(len(returns))[:, None] < played
     while (played < quota).any() and not should_stop():
         if on_step is not None:
             on_step(returns[is_played])
         action = act(*steps, state)
         state = action.state
-        steps = environment.step(tf.nest.map_structure(lambda x: x.numpy(), action.action))
+        actions = tf.nest.map_structure(lambda x: x.numpy(), action.action)
+        steps = checked(environment, environment.step(actions))
         counts = (played < quota) & (steps.step_type != FIRST)
         slot = np.minimum(played, len(returns) - 1)
         returns[slot, everyone] += np.where(counts, steps.reward, 0.0)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfdrl.acting.exploration import collect_policy
 from tfdrl.contracts import AnnealedPolicy
+from tfdrl.environments.returned import checked
 from tfdrl.evaluation.episodes import play, summarise
 from tfdrl.evaluation.policy_export import PolicyExport
 from tfdrl.experience.transitions import to_trajectory
@@ -93,7 +94,7 @@ class OneProcess:
         self._anneal_epsilon()
         step = self._act(*self._time_step, ())
         action = tf.nest.map_structure(lambda x: x.numpy(), step.action)
-        next_time_step = self._environment.step(action)
+        next_time_step = checked(self._environment, self._environment.step(action))
         self.replay.add(self._time_step, action, next_time_step)
         self._time_step, self._action = next_time_step, action
         self._steps_before = self.steps
@@ -173,7 +174,7 @@ class OneProcess:
             training=True,
             seed=self._experiment.seed + self.steps,
         )
-        self._time_step = self._environment.reset()
+        self._time_step = checked(self._environment, self._environment.reset())
         self.replay.forget_previous()
 
     def _save_replay(self) -> dict:
@@ -204,7 +205,7 @@ class OneProcess:
         with self._config.environment(
             num_envs=self._config.environments, training=True, seed=0
         ) as environment:
-            time_step = environment.reset()
+            time_step = checked(environment, environment.reset())
             action = tf.nest.map_structure(lambda x: x.numpy(), self._act(*time_step, ()).action)
         directory = pathlib.Path(self._context.root_dir) / "replay" / f"steps-{self.steps}"
         self.replay.restore(directory, state["replay"], time_step.observation, action)
