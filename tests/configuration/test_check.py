@@ -91,6 +91,15 @@ def test_what_is_right_passes(lab, binding):
     configuration.check(["lab.gin"], [binding])
 
 
+def test_a_file_that_is_not_utf8_is_named_with_its_line(lab):
+    (lab / "latin.gin").write_bytes(
+        "maze.size = 1\n# f\u00fcr\nmaze.slip = 0.1\n".encode("latin-1")
+    )
+    assert "latin.gin:2: byte 0xfc is not UTF-8" in errors(file="latin.gin")
+    (lab / "mark.gin").write_bytes(b"\xef\xbb\xbfinclude 'lab.gin'\n")  # as some editors save it
+    configuration.check(["mark.gin"])
+
+
 def test_all_errors_come_at_once_each_with_its_own_line(lab):
     (lab / "bad.gin").write_text("include 'lab.gin'\nlab_apex.actros = 1\n\nmaze.sise = 2\n")
     lines = errors(file="bad.gin").splitlines()

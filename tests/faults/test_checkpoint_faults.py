@@ -121,6 +121,19 @@ def test_three_are_kept_and_nothing_of_the_others(tmp_path):
     ]
 
 
+def test_files_of_others_are_passed_over_and_left_alone(tmp_path):
+    names = ["checkpoint-abc.index", "checkpoint-7b.index", "checkpoint-.index", "checkpoint-9.txt"]
+    names += ["checkpoint-abc.data-00000-of-00001", "checkpoint-\u0661.index"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"not ours")
+    saved = Saved(tmp_path)
+    assert saved.checkpoints.restore() is None
+    saved.save(10, 20, 30, 40)
+    assert saved.restore() == 40
+    assert [name for name in names if not (tmp_path / name).exists()] == []
+    assert not (tmp_path / "checkpoint-10.index").exists()
+
+
 def test_a_full_disk_keeps_the_old_checkpoint_and_leaves_nothing_behind(tmp_path, caplog):
     with small_disk(tmp_path / "disk", size_megabytes=1) as permitted:
         if not permitted:

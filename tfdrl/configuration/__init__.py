@@ -10,7 +10,7 @@ Imports the standard library and gin only.
 from tfdrl.configuration.catalogue import Catalogue, catalogue
 from tfdrl.configuration.checking import Configuration, check
 from tfdrl.configuration.comparing import differences
-from tfdrl.configuration.files import find_gin_file, gin_file_names
+from tfdrl.configuration.files import find_gin_file, gin_file_names, read_utf8
 from tfdrl.configuration.loading import Unavailable, load
 from tfdrl.configuration.registrations import Configurable
 
@@ -25,4 +25,5 @@ __all__ = [
     "find_gin_file",
     "gin_file_names",
     "load",
+    "read_utf8",
 ]

@@ -38,6 +38,18 @@ def find_gin_file(name: str | pathlib.Path) -> pathlib.Path:
     raise ConfigurationError(_not_found(str(name)))
 
 
+def read_utf8(path: pathlib.Path) -> str:
+    """The text of a file. Raises ConfigurationError, with the line, if it is not UTF-8."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(
+            f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        ) from None
+
+
 def gin_file_names() -> list[str]:
     """The gin files that ship with tfdrl, as `find_gin_file` takes them, sorted."""
     names = set()

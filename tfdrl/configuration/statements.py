@@ -70,7 +70,7 @@ def _read_file(path: pathlib.Path, statements: Statements, above: tuple[pathlib.
     if path in above:
         circle = " -> ".join(_short(file) for file in (*above[above.index(path) :], path))
         raise ConfigurationError(f"gin files include each other in a circle: {circle}")
-    _read_text(path.read_text(encoding="utf-8"), _short(path), statements, (*above, path))
+    _read_text(files.read_utf8(path), _short(path), statements, (*above, path))
 
 
 def _read_text(text: str, name: str, statements: Statements, above: tuple) -> None:

@@ -123,7 +123,7 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
     """
     path = pathlib.Path(root_dir) / CONFIG
     try:
-        old = path.read_text() if path.exists() else None
+        old = configuration.read_utf8(path) if path.exists() else None
         if old == text:
             return
         if old is not None:

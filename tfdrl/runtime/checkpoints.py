@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -93,8 +94,8 @@ class Checkpoints:
 
     def _paths(self) -> list[pathlib.Path]:
         """Complete checkpoints, oldest first: the index is the last file to get its place."""
-        names = [path.with_suffix("") for path in self._directory.glob(f"{_PREFIX}-*.index")]
-        return sorted(names, key=_step)
+        files = self._directory.glob(f"{_PREFIX}-*.index")
+        return sorted({path.with_suffix("") for path in files if _is_ours(path)}, key=_step)
 
     def _move_into_place(self) -> None:
         files = [path for path in self._partial.iterdir() if path.is_file()]
@@ -106,11 +107,16 @@ class Checkpoints:
         kept = {path.name for path in self._paths()[-self._keep :]}
         files = self._directory.glob(f"{_PREFIX}-*")
         for path in sorted(files, key=_is_index, reverse=True):
-            if path.stem not in kept:
+            if path.stem not in kept and _is_ours(path):
                 path.unlink()
 
     def _remove_partial(self) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+    """Whether it is a file of a checkpoint: what else lies there is somebody else's."""
+    return re.fullmatch(rf"{_PREFIX}-[0-9]+\.(index|data-[0-9]+-of-[0-9]+)", path.name) is not None
 
 
 def _step(path: pathlib.Path) -> int:
