@@ -86,6 +86,7 @@ setuptools.setup(
         "video": VIDEO,
         "test": [
             "pytest>=8",
+            "h2>=4.1",
             "pytest-timeout>=2.2",
             "pytest-xdist>=3.5",
             "ruff>=0.6",

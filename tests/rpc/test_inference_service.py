@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.rpc import inference_pb2, inference_server, tensors, training_pb2
+from tfdrl.rpc import admission, inference_pb2, tensors, training_pb2
 from tfdrl.rpc.environment_specs import EnvironmentSpecs, flatten, pack, specs_to_message
 from tfdrl.rpc.inference_client import ActorStoppedError, InferenceClient, LearnerRestartedError
 from tfdrl.rpc.inference_messages import (
@@ -288,7 +288,7 @@ def test_specs_of_both_sides_are_shown(connect):
 
 
 def test_a_stream_that_says_nothing_is_ended(server, monkeypatch):
-    monkeypatch.setattr(inference_server, "_HELLO_SECS", 0.3)
+    monkeypatch.setattr(admission, "FIRST_MESSAGE_SECS", 0.3)
     with grpc.insecure_channel(str(server.address)) as channel:
         hold = threading.Event()
         call = channel.stream_stream("/tfdrl.v1.Inference/Act")
@@ -296,7 +296,7 @@ def test_a_stream_that_says_nothing_is_ended(server, monkeypatch):
             next(call(iter(hold.wait, None), timeout=10))
         hold.set()
     assert error.value.code().name == "DEADLINE_EXCEEDED"
-    assert "no Hello within 0.3 s" in error.value.details()
+    assert "no message within 0.3 s" in error.value.details()
 
 
 def test_an_actor_that_stops_reading_holds_up_nobody(server, connect):

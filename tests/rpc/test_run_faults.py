@@ -1,5 +1,6 @@
 """The training service among broken, stopped, restarted and numerous peers."""
 
+import itertools
 import os
 import random
 import signal
@@ -360,7 +361,7 @@ def test_calls_beyond_the_limit_are_refused_and_may_try_again():
     try:
         with grpc.insecure_channel(str(server.address)) as channel:
             method = channel.stream_stream("/test.Holder/Hold")
-            held = [method(iter(stay.wait, True)) for _ in range(2)]
+            held = [method(itertools.chain([b"in"], iter(stay.wait, True))) for _ in range(2)]
             for call in held:  # all that the server takes
                 assert next(call) == b"held"
             for _ in range(4):

@@ -29,6 +29,13 @@ LARGEST_MESSAGE_BYTES = (2 << 30) - 1
 #: Connections of one server, if the process may have as many files.
 MOST_CONNECTIONS = 4096
 
+#: Calls of one connection; our own clients have one connection each, and a few calls at a time.
+MAX_STREAMS = 8
+#: Calls that have come and that no handler was found for yet.
+MAX_PENDING_CALLS = 1024
+#: Of one call: a token is short.
+MAX_METADATA_BYTES = 8 << 10
+
 Options = list[tuple[str, int]]
 
 
@@ -72,6 +79,12 @@ def server_options(
     return [
         ("grpc.max_allowed_incoming_connections", max_connections or most_connections()),
         *_common_options(max_receive_bytes, max_send_bytes),
+        # Streams that a peer opens and resets at once cost memory before any of them is looked at.
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.http.overload_protection", 1),
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         # Without this a second server starts silently on the same port and takes half the calls.
         ("grpc.so_reuseport", 0),
         # By default a server hangs up on clients that ping as often as ours do.

@@ -14,18 +14,17 @@ from collections.abc import Callable, Coroutine, Mapping
 
 import grpc
 from google.protobuf import message as protobuf
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.rpc import channels
+from tfdrl.rpc.admission import HEALTH, AdmissionControl, BoundedReflection, health_check
 from tfdrl.rpc.security import Security
 from tfdrl.rpc.tensors import MessageError
 from tfdrl.topology import Address
 
 _LOG = logging.getLogger(__name__)
 _MAX_LOGGED_REFUSALS = 100
-_NO_TOKEN = "the token is missing or wrong; give both sides the same --token_file"
 
 Handlers = Mapping[str, grpc.RpcMethodHandler]
 
@@ -103,22 +102,18 @@ class Server:
         max_concurrent_rpcs: int,
         security: Security,
     ) -> int:
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_concurrent_rpcs)
-        gate = _AdmissionControl(security, max_concurrent_rpcs)
+        # Without a limit of grpc's own, which would count those that only began a call.
+        self._server = grpc.aio.server(options=options)
+        gate = AdmissionControl(security, max_concurrent_rpcs)
+        gated = {
+            name: {method: gate.on(handler) for method, handler in handlers.items()}
+            for name, handlers in services.items()
+        }
+        gated[HEALTH] = {"Check": gate.on(health_check(["", *services]), is_open=True)}
         self._server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(
-                    name, {method: gate.on(handler) for method, handler in handlers.items()}
-                )
-                for name, handlers in services.items()
-            ]
+            [grpc.method_handlers_generic_handler(*service) for service in gated.items()]
         )
-        checks = health.aio.HealthServicer()
-        for name in ("", *services):
-            await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(checks, self._server)
-        names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, self._server)
+        BoundedReflection([*services, HEALTH, reflection.SERVICE_NAME]).add_to(self._server)
         port = security.listen(self._server, address)
         await self._server.start()
         return port
@@ -130,33 +125,6 @@ class Server:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-class _AdmissionControl:
-    """Lets in calls that have the token, and so many at a time."""
-
-    def __init__(self, security: Security, most: int):
-        self._security, self._most, self._inside = security, most, 0
-
-    def on(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
-        """The handler behind the gate: of a coroutine that answers one message or a stream."""
-        behavior = handler.unary_unary or handler.stream_stream
-
-        async def behind_the_gate(request, context: grpc.aio.ServicerContext):
-            if not self._security.lets_in(context.invocation_metadata() or ()):
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _NO_TOKEN)
-            if self._inside >= self._most:
-                text = f"{self._most} calls are in progress; try again"
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
-            self._inside += 1
-            try:
-                return await behavior(request, context)
-            finally:
-                self._inside -= 1
-
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(behind_the_gate)
-        return grpc.stream_stream_rpc_method_handler(behind_the_gate)
 
 
 class RefusalLog:

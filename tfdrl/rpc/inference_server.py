@@ -6,7 +6,6 @@ environments, is a `InferenceHandler`'s business.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Protocol, Union
 
@@ -32,8 +31,6 @@ from tfdrl.types import TimeSteps
 
 #: What `inference_messages.parse_request` returns.
 Request = Union[inference_pb2.Hello, Steps, None]
-#: From the beginning of a stream to its Hello.
-_HELLO_SECS = 30.0
 #: Beside those of every environment: actors that come back before their old stream has ended.
 _MORE_STREAMS = 32
 
@@ -89,12 +86,9 @@ class InferenceService:
             max_receive_bytes=max_request_bytes(self._specs, environments),
         )
 
-    async def _act(self, _, context: grpc.aio.ServicerContext) -> None:
+    async def _act(self, data: bytes, context: grpc.aio.ServicerContext) -> None:
         stream = None
         try:
-            data = await _first(context)
-            if data is grpc.aio.EOF:
-                return
             if len(data) > self._max_hello_bytes:
                 raise MessageError(
                     f"a stream begins with Hello, of at most {self._max_hello_bytes} bytes here; "
@@ -154,15 +148,6 @@ async def _answer(stream: StreamHandler, validator: StepsValidator, request: Req
     for leaf in actions:
         reply.actions.action.append(tensors.encode(leaf))
     return reply.SerializeToString()
-
-
-async def _first(context: grpc.aio.ServicerContext) -> bytes:
-    try:
-        return await asyncio.wait_for(context.read(), _HELLO_SECS)
-    except asyncio.TimeoutError:
-        raise RefusedError(
-            grpc.StatusCode.DEADLINE_EXCEEDED, f"no Hello within {_HELLO_SECS:g} s"
-        ) from None
 
 
 def _mismatch(what: str, theirs: object, ours: object, cure: str) -> RefusedError:
