@@ -16,6 +16,7 @@ from tf_agents.trajectories import time_step as ts
 from tfdrl.environments import returned
 from tfdrl.environments.action_masks import ActionMasks
 from tfdrl.environments.batched import BatchedEnvironment, EpisodeLog, picture
+from tfdrl.environments.closing import close_bounded
 from tfdrl.environments.spaces import finite_bounds, supported_dtype
 from tfdrl.environments.stated_returns import return_range
 from tfdrl.environments.vectorized import environment_seeds
@@ -155,7 +156,7 @@ class UnbatchedPyEnvironments(BatchedEnvironment):
 
     def close(self) -> None:
         for environment in self._environments:
-            environment.close()
+            close_bounded(environment.close)
 
     def _environment_actions(self, action: Nest) -> list[Nest]:
         specs = self._env_action_spec

@@ -6,10 +6,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from tf_agents.specs import BoundedTensorSpec, TensorSpec
+from tf_agents.environments import random_py_environment
+from tf_agents.specs import BoundedTensorSpec, TensorSpec, array_spec
 
 from tfdrl import environments_tf
 from tfdrl.agents.with_networks import agent_with_networks
+from tfdrl.environments import closing
 from tfdrl.environments.registry import gym_environment
 from tfdrl.environments.spaces import action_converter, action_spec, observation_spec
 from tfdrl.errors import ConfigurationError
@@ -90,6 +92,17 @@ class Hangs(gymnasium.Env):
 gymnasium.register("tests/Hangs-v0", entry_point="test_field_faults:Hangs")
 
 
+class HangingPyEnvironment(random_py_environment.RandomPyEnvironment):
+    """Its closing never ends."""
+
+    def __init__(self):
+        action = array_spec.BoundedArraySpec((), np.int32, 0, 1)
+        super().__init__(array_spec.BoundedArraySpec((1,), np.float32, 0, 1), action)
+
+    def close(self):
+        time.sleep(1000)
+
+
 def test_closing_an_environment_that_hangs_is_bounded(monkeypatch):
     environment = gym_environment(
         num_envs=2, training=True, seed=1, id="tests/Hangs-v0", vectorization="async"
@@ -104,6 +117,22 @@ def test_closing_an_environment_that_hangs_is_bounded(monkeypatch):
     for process in processes:
         process.join(5.0)
         assert not process.is_alive()
+
+
+@pytest.mark.parametrize("how", ["sync", "vector class", "PyEnvironment"])
+def test_closing_in_this_process_is_bounded(how, monkeypatch):
+    monkeypatch.setattr(closing, "_LIMIT_SECS", 0.2)
+    monkeypatch.setattr(Hangs, "close", lambda self: time.sleep(1000))
+    kwargs = {"num_envs": 2, "training": True, "seed": 1}
+    if how == "PyEnvironment":
+        environment = environments_tf.py_environment(**kwargs, constructor=HangingPyEnvironment)
+    else:
+        environment = gym_environment(**kwargs, id="tests/Hangs-v0", vectorization="sync")
+    if how == "vector class":
+        monkeypatch.setattr(environment._vector_env, "close", lambda: time.sleep(1000))
+    begin_secs = time.monotonic()
+    environment.close()
+    assert time.monotonic() - begin_secs < 5.0
 
 
 @pytest.mark.parametrize(("fps", "expected"), [(None, 30.0), (0, 30.0), ("x", 30.0), (25, 25.0)])

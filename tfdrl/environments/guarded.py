@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from tfdrl.environments import returned
 from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.environments.closing import close_bounded
 from tfdrl.errors import EXIT_FAILED, ConfigurationError, TfdrlError
 from tfdrl.types import Episodes, Nest, TimeSteps
 
@@ -119,8 +120,7 @@ class GuardedEnvironment:
             *(self._rebuilt, self._rebuilds, type(error).__name__, error),
             exc_info=error,
         )
-        with contextlib.suppress(Exception):  # it is broken
-            self.environment.close()
+        close_bounded(self.environment.close)
         self.environment = self._make()
 
     def _overdue_secs(self) -> float:

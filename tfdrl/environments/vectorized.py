@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tfdrl.environments import returned, spaces
+from tfdrl.environments import closing, returned, spaces
 from tfdrl.environments.action_masks import ActionMasks
 from tfdrl.environments.batched import (
     BatchedEnvironment,
@@ -120,33 +118,7 @@ class VectorizedEnvironment(BatchedEnvironment):
         return picture(frames[0] if frames else None, name)
 
     def close(self) -> None:
-        close_bounded(self._vector_env)
-
-
-def close_bounded(vector_env: VectorEnv, limit_secs: float = 5.0) -> None:
-    """Closes it; of environments in processes of their own, those that do not answer are killed.
-
-    Whatever state an exception has left them in: Gymnasium would wait for their answer for ever.
-    """
-    if not isinstance(vector_env.unwrapped, AsyncVectorEnv):
-        vector_env.close()
-        return
-    processes = vector_env.unwrapped.processes
-    closing = threading.Thread(target=_close, args=(vector_env,), daemon=True)
-    closing.start()
-    closing.join(limit_secs)
-    if closing.is_alive():
-        logging.warning("environments did not close within %g s and are killed", limit_secs)
-    for process in processes:
-        process.kill()  # nothing to one that has ended
-    closing.join(limit_secs)
-
-
-def _close(vector_env: VectorEnv) -> None:
-    try:
-        vector_env.close(timeout=1.0)
-    except Exception as error:
-        logging.warning("environments could not be closed: %s", error)
+        closing.close_vector_env(self._vector_env)
 
 
 def require_next_step_autoreset(vector_env: VectorEnv) -> None:
