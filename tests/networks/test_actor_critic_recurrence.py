@@ -21,6 +21,7 @@ FIRST, MID, LAST = StepType.FIRST, StepType.MID, StepType.LAST
 VECTOR = tf.TensorSpec([3], tf.float32)
 IMAGE = tf.TensorSpec([20, 20, 1], tf.float32)
 DISCRETE = BoundedTensorSpec([], tf.int32, 0, 3)
+ARRAY = BoundedTensorSpec([2], tf.int32, 0, [1, 2])
 CONTINUOUS = BoundedTensorSpec([2], tf.float32, -1.0, 1.0)
 
 # An episode goes on, one starts inside, one at the first index, one at the last.
@@ -194,7 +195,7 @@ def test_without_its_state(case):
         network(observation, STEP_TYPES, part)
 
 
-@pytest.mark.parametrize("action", [DISCRETE, CONTINUOUS])
+@pytest.mark.parametrize("action", [DISCRETE, ARRAY, CONTINUOUS])
 @pytest.mark.parametrize("lstm_units", [None, 6])
 def test_xla_gives_the_same_numbers(lstm_units, action):
     tf.keras.utils.set_random_seed(0)

@@ -24,7 +24,8 @@ class BatchedEnvironment(abc.ABC):
 
     Attributes:
       num_envs: N.
-      observation_spec: nest (dict, tuple) of `ArraySpec`, without the batch dimension.
+      observation_spec: nest (dict, tuple) of `ArraySpec`, without the batch dimension. Integers
+        that name something and measure nothing are `categorical`.
       action_spec: nest of `ArraySpec`. Discrete actions are int32 and start at 0, whatever
         the environment's own numbering.
       frames_per_step: environment (emulator) frames per step; 4 for Atari with skip 4.
