@@ -1,10 +1,10 @@
 """NStepActorCriticAgent on tables: A3C's losses and gradients, and what must have no effect."""
 
 import inspect
-import pathlib
 
 import gin
 import numpy as np
+import oracles
 import pytest
 import table_networks as tables
 import tensorflow as tf
@@ -26,7 +26,6 @@ from tfdrl.errors import ConfigurationError
 from tfdrl.types import LAST, MID
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
-_ORACLES = pathlib.Path(__file__).resolve().parents[1] / "data" / "oracles.npz"
 
 
 def make_agent(action_spec, policy, values, **settings):
@@ -53,14 +52,11 @@ def agent_of(u, **settings):
 
 
 def oracle_cases():
-    with np.load(_ORACLES) as arrays:
-        return sorted({key.split("/")[1] for key in arrays if key.startswith("a3c/")})
+    return oracles.cases("a3c")
 
 
 def oracle(case):
-    with np.load(_ORACLES) as arrays:
-        prefix = f"a3c/{case}/"
-        return {k.rsplit("/", 1)[1]: arrays[k] for k in arrays if k.startswith(prefix)}
+    return oracles.load("a3c", case)
 
 
 @pytest.mark.parametrize("case", oracle_cases())

@@ -1,8 +1,7 @@
 """NStepDqnAgent on a table of Q-values: losses, gradients, blocked gradients, target copies."""
 
-import pathlib
-
 import numpy as np
+import oracles
 import pytest
 import tensorflow as tf
 from tf_agents.networks import q_network
@@ -15,14 +14,11 @@ from tfdrl.errors import ConfigurationError
 from tfdrl.networks.q_networks import KerasQNetwork, MlpQNetwork
 
 GAMMA = 0.99
-_ORACLES = pathlib.Path(__file__).resolve().parents[1] / "data" / "oracles.npz"
 
 
 def oracle(case, group="double_q"):
     """name -> array of a case of the test vectors."""
-    with np.load(_ORACLES) as arrays:
-        prefix = f"{group}/{case}/"
-        return {k.rsplit("/", 1)[1]: arrays[k] for k in arrays if k.startswith(prefix)}
+    return oracles.load(group, case)
 
 
 def bounded(actions, dtype=tf.int32, shape=()):

@@ -1,9 +1,8 @@
 """Optimizers step as the equations under their names say; schedules count learner steps."""
 
-import pathlib
-
 import gin
 import numpy as np
+import oracles
 import preloaded
 import pytest
 import tensorflow as tf
@@ -11,13 +10,9 @@ import tensorflow as tf
 from tfdrl.agents import optimizers
 from tfdrl.errors import ConfigurationError
 
-_ORACLES = pathlib.Path(__file__).resolve().parents[1] / "data" / "oracles.npz"
-
 
 def oracle(case):
-    with np.load(_ORACLES) as arrays:
-        prefix = f"optimiser/{case}/"
-        return {k.rsplit("/", 1)[1]: arrays[k] for k in arrays if k.startswith(prefix)}
+    return oracles.load("optimiser", case)
 
 
 def path(optimizer, start, gradients):

@@ -1,9 +1,9 @@
 """VTraceAgent on tables: losses and gradients from the equations, and what must have no effect."""
 
 import functools
-import pathlib
 
 import numpy as np
+import oracles
 import pytest
 import table_networks as tables
 import tensorflow as tf
@@ -29,7 +29,6 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 CORRECTIONS = ("none", "epsilon", "one_step_is", "vtrace")
 #: All different, so that none can stand for another.
 CLIPS = {"rho_bar": 1.3, "c_bar": 0.9, "pg_rho_bar": 1.1, "lambda_": 0.95}
-_ORACLES = pathlib.Path(__file__).resolve().parents[1] / "data" / "oracles.npz"
 
 
 @pytest.mark.parametrize("is_discrete", [True, False], ids=["discrete", "gaussian"])
@@ -59,14 +58,11 @@ def test_loss_and_gradients_from_the_equations(correction, reduction, is_discret
 
 
 def oracle_cases():
-    with np.load(_ORACLES) as arrays:
-        return sorted({key.split("/")[1] for key in arrays if key.startswith("impala_loss/")})
+    return oracles.cases("impala_loss")
 
 
 def oracle(case):
-    with np.load(_ORACLES) as arrays:
-        prefix = f"impala_loss/{case}/"
-        return {k.rsplit("/", 1)[1]: arrays[k] for k in arrays if k.startswith(prefix)}
+    return oracles.load("impala_loss", case)
 
 
 @pytest.mark.parametrize("case", oracle_cases())

@@ -2,11 +2,11 @@
 
 import asyncio
 import itertools
-import pathlib
 import time
 
 import grpc
 import numpy as np
+import oracles
 import pytest
 import tensorflow as tf
 import tree
@@ -28,7 +28,6 @@ from tfdrl.runtime import agent_factory
 from tfdrl.types import FIRST, MID, ArraySpec, TimeSteps
 
 _T = 5
-_ORACLES = pathlib.Path(__file__).resolve().parents[1] / "data" / "oracles.npz"
 _MESSAGE = inference_pb2.Steps()
 
 
@@ -397,27 +396,25 @@ class Numbers:
         return Acted([np.zeros(len(steps.reward), np.int32)], [], [])
 
 
-@pytest.mark.parametrize("case", ["0", "1", "2"])
+@pytest.mark.parametrize("case", oracles.cases("unrolls"))
 def test_oracle_of_unrolls(case):
     """Interleaved environments and runs: the completed unrolls, in order."""
-    with np.load(_ORACLES) as arrays:
-        prefix = f"unrolls/{case}/"
-        part = {k[len(prefix) :]: arrays[k] for k in arrays if k.startswith(prefix)}
-    overlap = int(part["par/overlap"])
+    part = oracles.load("unrolls", case)
+    overlap = int(part["overlap"])
     number = ArraySpec((), np.dtype(np.int64))
     action = ArraySpec((), np.dtype(np.int32), 0, 1)
     specs = environment_specs.EnvironmentSpecs((number,), (action,), 1, number, action)
     player = CentralInference(
         *(Numbers(), specs),
-        environments=int(part["par/num_envs"]),
+        environments=int(part["num_envs"]),
         max_block=1,
-        unroll_steps=overlap + int(part["par/unroll_length"]),
+        unroll_steps=overlap + int(part["unroll_length"]),
         overlap=overlap,
         put=lambda unrolls: found.append(unrolls),
     )
     player.open(lambda report: None, lambda: 0)
     found, rows, blocks, run_ids = [], [], {}, itertools.count()
-    for env, run, value in zip(part["in/env_ids"], part["in/run_ids"], part["in/values"]):
+    for env, run, value in zip(part["env_ids"], part["run_ids"], part["values"]):
         if env < 0:
             continue
         if env not in blocks or blocks[env].run_id != run:
@@ -434,4 +431,4 @@ def test_oracle_of_unrolls(case):
         ask(block, block.next_index, TimeSteps(step_type, ones, ones, [value[None]]), _MESSAGE)
         if len(found) > before:
             rows.append([env, *found[-1].steps.observation[:, 0]])
-    assert rows == part["out/unrolls"][:, 1:].tolist()
+    assert rows == part["unrolls"][:, 1:].tolist()

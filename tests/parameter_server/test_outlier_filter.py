@@ -1,26 +1,21 @@
 """Gorila's rule for outliers: what is refused, from when on, and how it gives in."""
 
-import pathlib
-
 import numpy as np
+import oracles
 import pytest
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.parameter_server.outlier_filter import OutlierFilter
 
-_ORACLES = pathlib.Path(__file__).resolve().parents[1] / "data" / "oracles.npz"
 _GROUP = "gorila_filter"
 
 
 def oracle_cases():
-    with np.load(_ORACLES) as arrays:
-        return sorted({key.split("/")[1] for key in arrays if key.startswith(f"{_GROUP}/")})
+    return oracles.cases(_GROUP)
 
 
 def oracle(case):
-    with np.load(_ORACLES) as arrays:
-        prefix = f"{_GROUP}/{case}/"
-        return {k.rsplit("/", 1)[1]: arrays[k] for k in arrays if k.startswith(prefix)}
+    return oracles.load(_GROUP, case)
 
 
 def flags(outliers, losses):
