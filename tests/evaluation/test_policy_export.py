@@ -16,8 +16,7 @@ from tfdrl.evaluation.policy_export import PolicyExport
 class _Constant(tf_policy.TFPolicy):
     """Always does what its one variable says."""
 
-    def __init__(self):
-        observation = tf.TensorSpec([1], tf.float32)
+    def __init__(self, observation=tf.TensorSpec([1], tf.float32)):  # noqa: B008
         action = tensor_spec.BoundedTensorSpec([], tf.int32, 0, 9)
         super().__init__(time_step.time_step_spec(observation), action)
         self.choice = tf.Variable(0)
@@ -83,3 +82,35 @@ def test_a_policy_that_could_not_be_written_is_offered_again(policy, tmp_path):
     (tmp_path / "file").write_text("")
     export = PolicyExport(policy, tmp_path / "file" / "policy")
     assert not export.offer(_evaluation(1.0)) and export.best is None
+
+
+_ODD_KEYS = (
+    ["position", "agent position", "arm/angle", "h\u00f6he", "eye-image", "1st", "a.b", "_x", ""],
+    ["a b", "a_b", "a/b", "a_b_2"],
+    ["a", "A"],
+)
+
+
+@pytest.mark.parametrize("keys", _ODD_KEYS, ids=str)
+def test_keys_of_observations_may_be_any_words(keys, tmp_path):
+    part = tf.TensorSpec([2], tf.float32)
+    policy = _Constant(
+        {**dict.fromkeys(keys, part), **({"a": {"b": part}} if "a/b" in keys else {})}
+    )
+    policy.choice.assign(4)
+    assert PolicyExport(policy, tmp_path / "policy").offer(_evaluation(1.0))
+    loaded = tf.saved_model.load(str(tmp_path / "policy"))
+    spec = policy.time_step_spec.observation
+    now = time_step.restart(tf.nest.map_structure(lambda s: tf.zeros([1, *s.shape]), spec), 1)
+    assert int(loaded.action(now, ()).action[0]) == 4
+    arguments = loaded.signatures["action"].structured_input_signature[1]
+    assert len(arguments) == 3 + len(tf.nest.flatten(spec))
+
+
+def test_names_of_a_signature_are_paths(policy, tmp_path):
+    PolicyExport(policy, tmp_path / "policy").offer(_evaluation(1.0))
+    signature = tf.saved_model.load(str(tmp_path / "policy")).signatures["action"]
+    names = {"discount", "observation", "reward", "step_type"}
+    arguments = signature.structured_input_signature[1]
+    assert set(arguments) == {f"arg_0_{name}" for name in names}  # as TensorFlow writes "0/"
+    assert set(signature.structured_outputs) == {"action"}

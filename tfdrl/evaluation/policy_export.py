@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import pathlib
+import re
 import shutil
 
+import tensorflow as tf
 from tf_agents.policies import policy_saver, tf_policy
+from tf_agents.specs import tensor_spec
+from tf_agents.utils import nest_utils
 
 from tfdrl.rpc.run_messages import Evaluation
 
@@ -19,15 +24,17 @@ _EVALUATION = "evaluation.json"
 class ActionsOnly(tf_policy.TFPolicy):
     """A policy without its distribution.
 
-    With it, the SavedModel could be loaded only where TensorFlow Probability is imported.
+    With it, the SavedModel could be loaded only where TensorFlow Probability is imported. Its
+    specs have the names of the signatures' arguments and results, after their paths.
     """
 
     def __init__(self, policy: tf_policy.TFPolicy):
+        taken: set[str] = set()
         super().__init__(
-            policy.time_step_spec,
-            policy.action_spec,
-            policy_state_spec=policy.policy_state_spec,
-            info_spec=policy.info_spec,
+            _named(policy.time_step_spec, "0", taken),
+            _named(policy.action_spec, "action", taken),
+            policy_state_spec=_named(policy.policy_state_spec, "1", taken),
+            info_spec=_named(policy.info_spec, "info", taken),
             clip=False,
             automatic_state_reset=False,  # the wrapped policy does what it does
         )
@@ -44,6 +51,36 @@ class ActionsOnly(tf_policy.TFPolicy):
 
     def _distribution(self, time_step, policy_state):
         raise NotImplementedError("the exported policy has actions only")
+
+
+def _named(specs, prefix: str, taken: set[str]):
+    """The specs with names that are valid and unique, whatever the keys of their dicts are."""
+    paths = nest_utils.flatten_with_joined_paths(specs)
+    named = [
+        _renamed(spec, _free_name("/".join((prefix, path)) if path else prefix, taken))
+        for path, spec in paths
+    ]
+    return tf.nest.pack_sequence_as(specs, named)
+
+
+def _free_name(path: str, taken: set[str]) -> str:
+    words = re.sub(r"[^A-Za-z0-9_/]", "_", path).split("/")
+    valid = "/".join(word or "_" for word in words)
+    for name in itertools.chain([valid], (f"{valid}_{i}" for i in itertools.count(2))):
+        # TensorFlow writes "_" for "/", and tells no capitals from small letters.
+        seen = name.replace("/", "_").lower()
+        if seen not in taken:
+            taken.add(seen)
+            return name
+    raise AssertionError("numbers do not end")
+
+
+def _renamed(spec: tf.TypeSpec, name: str) -> tf.TypeSpec:
+    if isinstance(spec, tensor_spec.BoundedTensorSpec):
+        return tensor_spec.BoundedTensorSpec(
+            spec.shape, spec.dtype, spec.minimum, spec.maximum, name
+        )
+    return tf.TensorSpec(spec.shape, spec.dtype, name)
 
 
 class PolicyExport:
@@ -78,7 +115,9 @@ class PolicyExport:
         temporary = self._directory.with_name(self._directory.name + ".new")
         try:
             if self._saver is None:
-                self._saver = policy_saver.PolicySaver(ActionsOnly(self._policy), batch_size=None)
+                self._saver = policy_saver.PolicySaver(
+                    ActionsOnly(self._policy), batch_size=None, use_nest_path_signatures=False
+                )
             shutil.rmtree(temporary, ignore_errors=True)
             self._saver.save(str(temporary))
             (temporary / _EVALUATION).write_text(json.dumps(evaluation._asdict(), indent=2))
