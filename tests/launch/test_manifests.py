@@ -89,10 +89,34 @@ def test_numbers_images_and_requests_are_those_asked_for():
     assert learner["resources"]["requests"] == {"cpu": "250m", "memory": "9Gi"}
     evaluator = documents["Job", "seed-evaluator-0"]["spec"]["template"]["spec"]["containers"][0]
     assert evaluator["resources"]["requests"] == {"cpu": "250m", "memory": "1Gi"}
+    assert learner["resources"]["limits"] == {"memory": "18Gi"}
     claim = documents["PersistentVolumeClaim", "seed-learner-0"]["spec"]["resources"]
     assert claim["requests"]["storage"] == "3Gi"
     (config,) = (d for (kind, _), d in documents.items() if kind == "ConfigMap")
     assert "seed.actors = 7" in config["data"]["config.gin"]
+
+
+def test_nobody_else_is_reached_and_nothing_grows_without_end():
+    done = _written("--gin_file=apex/cartpole.gin", "--memory=512Mi,replay=1.5Gi")
+    documents = list(yaml.safe_load_all(done.stdout))
+    (policy,) = (d["spec"] for d in documents if d["kind"] == "NetworkPolicy")
+    own = {"podSelector": policy["podSelector"]}
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["ingress"] == [{"from": [own]}]
+    inside, names = policy["egress"]
+    assert inside == {"to": [own]}
+    assert names == {"ports": [{"protocol": p, "port": 53} for p in ("UDP", "TCP")]}
+    pods = {
+        d["metadata"]["name"]: d["spec"]["template"]["spec"]
+        for d in documents
+        if d["kind"] == "Job"
+    }
+    memory = {
+        name: pod["containers"][0]["resources"]["limits"]["memory"] for name, pod in pods.items()
+    }
+    assert memory.pop("apex-replay-0") == "3Gi" and set(memory.values()) == {"1024Mi"}
+    scratch = [v["emptyDir"] for pod in pods.values() for v in pod["volumes"] if "emptyDir" in v]
+    assert len(scratch) == len(pods) + 1 and all(v == {"sizeLimit": "1Gi"} for v in scratch)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from tfdrl.errors import ConfigurationError
@@ -35,6 +36,12 @@ def require_role(program: Program, name: str, flag: str) -> None:
         program.role(name)
     except ConfigurationError as error:
         raise ConfigurationError(f"--{flag}: {error}") from None
+
+
+def doubled(amount: str) -> str:
+    """Twice the amount: "4Gi" of "2Gi". Of what is no amount, Kubernetes says so."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]*)", amount)
+    return f"{2 * float(found[1]):.15g}{found[2]}" if found else amount
 
 
 def amount_of(by_role: Mapping[str, str], role: Role) -> str:

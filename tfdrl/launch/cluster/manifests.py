@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tfdrl.configuration import Configuration
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED
-from tfdrl.launch.cluster.amounts import amount_of
+from tfdrl.launch.cluster.amounts import amount_of, doubled
 from tfdrl.launch.cluster.role_commands import (
     CLUSTER_PORT,
     CONFIG_DIR,
@@ -34,6 +34,7 @@ from tfdrl.topology import Program, Role
 _USER = 1000  # of the images
 _GRACE_SECS, _START_SECS, _MAX_RESTARTS = 30, 300, 20
 _PROBE_SECS = 10
+_SCRATCH = "1Gi"  # logs and events of a role that leaves nothing else; /tmp
 
 
 class ManifestSettings(NamedTuple):
@@ -44,7 +45,7 @@ class ManifestSettings(NamedTuple):
       image: of roles with TensorFlow.
       light_image: of roles without.
       storage: of a volume, such as "10Gi", by role; "" for the others (as `amounts` reads them).
-      cpu, memory: that a pod requests; the same.
+      cpu, memory: that a pod requests; the same. One that takes twice the memory is ended.
       tls_secret: name of a Secret with tls.crt, tls.key, ca.crt and token, for tfdrl's own
         services (mutual TLS); empty: they are as open as the network policy lets them be.
       allow_config_change: volumes may be of an earlier run with other settings.
@@ -126,12 +127,17 @@ def _service(settings: ManifestSettings) -> dict[str, Any]:
 
 
 def _network_policy(settings: ManifestSettings) -> dict[str, Any]:
-    """Reverb's and TensorFlow's servers have no authentication: only the run's own pods may in."""
+    """Reverb's and TensorFlow's servers have no authentication: only the run's own pods may in.
+
+    And out: what runs whatever graph it is sent reaches nobody else, but for names.
+    """
     own = {"matchLabels": {"tfdrl/run": settings.name}}
+    names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     spec = {
         "podSelector": own,
-        "policyTypes": ["Ingress"],
+        "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"from": [{"podSelector": own}]}],
+        "egress": [{"to": [{"podSelector": own}]}, {"ports": names}],
     }
     return _object("networking.k8s.io/v1", "NetworkPolicy", settings.name, settings, spec=spec)
 
@@ -166,7 +172,7 @@ def _volume_and_job(run: _Run, role: Role, task: int) -> list[dict[str, Any]]:
 
 
 def _indexed_job(run: _Run, role: Role) -> dict[str, Any]:
-    volume = {"name": "run", "emptyDir": {}}
+    volume = {"name": "run", "emptyDir": {"sizeLimit": _SCRATCH}}
     pod = _pod(run, role, "$(JOB_COMPLETION_INDEX)", volume)
     spec = {
         "completionMode": "Indexed",
@@ -206,7 +212,7 @@ def _pod(run: _Run, role: Role, task: str, volume: dict[str, Any]) -> dict[str, 
         "image": settings.image if role.needs_tensorflow else settings.light_image,
         "imagePullPolicy": "IfNotPresent",  # also of :latest, which one node alone may have
         "command": containers.command(role, task),
-        "resources": {"requests": requests},
+        "resources": {"requests": requests, "limits": {"memory": doubled(requests["memory"])}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -240,7 +246,7 @@ def _pod(run: _Run, role: Role, task: str, volume: dict[str, Any]) -> dict[str, 
         "volumes": [
             {"name": "config", "configMap": {"name": run.config}},
             volume,
-            {"name": "tmp", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": _SCRATCH}},
         ],
     }
     if containers.encrypts(role):
