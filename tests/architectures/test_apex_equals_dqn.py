@@ -31,14 +31,21 @@ from tfdrl.topology import Address, Context
 N_STEP, GAMMA, BATCH, STEPS, WARM_UP_STEPS, PERIOD_STEPS = 3, 0.99, 8, 120, 40, 4
 
 
-def make_environment():
-    return gym_environment(num_envs=1, training=True, seed=5, id="CartPole-v1")
+#: The second raises at a forbidden action, and its mask decides what is bootstrapped from.
+ENVIRONMENTS = {
+    "CartPole": {"id": "CartPole-v1"},
+    "Doors": {"id": "tfdrl/Doors-v0", "action_mask": "action_mask"},
+}
+
+
+def make_environment(name):
+    return gym_environment(num_envs=1, training=True, seed=5, **ENVIRONMENTS[name])
 
 
 def make_agent(environment):
     agent_factory.set_seed(11)
 
-    def factory(time_step_spec, action_spec, train_step_counter):
+    def factory(time_step_spec, action_spec, **arguments):
         return NStepDqnAgent(
             time_step_spec,
             action_spec,
@@ -46,7 +53,7 @@ def make_agent(environment):
             optimizer=optimizers.rmsprop_centred(learning_rate=1e-2),
             gamma=GAMMA,
             target_update_period_steps=5,
-            train_step_counter=train_step_counter,
+            **arguments,
         )
 
     return agent_factory.make_agent(factory, environment)
@@ -55,8 +62,8 @@ def make_agent(environment):
 class DqnSide:
     """One process: replay in memory, the same variables act and learn."""
 
-    def __init__(self):
-        self.environment = make_environment()
+    def __init__(self, name):
+        self.environment = make_environment(name)
         self.agent = make_agent(self.environment)
         self.act = act_function(collect_policy(self.agent, np.array([0.2]), seed=3))
         self.replay = UniformReplay(1000, 1, N_STEP, GAMMA)
@@ -79,8 +86,8 @@ class DqnSide:
 class ApexSide:
     """Actor and learner with an agent each, joined by Reverb and the training service."""
 
-    def __init__(self, tmp_path):
-        self.environment = make_environment()
+    def __init__(self, name, tmp_path):
+        self.environment = make_environment(name)
         self.signature = transition_table.transition_signature(self.environment)
         table = transition_table.replay_table(
             self.signature, max_size=1000, min_size=1, sampler="uniform"
@@ -131,10 +138,10 @@ class ApexSide:
         return losses, td_errors
 
 
-@pytest.fixture
-def sides(tmp_path):
-    apex = ApexSide(tmp_path)
-    yield apex, DqnSide()
+@pytest.fixture(params=ENVIRONMENTS)
+def sides(request, tmp_path):
+    apex = ApexSide(request.param, tmp_path)
+    yield apex, DqnSide(request.param)
     apex.context.stop.set()
     apex.connection.close()
     apex.service.close()
@@ -145,7 +152,8 @@ def test_one_actor_without_lag_is_dqn(sides):
     episodes = updates = 0
     for t in range(STEPS):
         np.testing.assert_array_equal(apex.step(), dqn.step(), err_msg=f"action at step {t}")
-        np.testing.assert_array_equal(apex.now.observation, dqn.now.observation)
+        for ours, theirs in zip(*map(tf.nest.flatten, (apex.now, dqn.now))):
+            np.testing.assert_array_equal(ours, theirs)
         episodes += int(dqn.now.step_type[0] == 2)
         if t < WARM_UP_STEPS or t % PERIOD_STEPS:
             continue

@@ -325,6 +325,31 @@ def test_statistics_count_who_is_here(table):
     assert (found["inference/actors"], found["inference/environments"]) == (1, 3)
 
 
+def test_masks_come_over_the_wire_into_unrolls():
+    """Doors raises at a forbidden action; the learner's logits are those that acted."""
+    make = {"id": "tfdrl/Doors-v0", "kwargs": {"rooms": 3}, "action_mask": "action_mask"}
+    with gym_environment(3, True, 1, **make) as environment:
+        agent = recurrent_agent(environment)
+        table = Table(agent, environment)
+        block = table.join(rows=3)
+        specs = environment_specs.environment_specs(environment)
+        encoder, validator = StepsEncoder(specs, 3), StepsValidator(specs, 3)
+        shown = [environment.reset()]
+        for index in range(4 * _T + 1):
+            sent = parse_request(encoder.encode(index, shown[-1], 0, None))
+            (action,) = ask(block, index, validator.time_steps(sent), sent.message)
+            shown.append(environment.step(action))
+    assert len(table.unrolls) == 4
+    for number, unrolls in enumerate(table.unrolls):
+        for t in range(_T + 1):
+            for part, expected in shown[number * _T + t].observation.items():
+                np.testing.assert_array_equal(unrolls.steps.observation[part][:, t], expected)
+        info = agent._loss(**train_arguments(agent, to_batch(unrolls)))
+        assert np.isfinite(info.loss) and float(info.extra.log_rho) < 1e-4
+        assert 0.3 < float(info.extra.entropy) <= np.log(2) + 1e-6  # of the two doors that are open
+    table.player.close(None)
+
+
 @pytest.mark.parametrize("game", ["Pong", "Breakout"])
 def test_frames_are_stacked_as_the_environment_would(game):
     """In Breakout a lost life ends episodes, and stacks go on."""

@@ -41,6 +41,7 @@ CASES = {
     "a3c/cartpole": "",
     "a3c/cartpole_q": "",
     "dqn/cartpole with TF-Agents' DqnAgent": DQN_AGENT,
+    "dqn/cartpole normalised": "normalization.observations = True",
 }
 
 

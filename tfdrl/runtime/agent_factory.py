@@ -78,11 +78,12 @@ def _check_that_a_mask_has_its_setting(agent, environment: BatchedEnvironment) -
     text = (
         f"the observation's part 'action_mask' has a number for each of the {action.num_values} "
         f"actions, but no setting names it, so {type(agent).__name__} may take any action and its "
-        "networks see the mask; gym_environment.action_mask = 'action_mask' keeps it to what is "
-        "allowed"
+        "networks see the mask; gym_environment.action_mask (or py_environment's) = 'action_mask' "
+        "keeps it to what is allowed and hides the mask from networks; for a network that uses it, "
+        f"see {masked_network.ARGUMENT} in docs/action_masks.md"
     )
     if isinstance(policy, _RANDOM):
-        raise ConfigurationError(f"{text}. If any action may be taken, call it something else")
+        raise ConfigurationError(f"{text}. If any action may be taken, call the part another name")
     logging.warning("%s", text)
 
 
