@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tfdrl.benchmarks import page
-from tfdrl.benchmarks.benchmark import sections
+from tfdrl.benchmarks import page, report
+from tfdrl.benchmarks.harness import BenchmarkSettings
 from tfdrl.benchmarks.measuring import Rounds
-from tfdrl.benchmarks.settings import BenchmarkSettings
+from tfdrl.benchmarks.subjects import SUBJECTS
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from tfdrl.launch import command_line, process
 
@@ -73,15 +73,14 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     process.silence()
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(EXIT_FAILED))  # so that it tidies up
-    found = sections(
-        BenchmarkSettings(
-            values.gin_file or [_DEFAULT],
-            values.gin_bindings,
-            "".join(sorted(set(values.parts))),
-            values.seconds,
-            Rounds(values.rounds, values.round_secs),
-        )
+    settings = BenchmarkSettings(
+        values.gin_file or [_DEFAULT],
+        values.gin_bindings,
+        "".join(sorted(set(values.parts))),
+        values.seconds,
+        Rounds(values.rounds, values.round_secs),
     )
+    found = report.run(settings, SUBJECTS)
     print(page.as_text(found), flush=True)
     if values.json:
         pathlib.Path(values.json).write_text(json.dumps(page.as_json(found), indent=2) + "\n")

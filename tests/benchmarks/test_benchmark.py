@@ -1,18 +1,17 @@
 """tfdrl-benchmark: its arithmetic, and one small benchmark of everything."""
 
-import json
-import os
-import pathlib
 import subprocess
 import sys
 import time
+import types
 
+import benchmark_runs
 import pytest
 
-from tfdrl.benchmarks import limits, measuring, page, system
+from tfdrl.benchmarks import limits, measuring, page, proc, report, subjects, system
+from tfdrl.benchmarks.harness import Found, Measured
 from tfdrl.benchmarks.measuring import Cost, Rounds, Turn, Variant
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _GIN = """
 include 'environments/catch.gin'
 experiment.architecture = @apex()
@@ -38,46 +37,13 @@ replay_table.min_size = 50
 """
 
 
-def _benchmark(*arguments, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-m", "binaries.benchmark", *arguments],
-        cwd=_REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        **kwargs,
-    )
-
-
-def _left_behind(directory):
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            if str(directory).encode() in (path / "cmdline").read_bytes():
-                found.append(path.name)
-        except OSError:
-            continue
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_figures_are_there_positive_and_consistent(tmp_path):
     (tmp_path / "tiny.gin").write_text(_GIN)
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    done = _benchmark(
-        f"--gin_file={tmp_path}/tiny.gin",
-        f"--json={tmp_path}/figures.json",
-        *("--rounds=1", "--round_secs=0.1", "--seconds=4"),
-        env={**os.environ, "TMPDIR": str(scratch)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = {
-        (section["title"].partition(" (")[0], figure["name"], figure["unit"]): figure["value"]
-        for section in json.loads((tmp_path / "figures.json").read_text())
-        for figure in section["figures"]
-    }
+    arguments = [f"--gin_file={tmp_path}/tiny.gin", "--rounds=1", "--round_secs=0.1", "--seconds=4"]
+    tables, done = benchmark_runs.sections(tmp_path, *arguments, timeout_secs=150)
+    found = benchmark_runs.by_name(tables)
     differences = (
         "growth of memory",
         "inference (actor)",
@@ -114,7 +80,6 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
     assert sum(costs) == pytest.approx(found[limit, "environment step, all parts", "CPU us"])
 
     assert "Whole system (e)" in done.stdout and "round 1 of 1" in done.stderr
-    assert not list(scratch.iterdir()) and not _left_behind(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +87,11 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
     [
         (
             ["--gin_file=dqn/cartpole.gin"],
-            "the benchmark measures Ape-X, IMPALA and SEED RL, not Dqn",
+            "the benchmark measures Ape-X, IMPALA, SEED RL, A3C and Gorila, not Dqn",
+        ),
+        (
+            ["--gin_file=a3c/cartpole.gin", "--parts=c,s"],
+            "--parts=c,s: the parts of A3C and Gorila are a, b and e",
         ),
         (["--parts=a,x"], "--parts=a,x: give some of a,b,c,d,e"),
         (["--json=/nowhere/figures.json"], "--json=/nowhere/figures.json"),
@@ -130,7 +99,7 @@ def test_figures_are_there_positive_and_consistent(tmp_path):
 )
 def test_wrong_arguments_are_refused_at_once(arguments, words):
     start = time.monotonic()
-    done = _benchmark(*arguments)
+    done = benchmark_runs.run(*arguments, timeout_secs=60)
     assert done.returncode == 2 and words in done.stderr, done.stderr
     assert time.monotonic() - start < 10
 
@@ -162,9 +131,9 @@ def test_cpu_time_of_another_process_grows_while_it_works():
     with subprocess.Popen([sys.executable, "-c", code]) as busy:
         try:
             time.sleep(0.5)
-            used = measuring.cpu_secs(busy.pid)
+            used = proc.cpu_secs(busy.pid)
             time.sleep(0.5)
-            assert 0 < measuring.cpu_secs(busy.pid) - used < 1.0
+            assert 0 < proc.cpu_secs(busy.pid) - used < 1.0
         finally:
             busy.kill()
 
@@ -180,29 +149,54 @@ def test_slope_is_that_of_least_squares():
     assert measuring.slope([1, 1], [0, 3]) == 0.0
 
 
-def test_limit_keeps_the_mix():
-    def of(cpu_secs, server_cpu_secs=0.0):
-        return Cost(1.0, cpu_secs, server_cpu_secs)
+def _cost(cpu_secs, server_cpu_secs=0.0):
+    return Cost(1.0, cpu_secs, server_cpu_secs)
 
-    costs = {
-        "a": {"environment": of(0.001), "inference": of(0.003), "actor": of(0.004)},
-        "b": {"raw": of(9.0), "writer": of(0.002, 0.001)},
-        "c": {"raw": of(9.0), "learner": of(0.0001, 0.0002)},
-        "d": {"train": of(0.03)},
-    }
-    parts = limits.part_costs(costs, batch_size=100)
+
+_COSTS = {
+    "a": {"environment": _cost(0.001), "inference": _cost(0.003), "actor": _cost(0.004)},
+    "b": {"raw": _cost(9.0), "writer": _cost(0.002, 0.001)},
+    "c": {"raw": _cost(9.0), "learner": _cost(0.0001, 0.0002)},
+    "d": {"train": _cost(0.03)},
+}
+
+
+def test_limit_keeps_the_mix():
+    parts = limits.part_costs(_COSTS, batch_size=100)
     assert [part.cpu_secs for part in parts] == pytest.approx(
         [0.001, 0.002, 0.001, 0.002, 0.001, 0.03, 0.01, 0.02]
     )
     # 50 steps of 0.007 s and 10 updates of 0.06 s use 0.95 of 2 cores in a second.
-    found = limits.limit(parts, 2, 200.0, 4, 10.0)
-    assert found == pytest.approx((0.007, 0.06, 200 / 0.475, 10 / 0.475, 0.475))
+    assert limits.limit(parts, 2, 50.0, 10.0) == pytest.approx((0.007, 0.06, 0.475))
+
+
+def test_limit_is_shown_in_frames_and_beside_what_the_run_used():
+    whole = system.System(60.0, 200.0, 10.0, {}, {"actor": system.Usage(1.0, 0.0, 1.9)}, 0.0)
+    turns = {
+        part: {name: [Turn(1, 1.0, *cost[1:])] for name, cost in costs.items()}
+        for part, costs in _COSTS.items()
+    }
+    found = {part: Found([], of_part) for part, of_part in turns.items()}
+    config = types.SimpleNamespace(batch_size=100)
+    tables = report.sections(Measured(subjects.APEX, config, 4, 2, found, whole))
+    figures = benchmark_runs.by_name(page.as_json(tables))
+    limit = "Limit by the parts' CPU costs"
+    assert figures[limit, "limit at the measured mix", "frames/s"] == pytest.approx(200 / 0.475)
+    assert figures[limit, "limit at the measured mix", "learner steps/s"] == pytest.approx(
+        10 / 0.475
+    )
+    assert figures[limit, "reached / limit", "ratio"] == pytest.approx(0.475)
+    words = "CPU of the parts / CPU that the run used"
+    assert figures[limit, words, "ratio"] == pytest.approx(0.95 / 1.9)
 
 
 def test_summary_of_readings_is_robust_to_late_answers():
     readings = [
         system.Reading(
-            *(secs, secs - delay, 100 * (secs - delay), 7 * (secs - delay)),
+            secs,
+            secs - delay,
+            100 * (secs - delay),
+            7 * (secs - delay),
             {"learner/policy_lag": 2.0 * secs},
             {"actor": 2**20 * (50 + secs)},
             {"actor": 0.5 * secs},

@@ -1,20 +1,15 @@
 """tfdrl-benchmark on IMPALA: its arithmetic, its measurements, and what V-trace costs."""
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
 import types
 
+import benchmark_runs
 import pytest
 
-from tfdrl.benchmarks import impala, limits, measuring, page, report
+from tfdrl.benchmarks import limits, measuring, page, report, subjects
+from tfdrl.benchmarks.harness import Measured
 from tfdrl.benchmarks.measuring import Cost, Rounds, Turn, Variant
-from tfdrl.benchmarks.subject import Measured
 from tfdrl.benchmarks.system import System, Usage
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _UNROLL_STEPS, _BATCH_SIZE, _FRESH = 5, 8, 6
 _GIN = f"""
 include 'environments/catch.gin'
@@ -55,26 +50,9 @@ adam.learning_rate = 1e-3
 def _benchmark(directory, text, *arguments):
     """{(title, name, unit): value} and what was printed."""
     (directory / "task.gin").write_text(text)
-    (directory / "scratch").mkdir()
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "binaries.benchmark", *arguments),
-            *(f"--gin_file={directory}/task.gin", f"--json={directory}/figures.json"),
-        ],
-        cwd=_REPOSITORY,
-        env={**os.environ, "TMPDIR": str(directory / "scratch")},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not list((directory / "scratch").iterdir())
-    found = {
-        (section["title"].partition(" (")[0], figure["name"], figure["unit"]): figure["value"]
-        for section in json.loads((directory / "figures.json").read_text())
-        for figure in section["figures"]
-    }
-    return found, done.stdout
+    gin = f"--gin_file={directory}/task.gin"
+    tables, done = benchmark_runs.sections(directory, gin, *arguments, timeout_secs=280)
+    return benchmark_runs.by_name(tables), done.stdout
 
 
 @pytest.mark.slow
@@ -146,9 +124,9 @@ def test_costs_are_those_of_one_environment_step():
     assert [part.cpu_secs for part in parts] == pytest.approx(
         [0.001, 0.002, 0.0005, 0.004, 0.002, 0.001, 0.0008, 0.0016]
     )
-    assert limits.unroll_limit(parts, 2) == pytest.approx((0.0129, 2 / 0.0129))
+    assert limits.limit(parts, 2, 100.0) == pytest.approx((0.0129, 0.0, 100.0 / (2 / 0.0129)))
     computation = [part for part in parts if part.part in limits.COMPUTATION]
-    assert limits.unroll_limit(computation, 2) == pytest.approx((0.004, 500.0))
+    assert limits.limit(computation, 2, 100.0) == pytest.approx((0.004, 0.0, 100.0 / 500.0))
 
 
 def _measured(system):
@@ -162,7 +140,9 @@ def _measured(system):
     config = types.SimpleNamespace(
         unroll_steps=_UNROLL_STEPS, batch_size=_BATCH_SIZE, fresh_unrolls=_FRESH
     )
-    return Measured(impala.SUBJECT, config, 4, 2, turns, system)
+    parts = subjects.IMPALA.parts
+    found = {letter: parts[letter].found(of_part) for letter, of_part in turns.items()}
+    return Measured(subjects.IMPALA, config, 4, 2, found, system)
 
 
 def test_reached_counts_environment_steps_not_frames():
@@ -205,16 +185,14 @@ def test_a_turn_ends_with_the_units_there_are():
 )
 def test_parts_are_those_of_one_learner(learners, text, bindings):
     config = types.SimpleNamespace(learners=learners)
-    assert impala.SUBJECT.bindings(config, text)[1:] == bindings
+    assert subjects.IMPALA.bindings(config, text)[1:] == bindings
 
 
 def test_repeated_vtrace_is_computed_each_time():
-    from tfdrl.benchmarks import impala_learning
+    from tfdrl.benchmarks import impala
 
     variants = {
-        f"{steps}": impala_learning.vtrace_variant(
-            types.SimpleNamespace(unroll_steps=steps, batch_size=16)
-        )
+        f"{steps}": impala.vtrace_variant(types.SimpleNamespace(unroll_steps=steps, batch_size=16))
         for steps in (10, 200)
     }
     turns = measuring.interleave("test", variants, Rounds(5, 0.0))

@@ -1,43 +1,17 @@
 """tfdrl-benchmark on A3C and Gorila: real servers, figures that follow from each other."""
 
-import json
-import pathlib
-import subprocess
-import sys
-
+import benchmark_runs
 import pytest
-
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
-
-def _measure(tmp_path, *flags):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "binaries.benchmark", f"--json={tmp_path}/figures.json"),
-            *flags,
-        ],
-        cwd=_REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=550,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads((tmp_path / "figures.json").read_text())
-
-
-def _figures(section):
-    return {figure["name"]: figure["value"] for figure in section["figures"]}
+from benchmark_runs import figures
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(250)
 def test_cycles_are_measured_beside_the_same_step_locally(tmp_path):
-    (section,) = _measure(
-        tmp_path,
-        *("--gin_file=gorila/cartpole.gin", "--parts=a", "--rounds=2", "--round_secs=0.3"),
-        "--gin_bindings=gorila.parameter_servers = 2",
-    )
-    found = _figures(section)
+    arguments = ["--gin_file=gorila/cartpole.gin", "--parts=a", "--rounds=2", "--round_secs=0.3"]
+    arguments.append("--gin_bindings=gorila.parameter_servers = 2")
+    (section,), _ = benchmark_runs.sections(tmp_path, *arguments, timeout_secs=240)
+    found = figures(section)
     cycles = found["gradient, push, newest parameters"]
     assert 1 < cycles < found["the same gradient and update locally"]
     assert 0.02 < found["time spent communicating"] < 0.98
@@ -52,8 +26,9 @@ def test_cycles_are_measured_beside_the_same_step_locally(tmp_path):
 @pytest.mark.timeout(600)
 def test_more_workers_are_faster_where_the_environment_sleeps(tmp_path):
     """Wall time that a worker sleeps costs no core: the speed grows with the workers."""
-    (section,) = _measure(tmp_path, "--gin_file=a3c/sleeping.gin", "--parts=b", "--seconds=10")
-    found = _figures(section)
+    arguments = ["--gin_file=a3c/sleeping.gin", "--parts=b", "--seconds=10"]
+    (section,), _ = benchmark_runs.sections(tmp_path, *arguments, timeout_secs=550)
+    found = figures(section)
     assert found["2 workers / 1 worker"] == pytest.approx(found["2 workers"] / found["1 worker"])
     assert found["2 workers / 1 worker"] > 1.5
     assert found["8 workers / 1 worker"] > 4.0

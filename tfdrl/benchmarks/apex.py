@@ -1,99 +1,196 @@
-"""Ape-X as the benchmark sees it."""
+"""The parts of Ape-X: stepping (a), insertion (b), sampling (c) and training (d)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator
 
+import reverb
+import tensorflow as tf
+import tree
+from tf_agents.trajectories import time_step
+
+from tfdrl.acting import exploration
+from tfdrl.acting.loop import ActorLoop
 from tfdrl.architectures.apex import Apex
-from tfdrl.benchmarks import limits
-from tfdrl.benchmarks.page import Figure
-from tfdrl.benchmarks.subject import Comparison, Measured, Part, Subject
+from tfdrl.benchmarks import actor_parts, learner_parts
+from tfdrl.benchmarks.actor_parts import TIMEOUT_SECS, UNCONFIRMED_ITEMS
+from tfdrl.benchmarks.measuring import Turn, Variant, interleave
+from tfdrl.benchmarks.processes import Job
+from tfdrl.experience.transitions import DISCOUNT, TransitionAssembler, TransitionBlock
+from tfdrl.replay.reading import ready_of
+from tfdrl.replay.transition_dataset import sample_dataset, to_trajectory
+from tfdrl.replay.transition_table import TABLE, transition_signature
+from tfdrl.replay.transition_writer import TransitionWriter
+from tfdrl.topology import Context
 
-_ACTING = "tfdrl.benchmarks.apex_acting"
-_LEARNING = "tfdrl.benchmarks.apex_learning"
-_PARTS = {
-    "a": Part(
-        f"{_ACTING}:stepping",
-        "Environment stepping",
-        "environment steps",
-        {
-            "environment": "bare vector environment",
-            "inference": "bare environment + bare inference",
-            "actor": "actor, without writing",
-        },
-        Comparison(
-            "actor, without writing / bare environment + bare inference",
-            *("actor", "inference", 0.60),
-        ),
-    ),
-    "b": Part(
-        f"{_ACTING}:inserting",
-        "Insertion into replay",
-        "transitions",
-        {"raw": "bare TrajectoryWriter", "writer": "TransitionWriter"},
-        Comparison("TransitionWriter / bare TrajectoryWriter", "writer", "raw", 0.50),
-    ),
-    "c": Part(
-        f"{_LEARNING}:sampling",
-        "Sampling from replay",
-        "transitions",
-        {"raw": "bare TrajectoryDataset, batched", "learner": "learner's dataset and queue"},
-        Comparison(
-            "learner's dataset and queue / bare TrajectoryDataset, batched", "learner", "raw"
-        ),
-    ),
-    "d": Part(
-        f"{_LEARNING}:learning",
-        "Training in memory",
-        "learner steps",
-        {"train": "Trainer.train on one batch"},
-    ),
-}
-_METRICS = {
-    "learner/waiting_share": ("learner waits for samples", "share of time"),
-    "actor/waiting_share": ("actors wait for the replay", "share of time"),
-    "learner/policy_lag": ("policy lag", "learner steps"),
-}
-#: The table of the parts is sampled at once and holds nobody to a ratio.
-_FREE_TABLE = ("replay_table.min_size = 1", "replay_table.samples_per_insert = None")
+_INSERT_TRANSITIONS = 1500  # that are inserted again and again
 
 
-def _bindings(config: Apex, text: str) -> list[str]:
-    del config
-    return [binding for binding in _FREE_TABLE if "replay_table" in text]
+def stepping(job: Job) -> dict[str, list[Turn]]:
+    """Turns, in environment steps, of the actor and of what is below it.
+
+    environment  the bare vector environment, with random actions
+    inference    the same, acting greedily by a tf.function of the Q-network
+    actor        the actor's loop with exploration, adapter and assembling, without writing
+    """
+    return actor_parts.compare(job, _greedy, _blocks)
 
 
-def _limits(parts: Sequence[limits.PartCost], measured: Measured) -> list[Figure]:
-    system, cores = measured.system, measured.cores
-    if system is None:  # the limit is that of the measured mix
-        return []
-    found = limits.limit(
-        parts,
-        cores,
-        system.frames_per_second,
-        measured.frames_per_step,
-        system.learner_steps_per_second,
-    )
-    parts_cores = found.reached * cores
+def _greedy(agent, num_envs: int):
+    """A plain tf.function from observations to greedy actions."""
+    network = getattr(agent, "_q_network", None)
+
+    @tf.function
+    def greedy(observation):
+        if network is None:
+            return agent.policy.action(time_step.restart(observation, num_envs)).action
+        return tf.argmax(network(observation)[0], axis=-1, output_type=tf.int32)
+
+    return lambda observation: greedy(observation).numpy()
+
+
+def _blocks(job: Job, environment, agent) -> Iterator[TransitionBlock | None]:
+    """What the actor's assembler has after each step: a block, or None before it is full."""
+    config, num_envs = job.config, environment.num_envs
+    ladder = (config.exploration or exploration.epsilon_ladder)(config.actors * num_envs)
+    policy = exploration.collect_policy(agent, ladder[:num_envs], job.seed)
+    context = Context("actor", 0, config.actors, job.directory)
+    block_steps = -(-config.actor_buffer_transitions // num_envs)
+    assembler = TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps)
+    for step in ActorLoop(environment, policy, actor_parts.NoLearner(), context).steps():
+        yield assembler.add(*step, 0)
+
+
+def _collect(job: Job, transitions: int) -> list[TransitionBlock]:
+    return actor_parts.collect(job, _blocks, lambda block: int(block.is_valid.sum()), transitions)
+
+
+def inserting(job: Job) -> dict[str, list[Turn]]:
+    """Turns, in transitions that the server has confirmed, of writing the same ones twice.
+
+    raw     a plain loop over a `reverb.TrajectoryWriter` with its default settings
+    writer  `TransitionWriter`
+    """
+    blocks = _collect(job, _INSERT_TRANSITIONS)
+    variants = {"raw": _raw_inserting(job, blocks), "writer": _inserting(job, blocks)}
+    return interleave("inserting", variants, job.rounds, job.server_pid)
+
+
+def _inserting(job: Job, blocks: list[TransitionBlock]) -> Variant:
+    num_envs, n_step = job.config.environments_per_actor, job.config.n_step
+    writer = TransitionWriter(job.replay, num_envs, n_step, TIMEOUT_SECS, threading.Event())
+    return actor_parts.writing(writer, blocks, lambda: writer.confirm(TIMEOUT_SECS))
+
+
+def _raw_inserting(job: Job, blocks: list[TransitionBlock]) -> Variant:
+    distance = job.config.n_step * job.config.environments_per_actor
+    client = reverb.Client(str(job.replay))
+    writer = client.trajectory_writer(num_keep_alive_refs=distance + 1)
+    steps = [step for block in blocks for step in _raw_steps(block, distance, job.config)]
+
+    def work():
+        items = 0
+        for row, start, end, is_valid, priority in steps:
+            writer.append(row)
+            if is_valid:
+                history = writer.history
+                item = type(
+                    row
+                )(
+                    observation=tree.map_structure(lambda x: x[[start, end]], history.observation),  # noqa: B023
+                    action=tree.map_structure(lambda x: x[-1:], history.action),
+                    step=history.step[-1:],
+                )
+                writer.create_item(TABLE, priority, item)
+                items += 1
+                if items % UNCONFIRMED_ITEMS == 0:
+                    writer.flush(UNCONFIRMED_ITEMS, timeout_ms=int(1000 * TIMEOUT_SECS))
+        writer.flush(timeout_ms=int(1000 * TIMEOUT_SECS))
+        return items
+
+    return Variant(work)
+
+
+def _raw_steps(block: TransitionBlock, distance: int, config: Apex) -> list[tuple]:
+    """(row, start, end, is_valid, priority) of each row, in the order of `TransitionWriter`."""
+    leaves = [leaf.reshape(-1, *leaf.shape[2:]) for leaf in tree.flatten(block.rows)]
+    start = -1 - distance
+    ends = start + block.length_steps.reshape(-1) * config.environments_per_actor
     return [
-        Figure("cores", cores, "cores"),
-        Figure("environment step, all parts", 1e6 * found.environment_step_cpu_secs, "CPU us"),
-        Figure("learner step, all parts", 1e6 * found.learner_step_cpu_secs, "CPU us"),
-        Figure("limit at the measured mix", found.frames_per_second, "frames/s"),
-        Figure("limit at the measured mix", found.learner_steps_per_second, "learner steps/s"),
-        Figure("reached / limit", found.reached, "ratio"),
-        # Unlike the one above it says little less on a machine that others use too.
-        Figure("CPU of the parts / CPU that the run used", parts_cores / system.cores, "ratio"),
+        (tree.unflatten_as(block.rows, row), start, int(end), bool(is_valid), float(priority))
+        for row, end, is_valid, priority in zip(
+            zip(*leaves), ends, block.is_valid.reshape(-1), block.priority.reshape(-1)
+        )
     ]
 
 
-SUBJECT = Subject(
-    name="Ape-X",
-    config=Apex,
-    parts=_PARTS,
-    bindings=_bindings,
-    metrics=_METRICS,
-    rates=lambda system, frames_per_step: [],
-    part_costs=lambda costs, config: limits.part_costs(costs, config.batch_size),
-    limits=_limits,
-)
+def sampling(job: Job) -> dict[str, list[Turn]]:
+    """Turns, in transitions, of reading from the same table.
+
+    raw      `reverb.TrajectoryDataset`, batched, with the same streams and samples under way
+    learner  the learner's dataset and its queue
+    """
+    # Several batches' worth: a table of few items would be sampled from a cache.
+    transitions = max(4 * job.config.batch_size, 2000)
+    write, written = _inserting(job, _collect(job, transitions)).work, 0
+    while written < transitions:
+        written += write()
+    with job.config.environment(num_envs=1, training=True, seed=job.seed) as environment:
+        signature = transition_signature(environment)
+    variants = {
+        "raw": _raw_sampling(job, signature),
+        "learner": _learner_sampling(job, signature),
+    }
+    return interleave("sampling", variants, job.rounds, job.server_pid)
+
+
+def _raw_sampling(job: Job, signature) -> Variant:
+    config = job.config
+    in_flight = 2 * config.batch_size * config.updates_per_call
+    ahead = 1 + config.sampler_workers * in_flight // config.batch_size
+    batches = iter(
+        learner_parts.raw_dataset(
+            job, TABLE, signature, config.batch_size, in_flight, config.sampler_workers
+        )
+    )
+    return learner_parts.reader_variant(lambda: next(batches), config.batch_size, ahead)
+
+
+def _learner_sampling(job: Job, signature) -> Variant:
+    config = job.config
+    dataset = sample_dataset(
+        job.replay,
+        signature,
+        config.batch_size,
+        config.updates_per_call,
+        config.importance_exponent,
+        config.prefetch_batches,
+        config.sampler_workers,
+    )
+    read = learner_parts.learners_reader(job, TABLE, dataset, ready_of(config.prefetch_batches))
+    units = config.batch_size * config.updates_per_call
+    return learner_parts.reader_variant(read, units, config.prefetch_batches + 1)
+
+
+def learning(job: Job) -> dict[str, list[Turn]]:
+    """Turns, in learner steps, of `Trainer.train` on one batch in memory."""
+    config = job.config
+    _, trainer, draw = learner_parts.learner(
+        job, lambda environment, agent: transition_signature(environment)
+    )
+
+    def item():
+        found = draw()
+        found.step[..., DISCOUNT] = config.gamma ** (config.n_step - 1)
+        return to_trajectory(tf.nest.map_structure(tf.constant, found))
+
+    items = [item() for _ in range(config.updates_per_call)]
+    experience = tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *items)
+    weights = tf.ones([config.updates_per_call, config.batch_size])
+
+    def work():
+        trainer.train(experience, weights)
+        return config.updates_per_call
+
+    return interleave("training", {"train": Variant(work)}, job.rounds)

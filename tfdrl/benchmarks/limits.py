@@ -28,10 +28,17 @@ has the transport in it: assembling, and insertion and reading on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from tfdrl.benchmarks.measuring import Cost
+from tfdrl.benchmarks.harness import Measured
+from tfdrl.benchmarks.measuring import Costs
+from tfdrl.benchmarks.page import Figure, Section
+
+#: The parts of IMPALA that are not transport.
+COMPUTATION = ("environment", "inference", "training")
+#: Of IMPALA's limit by these.
+_AIM = 0.75
 
 
 class PartCost(NamedTuple):
@@ -43,68 +50,73 @@ class PartCost(NamedTuple):
     cpu_secs: float
 
 
-def part_costs(costs: Mapping[str, Mapping[str, Cost]], batch_size: int) -> list[PartCost]:
+def part_costs(costs: Costs, batch_size: int) -> list[PartCost]:
     """The table of the CPU costs of Ape-X's parts.
 
     Args:
       costs: {part: {variant: Cost}} of the parts a, b, c and d.
       batch_size: transitions of a learner step.
     """
-    a, b, c, d = (costs[part] for part in "abcd")
-    step, update = "environment step", "learner step"
-    bare, inferring, actor = (a[name].cpu_secs for name in ("environment", "inference", "actor"))
-    reading = c["learner"]
+    words = ("exploration, adapter, assembling", "sampling")
+    return _part_costs(costs, words, "learner step", 1.0, 1.0, batch_size)
+
+
+def _part_costs(costs, words, update, insertions, updates, reads) -> list[PartCost]:
+    """That of both architectures.
+
+    `words` are for what the actor does beside environment and inference, and for reading; `update`
+    is the unit of the learner's parts. An environment step has so many insertions of part b; an
+    `update` has so many units of part d, and reads so many of part c.
+    """
+    step, writing, reading = "environment step", costs["b"]["writer"], costs["c"]["learner"]
+    bare, inferring, actor = (
+        costs["a"][name].cpu_secs for name in ("environment", "inference", "actor")
+    )
     return [
         PartCost("environment", step, "actor", bare),
         PartCost("inference", step, "actor", inferring - bare),
         # May be negative: the actor calls its network by a shorter way than the bare loop.
-        PartCost("exploration, adapter, assembling", step, "actor", actor - inferring),
-        PartCost("insertion, actor side", step, "actor", b["writer"].cpu_secs),
-        PartCost("insertion, server side", step, "replay", b["writer"].server_cpu_secs),
-        PartCost("training", update, "learner", d["train"].cpu_secs),
-        PartCost("sampling, learner side", update, "learner", batch_size * reading.cpu_secs),
-        PartCost("sampling, server side", update, "replay", batch_size * reading.server_cpu_secs),
+        PartCost(words[0], step, "actor", actor - inferring),
+        PartCost("insertion, actor side", step, "actor", insertions * writing.cpu_secs),
+        PartCost("insertion, server side", step, "replay", insertions * writing.server_cpu_secs),
+        PartCost("training", update, "learner", updates * costs["d"]["train"].cpu_secs),
+        PartCost(f"{words[1]}, learner side", update, "learner", reads * reading.cpu_secs),
+        PartCost(f"{words[1]}, server side", update, "replay", reads * reading.server_cpu_secs),
     ]
 
 
 class Limit(NamedTuple):
-    """The limit at the measured mix, and the share of it that was reached."""
+    """CPU seconds of a step through all parts, and the share of the limit that was reached."""
 
     environment_step_cpu_secs: float
     learner_step_cpu_secs: float
-    frames_per_second: float
-    learner_steps_per_second: float
     reached: float
 
 
 def limit(
     parts: Sequence[PartCost],
     cores: int,
-    frames_per_second: float,
-    frames_per_step: int,
-    learner_steps_per_second: float,
+    environment_steps_per_second: float,
+    learner_steps_per_second: float = 0.0,
 ) -> Limit:
-    """Ape-X's limit, as the module's docstring says."""
+    """What the module's docstring says, at this mix.
+
+    Args:
+      parts: that are counted.
+      cores: C.
+      environment_steps_per_second: f; for the limit divide it by what was reached.
+      learner_steps_per_second: u; 0 where all costs are those of an environment step.
+    """
     step, update = (
         sum(part.cpu_secs for part in parts if part.unit == unit)
         for unit in ("environment step", "learner step")
     )
-    used = frames_per_second / frames_per_step * step + learner_steps_per_second * update
-    factor = cores / used
-    return Limit(
-        step, update, factor * frames_per_second, factor * learner_steps_per_second, 1.0 / factor
-    )
-
-
-#: The parts of IMPALA that are not transport.
-COMPUTATION = ("environment", "inference", "training")
+    used = environment_steps_per_second * step + learner_steps_per_second * update
+    return Limit(step, update, used / cores)
 
 
 def unroll_part_costs(
-    costs: Mapping[str, Mapping[str, Cost]],
-    unroll_steps: int,
-    batch_size: int,
-    fresh_unrolls: int,
+    costs: Costs, unroll_steps: int, batch_size: int, fresh_unrolls: int
 ) -> list[PartCost]:
     """The table of the CPU costs of IMPALA's parts, all for one environment step.
 
@@ -114,32 +126,68 @@ def unroll_part_costs(
       batch_size: B, unrolls of a learner step.
       fresh_unrolls: F of them; the rest is replayed.
     """
-    a, b, c, d = (costs[part] for part in "abcd")
-    bare, inferring, actor = (a[name].cpu_secs for name in ("environment", "inference", "actor"))
-    steps = fresh_unrolls * unroll_steps  # that a learner step uses up
-    writing, reading = b["writer"], c["learner"]
-    found = [
-        ("environment", "actor", bare),
-        ("inference", "actor", inferring - bare),
-        # May be negative: the actor calls its network by a shorter way than the bare loop.
-        ("adapter, assembling", "actor", actor - inferring),
-        ("insertion, actor side", "actor", writing.cpu_secs / unroll_steps),
-        ("insertion, server side", "replay", writing.server_cpu_secs / unroll_steps),
-        ("training", "learner", d["train"].cpu_secs / steps),
-        ("reading, learner side", "learner", batch_size * reading.cpu_secs / steps),
-        ("reading, server side", "replay", batch_size * reading.server_cpu_secs / steps),
+    updates = 1.0 / (fresh_unrolls * unroll_steps)  # a learner step uses up so many steps
+    words = ("adapter, assembling", "reading")
+    scales = (1.0 / unroll_steps, updates, batch_size * updates)
+    return _part_costs(costs, words, "environment step", *scales)
+
+
+def apex(costs: Costs, measured: Measured) -> list[Section]:
+    """The tables of Ape-X's costs and limit."""
+    parts = part_costs(costs, measured.config.batch_size)
+    system, cores = measured.system, measured.cores
+    if system is None:  # the limit is that of the measured mix
+        return _tables(parts, [])
+    frames, updates = system.frames_per_second, system.learner_steps_per_second
+    step, update, reached = limit(parts, cores, measured.steps_per_second, updates)
+    figures = [
+        Figure("cores", cores, "cores"),
+        Figure("environment step, all parts", 1e6 * step, "CPU us"),
+        Figure("learner step, all parts", 1e6 * update, "CPU us"),
+        Figure("limit at the measured mix", frames / reached, "frames/s"),
+        Figure("limit at the measured mix", updates / reached, "learner steps/s"),
+        Figure("reached / limit", reached, "ratio"),
+        _explained(reached, measured),
     ]
-    return [PartCost(part, "environment step", role, secs) for part, role, secs in found]
+    return _tables(parts, figures)
 
 
-class UnrollLimit(NamedTuple):
-    """CPU seconds of one environment step through some parts, and the steps/s they allow."""
+def impala(costs: Costs, measured: Measured) -> list[Section]:
+    """The tables of IMPALA's costs, its limit by what is computed, and that by all parts."""
+    config, cores = measured.config, measured.cores
+    parts = unroll_part_costs(costs, config.unroll_steps, config.batch_size, config.fresh_unrolls)
+    computation = [part for part in parts if part.part in COMPUTATION]
+    figures, reached = [Figure("cores", cores, "cores")], 0.0
+    for some, words, aim in (
+        (computation, ", ".join(COMPUTATION), _AIM),
+        (parts, "all parts", None),
+    ):
+        step, _, of_one_a_second = limit(some, cores, 1.0)
+        figures += [
+            Figure(f"environment step: {words}", 1e6 * step, "CPU us"),
+            Figure(f"limit by {words}", 1.0 / of_one_a_second, "environment steps/s"),
+        ]
+        if measured.system is not None:
+            reached = limit(some, cores, measured.steps_per_second).reached
+            figures.append(Figure(f"reached / limit by {words}", reached, "ratio", aim))
+    if measured.system is not None:
+        figures.append(_explained(reached, measured))  # by all parts, the last of the two
+    return _tables(parts, figures)
 
-    environment_step_cpu_secs: float
-    environment_steps_per_second: float
+
+def _explained(reached: float, measured: Measured) -> Figure:
+    """Unlike the share of the limit it says little less on a machine that others use too."""
+    words = "CPU of the parts / CPU that the run used"
+    return Figure(words, reached * measured.cores / measured.system.cores, "ratio")
 
 
-def unroll_limit(parts: Sequence[PartCost], cores: int) -> UnrollLimit:
-    """IMPALA's limit by these parts, as the module's docstring says."""
-    cpu_secs = sum(part.cpu_secs for part in parts)
-    return UnrollLimit(cpu_secs, cores / cpu_secs)
+def _tables(parts: Sequence[PartCost], limits: list[Figure]) -> list[Section]:
+    costs = [
+        Figure(f"{part.part} ({part.role})", 1e6 * part.cpu_secs, f"CPU us/{part.unit}")
+        for part in parts
+    ]
+    tables = [Section("CPU costs of the parts (a to d)", costs)]
+    if limits:
+        title = "Limit by the parts' CPU costs (see tfdrl/benchmarks/limits.py)"
+        tables.append(Section(title, limits))
+    return tables

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from tfdrl.benchmarks.proc import cpu_secs
+
+
+class Turn(NamedTuple):
+    """One turn of one variant; CPU seconds of those who work, and of the watched server."""
+
+    units: int
+    wall_secs: float
+    cpu_secs: float
+    server_cpu_secs: float = 0.0
+
+
+class Cost(NamedTuple):
+    """Medians over the turns of one variant."""
+
+    units_per_second: float
+    cpu_secs: float  # of those who work, for one unit
+    server_cpu_secs: float  # of the server, for one unit
+
+
+#: {part: {variant: Cost}}
+Costs = Mapping[str, Mapping[str, Cost]]
+
+
+class Rounds(NamedTuple):
+    """How long to measure: the rounds, and the seconds of each variant in a round."""
+
+    count: int
+    secs: float
+
 
 class Variant(NamedTuple):
-    """One of the things that are compared.
+    """One of the things that are compared, which this process does.
 
     work        does a little of it and returns how many units that was
     prepare     called, untimed, before each turn
@@ -23,81 +51,47 @@ class Variant(NamedTuple):
     prepare: Callable[[], None] = lambda: None
     most_units: int | None = None
 
-
-class Turn(NamedTuple):
-    """One turn of one variant; CPU seconds of this process and of the watched server."""
-
-    units: int
-    wall_secs: float
-    cpu_secs: float
-    server_cpu_secs: float
-
-
-class Cost(NamedTuple):
-    """Medians over the turns of one variant."""
-
-    units_per_second: float
-    cpu_secs: float  # of this process, for one unit
-    server_cpu_secs: float  # of the server, for one unit
-
-
-class Rounds(NamedTuple):
-    """How long to measure: the rounds, and the seconds of each variant in a round."""
-
-    count: int
-    secs: float
-
-
-def cpu_secs(pid: int) -> float:
-    """CPU seconds that all threads of a process have used so far (Linux)."""
-    return time.clock_gettime((~pid << 3) | 2)  # the kernel's id of that process's CPU clock
-
-
-def rss_bytes(pid: int) -> int:
-    """Memory of a process that is in use (Linux). Raises OSError if there is none."""
-    pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    def __call__(self, secs: float, server_pid: int | None = None) -> Turn:
+        """A turn of so many seconds: works again and again, at least once."""
+        self.prepare()
+        server_now = (lambda: 0.0) if server_pid is None else (lambda: cpu_secs(server_pid))
+        wall, cpu, server, units = time.perf_counter(), time.process_time(), server_now(), 0
+        most_units = float("inf") if self.most_units is None else self.most_units
+        while not units or (time.perf_counter() - wall < secs and units < most_units):
+            units += self.work()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return Turn(units, wall, cpu, server_now() - server)
 
 
 def interleave(
-    name: str, variants: Mapping[str, Variant], rounds: Rounds, server_pid: int | None = None
+    name: str,
+    variants: Mapping[str, Callable[[float, int | None], Turn]],
+    rounds: Rounds,
+    server_pid: int | None = None,
 ) -> dict[str, list[Turn]]:
     """Measures the variants in turns, forwards and backwards alternately.
 
     Args:
       name: of the measurement, for the progress on stderr.
-      variants: what to measure.
+      variants: what to measure; `variant(secs, server_pid)` takes a turn, of 0 seconds first.
       rounds: how often and how long.
       server_pid: process whose CPU time counts too.
     """
     order = list(variants)
     turns: dict[str, list[Turn]] = {key: [] for key in order}
     for variant in variants.values():  # traces, connects
-        variant.prepare()
-        variant.work()
+        variant(0.0, None)
     for number in range(rounds.count):
         for key in order:
-            variants[key].prepare()
-            turns[key].append(_turn(variants[key], rounds.secs, server_pid))
+            turns[key].append(variants[key](rounds.secs, server_pid))
         order.reverse()
-        print(f"  {name}: round {number + 1} of {rounds.count}", file=sys.stderr, flush=True)
+        say(f"  {name}: round {number + 1} of {rounds.count}")
     return turns
 
 
-def _turn(variant: Variant, secs: float, server_pid: int | None) -> Turn:
-    def server_now():
-        return 0.0 if server_pid is None else cpu_secs(server_pid)
-
-    wall, cpu, server, units = time.perf_counter(), time.process_time(), server_now(), 0
-    most_units = float("inf") if variant.most_units is None else variant.most_units
-    while not units or (time.perf_counter() - wall < secs and units < most_units):
-        units += variant.work()
-    return Turn(
-        units,
-        time.perf_counter() - wall,
-        time.process_time() - cpu,
-        server_now() - server,
-    )
+def say(text: str) -> None:
+    """Tells the user what is done now."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def cost(turns: Sequence[Turn]) -> Cost:

@@ -1,66 +1,123 @@
-"""From what was measured to the tables of figures."""
+"""One benchmark from its settings to its tables; it leaves nothing behind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 
-from tfdrl.benchmarks.limits import PartCost
-from tfdrl.benchmarks.measuring import Cost, cost, ratio
+from tfdrl.benchmarks import start_up
+from tfdrl.benchmarks.harness import Bench, BenchmarkSettings, Measured, Subject
+from tfdrl.benchmarks.measuring import Costs, cost, say
 from tfdrl.benchmarks.page import Figure, Section
-from tfdrl.benchmarks.subject import Costs, Measured
+from tfdrl.errors import ConfigurationError
+
+
+def run(settings: BenchmarkSettings, subjects: Sequence[Subject]) -> list[Section]:
+    """Measures; the tables to show. Call from the main thread.
+
+    Raises:
+      ConfigurationError: the gin file is wrong, or of an architecture that is not measured.
+      TfdrlError: something failed or took too long.
+    """
+    with _scratch() as directory:
+        bench = Bench.of(settings, directory)
+        subject = None if settings.parts == "s" else _subject_of(bench, subjects)
+        tables = []
+        if "s" in settings.parts:
+            tables.append(start_up.section(bench))
+        return tables if subject is None else tables + sections(_measure(subject, bench))
+
+
+def _subject_of(bench: Bench, subjects: Sequence[Subject]) -> Subject:
+    """What to measure; raises ConfigurationError if nobody has said what its parts are."""
+    for subject in subjects:
+        if isinstance(bench.config, subject.configs):
+            break
+    else:
+        names = ", ".join(subject.name for subject in subjects)
+        raise ConfigurationError(
+            f"the benchmark measures {names}, not {type(bench.config).__name__}; give a gin file "
+            "with experiment.architecture = @apex(), @impala(), @seed(), @a3c() or @gorila(), "
+            "such as apex/cartpole.gin"
+        )
+    *known, last = [*subject.parts, "e"]
+    if not {*known, last} & set(bench.settings.parts):
+        raise ConfigurationError(
+            f"--parts={','.join(bench.settings.parts)}: the parts of {subject.name} are "
+            f"{', '.join(known)} and {last}"
+        )
+    return subject
+
+
+def _measure(subject: Subject, bench: Bench) -> Measured:
+    parts = {key: subject.parts[key] for key in subject.parts if key in bench.settings.parts}
+    frames_per_step = bench.frames_per_step  # an environment that cannot be made is refused here
+    free = bench.bound(*subject.bindings(bench.config, bench.loaded.text))
+    found, whole = {}, None
+    for letter, part in parts.items():
+        say(f"part {letter}")
+        found[letter] = part.measure(free)
+    if "e" in bench.settings.parts:
+        say(f"whole system: {bench.settings.secs:g} s after its start")
+        whole = bench.run()
+    cores = len(os.sched_getaffinity(0))
+    return Measured(subject, bench.config, frames_per_step, cores, found, whole)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[pathlib.Path]:
+    """A directory for the run, and for what our processes leave in TMPDIR (AutoGraph does)."""
+    before = os.environ.get("TMPDIR")
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="tfdrl-benchmark-"))
+    os.environ["TMPDIR"] = str(directory)
+    try:
+        yield directory
+    finally:
+        os.environ.pop("TMPDIR")
+        if before is not None:
+            os.environ["TMPDIR"] = before
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def sections(measured: Measured) -> list[Section]:
     """Everything that was measured, in the order of the parts."""
-    subject = measured.subject
+    parts = measured.subject.parts
     costs = {
-        part: {name: cost(turns) for name, turns in variants.items()}
-        for part, variants in measured.turns.items()
+        part: {name: cost(turns) for name, turns in found.turns.items()}
+        for part, found in measured.found.items()
     }
-    found = [_part(part, measured, costs[part]) for part in sorted(costs)]
-    if measured.system is not None:
-        found.append(_system(measured, costs))
-        found.append(_processes(measured))
-    if set(costs) >= set(subject.parts):
-        parts = subject.part_costs(costs, measured.config)
-        found.append(_part_costs(parts))
-        figures = subject.limits(parts, measured)
-        if figures:
-            title = "Limit by the parts' CPU costs (see tfdrl/benchmarks/limits.py)"
-            found.append(Section(title, figures))
-    return found
-
-
-def _part(letter: str, measured: Measured, costs: Mapping[str, Cost]) -> Section:
-    part, turns = measured.subject.parts[letter], measured.turns[letter]
-    figures = [
-        Figure(part.variants[name], found.units_per_second, f"{part.unit}/s")
-        for name, found in costs.items()
+    tables = [
+        Section(parts[letter].title.format(config=measured.config), found.figures)
+        for letter, found in measured.found.items()
     ]
-    if part.comparison is not None:
-        words, variant, of, aim, unit = part.comparison
-        figures.append(Figure(words, ratio(turns[variant], turns[of]), unit, aim))
-    return Section(f"{part.title} ({letter})", figures)
+    if measured.system is not None:
+        tables += [_system(measured, costs), _processes(measured)]
+    if set(costs) >= set(parts):
+        tables += measured.subject.limits(costs, measured)
+    return tables
 
 
 def _system(measured: Measured, costs: Costs) -> Section:
     system = measured.system
+    values = {
+        "frames": system.frames_per_second,
+        "steps": measured.steps_per_second,
+        "updates": system.learner_steps_per_second,
+        **system.metrics,
+    }
     figures = [
-        Figure("measured for", system.secs, "s"),
-        Figure("environment frames", system.frames_per_second, "frames/s"),
-        *measured.subject.rates(system, measured.frames_per_step),
-        Figure("learner steps", system.learner_steps_per_second, "learner steps/s"),
-    ]
-    figures += [
-        Figure(words, system.metrics[name], unit)
-        for name, (words, unit) in measured.subject.metrics.items()
-        if name in system.metrics
+        Figure(words, values[key], unit)
+        for key, (words, unit) in measured.subject.whole.items()
+        if key in values
     ]
     if "d" in costs:
-        alone = costs["d"]["train"].units_per_second
-        words = "learner steps/s here / in memory (d)"
-        figures.append(Figure(words, system.learner_steps_per_second / alone, "ratio"))
-    return Section("Whole system (e)", figures)
+        share = system.learner_steps_per_second / costs["d"]["train"].units_per_second
+        figures.append(Figure("learner steps/s here / in memory (d)", share, "ratio"))
+    return Section("Whole system (e)", [Figure("measured for", system.secs, "s"), *figures])
 
 
 def _processes(measured: Measured) -> Section:
@@ -76,11 +133,3 @@ def _processes(measured: Measured) -> Section:
         Figure("everything else on this machine: CPU", measured.system.other_cores, "cores"),
     ]
     return Section("Processes of the whole system (e)", figures)
-
-
-def _part_costs(parts: Sequence[PartCost]) -> Section:
-    figures = [
-        Figure(f"{part.part} ({part.role})", 1e6 * part.cpu_secs, f"CPU us/{part.unit}")
-        for part in parts
-    ]
-    return Section("CPU costs of the parts (a to d)", figures)

@@ -1,148 +1,172 @@
-"""SEED RL as the benchmark sees it: the inference service beside bare grpcio, and the whole.
+"""The parts of SEED RL: the inference service beside bare grpcio (a), more and more streams (b).
 
 The service's limit: an observation costs the CPU of the service without a network (actors and
 server) and that of the network alone; C cores allow C over their sum.
+
+An actor can make no more steps than its environment alone; what share of that is left with the
+service between the steps, how long they wait for it, and what it takes of memory and cores, is
+part b.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import statistics
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tfdrl.benchmarks import seed_streams, system
-from tfdrl.benchmarks.measuring import Cost, Rounds, Turn, cost, ratio
-from tfdrl.benchmarks.page import Figure, Section
-from tfdrl.benchmarks.seed_process import Child, service
+import numpy as np
 
+from tfdrl.benchmarks.harness import Bench, Found, rates
+from tfdrl.benchmarks.measuring import Turn, cost, interleave, ratio, say
+from tfdrl.benchmarks.page import Figure
+from tfdrl.benchmarks.processes import START_LIMIT_SECS, Worker
+
+_PROCESSES = "tfdrl.benchmarks.seed_processes"
 _VARIANTS = {
     "echo": "bare grpcio stream, same messages",
     "null": "service without a network",
     "network": "service",
+    "alone": "the network alone",
 }
-_UNIT = "observations"
 #: Of bare grpcio, and of the service's own limit.
 _NULL_AIM, _NETWORK_AIM = 0.60, 0.85
+#: Streams of part b, and the processes that they are threads of.
+_LEVELS = (5, 10, 20, 50, 100)
+_STREAM_PROCESSES = 4
+_ALONE_STEPS = 100
+_WARM_UP_SECS = 1.0  # batches of all sizes are compiled
+_STREAMS_WARM_UP_SECS = 5.0
+_STREAMS_AIM = 0.80
+_ANSWER_SECS = 60.0  # beside those that were asked for
 
 
 class _Service(NamedTuple):
-    """A server and its actors."""
+    """A server and its actors, which take a turn together."""
 
-    server: Child
-    actors: list[Child]
+    server: Worker
+    actors: Sequence[Worker]
 
-    def turn(self, secs: float) -> Turn:
-        """All actors exchange steps for so long; CPU seconds are of all these processes."""
-        everyone = [self.server, *self.actors]
-        before = sum(one.cpu_secs for one in everyone)
-        for actor in self.actors:
-            actor.tell(f"go {secs}")
-        units = sum(int(actor.hear()[0]) for actor in self.actors)
-        return Turn(units, secs, sum(one.cpu_secs for one in everyone) - before, 0.0)
+    def __call__(self, secs: float, server_pid: int | None = None) -> Turn:
+        """A turn: all actors exchange steps for so long; CPU seconds are of all processes."""
+        before = self.cpu_secs
+        units = sum(self.ask([secs] * len(self.actors), secs))
+        return Turn(units, secs, self.cpu_secs - before)
 
+    def network_alone(self, secs: float, server_pid: int | None = None) -> Turn:
+        """A turn of the server, which computes without being asked by actors."""
+        self.server.tell(secs)
+        return self.server.hear(secs + _ANSWER_SECS)
 
-def sections(
-    config, gin: Sequence[str], rounds: Rounds, parts: str, whole: system.System | None
-) -> list[Section]:
-    """The service's figures, and those of the whole system if it was measured.
+    def ask(self, commands: Sequence[object], secs: float) -> list:
+        """Gives each process of actors its command; their answers, after so long."""
+        for actor, command in zip(self.actors, commands):
+            actor.tell(command)
+        return [actor.hear(secs + _ANSWER_SECS) for actor in self.actors]
 
-    Args:
-      config: a `Seed`.
-      gin: flags that name files and bindings.
-      rounds: how often and how long.
-      parts: a, the service beside bare grpcio; b, more and more streams.
-      whole: of part e.
-    """
-    found = [_service_section(config, gin, rounds)] if "a" in parts else []
-    if "b" in parts:
-        found.append(seed_streams.section(config, gin, rounds.count * rounds.secs))
-    if whole is not None:
-        found.append(_whole_section(config, whole))
-    return found
-
-
-def _service_section(config, gin: Sequence[str], rounds: Rounds) -> Section:
-    turns: dict[str, list[Turn]] = {kind: [] for kind in _VARIANTS}
-    raw_cpu_secs, raw_rates = [], []
-    with contextlib.ExitStack() as stack:
-        services = {kind: stack.enter_context(_service(kind, config, gin)) for kind in _VARIANTS}
-        for each in services.values():
-            each.turn(1.0)
-        for number in range(rounds.count):
-            for kind, each in services.items():
-                turns[kind].append(each.turn(rounds.secs))
-            services["network"].server.tell(f"raw {rounds.secs}")
-            count, cpu = services["network"].server.hear()
-            raw_cpu_secs.append(float(cpu) / int(count))
-            raw_rates.append(int(count) / rounds.secs)
-            print(f"  service: round {number + 1} of {rounds.count}", file=sys.stderr, flush=True)
-    costs = {kind: cost(found) for kind, found in turns.items()}
-    figures = [
-        Figure(words, costs[kind].units_per_second, f"{_UNIT}/s")
-        for kind, words in _VARIANTS.items()
-    ]
-    network_cpu_secs = statistics.median(raw_cpu_secs)
-    cores = len(os.sched_getaffinity(0))
-    limit = cores / (costs["null"].cpu_secs + network_cpu_secs)
-    figures += [
-        Figure("the network alone", statistics.median(raw_rates), f"{_UNIT}/s"),
-        *_cpu_figures(costs),
-        Figure("the network alone: CPU", 1e6 * network_cpu_secs, "us"),
-        Figure(
-            "service without a network / bare grpcio",
-            ratio(turns["null"], turns["echo"]),
-            *("ratio", _NULL_AIM),
-        ),
-        Figure("limit of the service by these costs", limit, f"{_UNIT}/s"),
-        Figure(
-            "service / its limit",
-            costs["network"].units_per_second / limit,
-            *("ratio", _NETWORK_AIM),
-        ),
-    ]
-    return Section(
-        f"Inference service, {config.actors} actors of {config.environments_per_actor} "
-        "environments, CPU of all processes for an observation",
-        figures,
-    )
-
-
-def _cpu_figures(costs: Mapping[str, Cost]) -> list[Figure]:
-    return [
-        Figure(f"{words}: CPU", 1e6 * costs[kind].cpu_secs, "us")
-        for kind, words in _VARIANTS.items()
-    ]
+    @property
+    def cpu_secs(self) -> float:
+        """Of all these processes so far."""
+        return sum(one.cpu_secs for one in (self.server, *self.actors))
 
 
 @contextlib.contextmanager
-def _service(kind: str, config, gin: Sequence[str]) -> Iterator[_Service]:
-    print(f"starting the {kind} server and its actors", file=sys.stderr, flush=True)
-    bare = f"--bare={kind == 'echo'}".lower()
-    clients = [[f"--task={task}", bare] for task in range(config.actors)]
-    with service(kind, gin, "tfdrl.benchmarks.seed_client", clients) as (server, actors):
-        yield _Service(server, actors)
+def _service(bench: Bench, kind: str, actors: str, tasks: Sequence) -> Iterator[_Service]:
+    """A server and the processes of its actors, all ready.
+
+    Args:
+      bench: with the configuration.
+      kind: of the server, as in `_VARIANTS`.
+      actors: their function.
+      tasks: its argument in each process.
+    """
+    say(f"starting the {kind} server and its actors")
+    with contextlib.ExitStack() as stack:
+
+        def start(role: str, function: str, *arguments) -> Worker:
+            worker = bench.worker(role, f"{_PROCESSES}:{function}", *arguments)
+            return stack.enter_context(worker)
+
+        # An echo needs no TensorFlow: it has the threads of an actor.
+        server = start("actor" if kind == "echo" else "learner", f"{kind}_server")
+        address = server.hear(START_LIMIT_SECS)
+        clients = [start("actor", actors, address, task) for task in tasks]
+        for client in clients:
+            client.hear(START_LIMIT_SECS)
+        yield _Service(server, clients)
 
 
-def _whole_section(config, whole: system.System) -> Section:
-    with config.environment(num_envs=1, training=True, seed=0) as environment:
-        steps_per_second = whole.frames_per_second / environment.frames_per_step
+def service(bench: Bench) -> Found:
+    """Part a: CPU seconds are of all processes."""
+    tasks = range(bench.config.actors)
+    with contextlib.ExitStack() as stack:
+        variants = {}
+        for kind in ("echo", "null", "network"):
+            actor = "bare_actor" if kind == "echo" else "random_actor"
+            variants[kind] = stack.enter_context(_service(bench, kind, actor, tasks))
+            variants[kind](_WARM_UP_SECS)
+        variants["alone"] = variants["network"].network_alone
+        turns = interleave("service", variants, bench.settings.rounds)
+    costs = {kind: cost(found) for kind, found in turns.items()}
+    cores = len(os.sched_getaffinity(0))
+    limit = cores / (costs["null"].cpu_secs + costs["alone"].cpu_secs)
+    bare = ratio(turns["null"], turns["echo"])
+    reached = costs["network"].units_per_second / limit
     figures = [
-        Figure("measured for", whole.secs, "s"),
-        Figure("environment steps", steps_per_second, "environment steps/s"),
-        Figure("learner steps", whole.learner_steps_per_second, "learner steps/s"),
+        *rates(turns, _VARIANTS, "observations"),
+        *(Figure(f"{_VARIANTS[k]}: CPU", 1e6 * found.cpu_secs, "us") for k, found in costs.items()),
+        Figure("service without a network / bare grpcio", bare, "ratio", _NULL_AIM),
+        Figure("limit of the service by these costs", limit, "observations/s"),
+        Figure("service / its limit", reached, "ratio", _NETWORK_AIM),
     ]
-    words = {
-        "learner/waiting_share": ("learner waits for unrolls", "share of time"),
-        "learner/policy_lag": ("policy lag", "learner steps"),
-    }
-    for name, (text, unit) in words.items():
-        if name in whole.metrics:
-            figures.append(Figure(text, whole.metrics[name], unit))
-    for name, usage in whole.processes.items():
-        figures.append(Figure(f"{name}: CPU", usage.cores, "cores"))
-        figures.append(Figure(f"{name}: memory (RSS)", usage.rss_mb, "MB"))
-    figures.append(Figure("everything else on this machine: CPU", whole.other_cores, "cores"))
-    return Section("Whole system (e)", figures)
+    return Found(figures, turns)
+
+
+def streams(bench: Bench) -> Found:
+    """Part b: more and more connections to one learner's service."""
+    config, rounds = bench.config, bench.settings.rounds
+    tasks = [range(i, config.actors, _STREAM_PROCESSES) for i in range(_STREAM_PROCESSES)]
+    with _service(bench, "network", "acting_threads", tasks) as every:
+        alone = _steps_per_second_alone(config)
+        figures = [Figure("an actor's environment alone", alone, "steps/s")]
+        _step(every, config.actors, _STREAMS_WARM_UP_SECS)
+        for level in [*(level for level in _LEVELS if level < config.actors), config.actors]:
+            say(f"  {level} streams")
+            figures += _level(every, level, rounds.count * rounds.secs, alone)
+    return Found(figures)
+
+
+def _level(every: _Service, streams: int, secs: float, alone: float) -> list[Figure]:
+    cpu_secs, start_secs = every.cpu_secs, time.perf_counter()
+    answers = _step(every, streams, secs)
+    cores = (every.cpu_secs - cpu_secs) / (time.perf_counter() - start_secs)
+    rate = sum(count for count, _ in answers) / secs
+    p50, p99 = np.percentile(np.concatenate([times_ms for _, times_ms in answers]), [50, 99])
+    share, machine = rate / streams / alone, len(os.sched_getaffinity(0))
+    aim = _STREAMS_AIM if cores < 0.9 * machine else None  # full cores' loss is not the service's
+    return [
+        Figure(f"{streams} streams", rate, "steps/s"),
+        Figure(f"{streams} streams / what the environments allow", share, "ratio", aim),
+        Figure(f"{streams} streams: wait for an action, p50", p50, "ms"),
+        Figure(f"{streams} streams: wait for an action, p99", p99, "ms"),
+        Figure(f"{streams} streams: learner's memory (RSS)", every.server.rss_mb, "MB"),
+        Figure(f"{streams} streams: CPU of all, of {machine}", cores, "cores"),
+    ]
+
+
+def _step(every: _Service, streams: int, secs: float) -> list[tuple[int, np.ndarray]]:
+    """Lets so many actors step; what their processes answer."""
+    shares = [len(range(i, streams, _STREAM_PROCESSES)) for i in range(len(every.actors))]
+    return every.ask([(secs, share) for share in shares], secs)
+
+
+def _steps_per_second_alone(config) -> float:
+    num_envs = config.environments_per_actor
+    with config.environment(num_envs=num_envs, training=True, seed=0) as environment:
+        environment.reset()
+        action = np.zeros(num_envs, np.int32)
+        start_secs = time.perf_counter()
+        for _ in range(_ALONE_STEPS):
+            environment.step(action)
+        return num_envs * _ALONE_STEPS / (time.perf_counter() - start_secs)

@@ -21,11 +21,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tfdrl.benchmarks.measuring import cpu_secs
+from tfdrl.benchmarks.harness import Bench
+from tfdrl.benchmarks.measuring import say
 from tfdrl.benchmarks.page import Figure, Section
-from tfdrl.errors import TfdrlError, UnavailableError
-from tfdrl.launch import run_directory
-from tfdrl.topology import Program
+from tfdrl.benchmarks.proc import Observer, children, cpu_secs, flag, pss_mb
+from tfdrl.errors import UnavailableError
+from tfdrl.launch import exits, run_directory
+from tfdrl.launch.local.replicas import common_arguments
 
 _IMPORT = "import tensorflow, tf_agents, reverb"
 _IMPORTS = 3  # before the starts, and after them
@@ -55,22 +57,20 @@ class Start(NamedTuple):
     memory_mb: float
 
 
-def section(
-    program: Program, gin_arguments: Sequence[str], directory: pathlib.Path, rounds: int
-) -> Section:
-    """Measures `rounds` starts of each kind in turns; medians.
+def section(bench: Bench) -> Section:
+    """Measures some starts of each kind in turns; medians.
 
     Raises:
       TfdrlError: a start failed or took too long.
     """
-    imports = [_import() for _ in range(_IMPORTS)]
+    imports = [_import(bench) for _ in range(_IMPORTS)]
     found: dict[bool, list[Start]] = {True: [], False: []}
+    rounds = bench.settings.rounds.count
     for number in range(rounds):
         for preload in (True, False):
-            place = directory / f"start-{number}-{preload}"
-            found[preload].append(_start(program, gin_arguments, place, preload))
-            print(f"  start: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-    imports += [_import() for _ in range(_IMPORTS)]
+            found[preload].append(_start(bench, preload))
+            say(f"  start: round {number + 1} of {rounds}")
+    imports += [_import(bench) for _ in range(_IMPORTS)]
     one = Cost(*(statistics.median(values) for values in zip(*imports)))
     figures = [
         Figure("one import", one.cpu_secs, "CPU s"),
@@ -96,93 +96,75 @@ def _figures(starts: Sequence[Start], one: Cost, words: str) -> list[Figure]:
     return [*figures, Figure(f"{words}: memory (PSS) of all processes", memory, "MB")]
 
 
-def _import() -> Cost:
-    begin_secs = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, "-c", _IMPORT], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, code, usage = os.wait4(child.pid, 0)
-    child.returncode = code
-    if code:
-        raise TfdrlError(f"{_IMPORT!r} failed")
-    return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - begin_secs)
+def _import(bench: Bench) -> Cost:
+    return cost_of([sys.executable, "-c", _IMPORT], bench.new_directory())
 
 
-def _start(
-    program: Program, gin_arguments: Sequence[str], root_dir: pathlib.Path, preload: bool
-) -> Start:
+def _start(bench: Bench, preload: bool) -> Start:
     is_checkout = importlib.util.find_spec("binaries") is not None
     module = "binaries.train" if is_checkout else "tfdrl.binaries.train"
-    command = [sys.executable, "-m", module, *gin_arguments]
-    command += ["--gin_bindings=experiment.max_learner_steps = 1", f"--root_dir={root_dir}"]
-    command.append("--preload" if preload else "--nopreload")
-    begin_secs = time.perf_counter()
-    root_dir.mkdir(parents=True)
-    with (root_dir / "launcher.log").open("wb") as out:
-        launcher = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-    observer = _Observer(program, root_dir, launcher.pid)
-    killer = threading.Timer(_LIMIT_SECS, launcher.send_signal, [signal.SIGKILL])
-    killer.start()
-    with observer:
-        _, status, usage = os.wait4(launcher.pid, 0)  # and of all its children
-    killer.cancel()
-    launcher.returncode = os.waitstatus_to_exitcode(status)
-    if launcher.returncode or observer.called is None:
-        text = (root_dir / "launcher.log").read_text(errors="replace")
-        raise UnavailableError(f"a start failed ({launcher.returncode}):\n{text[-3000:]}")
-    whole = Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - begin_secs)
+    root_dir, gin_files = bench.new_directory(), bench.settings.gin_files
+    bindings = [*bench.settings.gin_bindings, "experiment.max_learner_steps = 1"]
+    command = [sys.executable, "-m", module, "--preload" if preload else "--nopreload"]
+    command += common_arguments(root_dir, gin_files, bindings, verbose=False)
+    roles = bench.config.program().roles
+    observer = StartObserver(root_dir / run_directory.LOGS, sum(role.replicas for role in roles))
+    whole = cost_of(command, root_dir, observer)
+    if observer.called is None:
+        raise UnavailableError("a start ended before the functions of its roles were called")
     return Start(observer.called, whole, observer.memory_mb)
 
 
-class _Observer:
-    """Watches a launcher's processes in a thread, until it is left."""
+def cost_of(
+    command: Sequence[str], directory: pathlib.Path, observer: StartObserver | None = None
+) -> Cost:
+    """What the command costs, with all of its descendants that it has waited for."""
+    begin_secs, log = time.perf_counter(), directory / "launcher.log"
+    with log.open("wb") as out:
+        child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    killer = threading.Timer(_LIMIT_SECS, child.send_signal, [signal.SIGKILL])
+    killer.start()
+    try:
+        with observer.of(child.pid) if observer else contextlib.nullcontext():
+            _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    finally:  # it does not outlive us, nor does the timer keep us
+        killer.cancel()
+        child.kill()
+    if child.returncode:
+        text = log.read_text(errors="replace")[-3000:]
+        raise UnavailableError(f"a start failed ({exits.describe(child.returncode)}):\n{text}")
+    return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - begin_secs)
 
-    def __init__(self, program: Program, root_dir: pathlib.Path, launcher_pid: int):
-        self._replicas = sum(role.replicas for role in program.roles)
-        self._logs, self._pid = root_dir / run_directory.LOGS, launcher_pid
-        self._begin_secs = time.perf_counter()
-        self._closed = threading.Event()
+
+class StartObserver(Observer):
+    """Watches a launcher's processes."""
+
+    def __init__(self, logs: pathlib.Path, replicas: int):
+        super().__init__(_PERIOD_SECS)
+        self._logs, self._replicas = logs, replicas
         self.called: Cost | None = None
         self.memory_mb = 0.0
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> _Observer:
-        self._thread.start()
+    def of(self, launcher_pid: int) -> StartObserver:
+        """The same, of that launcher, which has just been started."""
+        self._pid, self._begin_secs = launcher_pid, time.perf_counter()
         return self
 
-    def __exit__(self, *unused) -> None:
-        self._closed.set()
-        self._thread.join()
+    def look(self) -> bool:
+        """Never enough."""
+        with contextlib.suppress(OSError):
+            family = [self._pid, *children(self._pid)]
+            self.memory_mb = max(self.memory_mb, sum(map(pss_mb, family)))
+            if self.called is None:
+                self.called = self._cost_if_called(family)
+        return False
 
-    def _run(self) -> None:
-        while not self._closed.wait(_PERIOD_SECS):
-            with contextlib.suppress(OSError):
-                self._look()
-
-    def _look(self) -> None:
-        family = [self._pid, *_children(self._pid)]
-        self.memory_mb = max(self.memory_mb, sum(map(_pss_mb, family)))
-        if self.called is None:
-            texts = [path.read_text(errors="replace") for path in self._logs.glob("*.log")]
-            found = [float(m[1]) for text in texts for m in _BEGINS.finditer(text)]
-            if len(found) == self._replicas:
-                others = [pid for pid in family if not _is_role(pid)]
-                spent_secs = sum(found) + sum(map(cpu_secs, others))
-                self.called = Cost(spent_secs, time.perf_counter() - self._begin_secs)
-
-
-def _children(pid: int) -> list[int]:
-    path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
-    return list(map(int, path.read_text().split()))
-
-
-def _is_role(pid: int) -> bool:
-    return b"--role=" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
-def _pss_mb(pid: int) -> float:
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
+    def _cost_if_called(self, family: Sequence[int]) -> Cost | None:
+        texts = [path.read_text(errors="replace") for path in self._logs.glob("*.log")]
+        found = [float(m[1]) for text in texts for m in _BEGINS.finditer(text)]
+        if len(found) != self._replicas:
+            return None
+        others = [pid for pid in family if not flag(pid, "--role")]
+        spent_secs = sum(found) + sum(map(cpu_secs, others))
+        return Cost(spent_secs, time.perf_counter() - self._begin_secs)

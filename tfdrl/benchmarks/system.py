@@ -8,18 +8,18 @@ import pathlib
 import signal
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tfdrl.benchmarks.measuring import cpu_secs, rss_bytes, slope
+from tfdrl.benchmarks.measuring import slope
+from tfdrl.benchmarks.proc import Observer, children, cpu_secs, flag, machine_cpu_secs, rss_bytes
 from tfdrl.configuration import Configuration
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
-from tfdrl.launch import process
 from tfdrl.launch.local.launcher import run_local
 from tfdrl.launch.status import Watch
+from tfdrl.rpc.security import Security
 from tfdrl.topology import Address, Role
 
 _PERIOD_SECS = 0.5
@@ -77,53 +77,52 @@ class System(NamedTuple):
         return sum(usage.cores for usage in self.processes.values())
 
 
-class _Observer:
-    """Reads counters and processes in a thread; ends the run when the window is complete.
+class _RunObserver(Observer):
+    """Reads counters and processes; ends the run when the window is complete.
 
     The window begins after the first learner step and a warm-up.
     """
 
     def __init__(self, digest: str, chief: Role, window_secs: float):
+        super().__init__(_PERIOD_SECS)
         self._digest, self._chief, self._window_secs = digest, chief, window_secs
         self._warm_up_secs = min(_MAX_WARM_UP_SECS, 0.5 * window_secs)
-        self._closed = threading.Event()
+        self._watch, self._learning_secs, self._start_secs = None, None, time.monotonic()
         self.readings: list[Reading] = []
         self.is_complete = False
-        self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
-
-    def __enter__(self) -> _Observer:
-        self._thread.start()
-        return self
 
     def __exit__(self, *unused) -> None:
-        self._closed.set()
-        self._thread.join()
+        super().__exit__()
+        if self._watch is not None:
+            self._watch.close()
 
-    def _run(self) -> None:
-        watch, learning_secs, start_secs = None, None, time.monotonic()
-        while not self._closed.wait(_PERIOD_SECS):
-            processes = role_processes(os.getpid())
-            chiefs = [p for name, p in processes.items() if name.split()[0] == self._chief.name]
-            if watch is None and len(chiefs) == self._chief.replicas:
-                found = [_argument(pid, "--listen") for pid in chiefs]
-                watch = Watch(list(map(Address.parse, found)), self._digest) if all(found) else None
-            snapshot = watch.snapshot if watch else None
-            now_secs = time.monotonic()
-            if snapshot is None or snapshot.status is None or not snapshot.status.learner_step:
-                if now_secs - start_secs > _START_LIMIT_SECS:
-                    os.kill(os.getpid(), signal.SIGTERM)  # which `run_local` takes as "stop"
-                    break
-                continue
-            learning_secs = learning_secs or now_secs
-            if now_secs - learning_secs < self._warm_up_secs:
-                continue
-            self.readings.append(_reading(snapshot, processes, now_secs))
-            if now_secs - self.readings[0].secs >= self._window_secs:
-                self.is_complete = True
-                os.kill(os.getpid(), signal.SIGTERM)
-                break
-        if watch is not None:
-            watch.close()
+    def look(self) -> bool:
+        """Whether the run was told to stop."""
+        processes, now_secs = role_processes(os.getpid()), time.monotonic()
+        self._watch = self._watch or self._watch_of(processes)
+        snapshot = self._watch.snapshot if self._watch else None
+        if snapshot is None or snapshot.status is None or not snapshot.status.learner_step:
+            return now_secs - self._start_secs > _START_LIMIT_SECS and _stop()
+        self._learning_secs = self._learning_secs or now_secs
+        if now_secs - self._learning_secs < self._warm_up_secs:
+            return False
+        self.readings.append(_reading(snapshot, processes, now_secs))
+        self.is_complete = now_secs - self.readings[0].secs >= self._window_secs
+        return self.is_complete and _stop()
+
+    def _watch_of(self, processes: dict[str, int]) -> Watch | None:
+        """What asks the chief for its counters, once all of its replicas are there."""
+        chiefs = [p for name, p in processes.items() if name.split()[0] == self._chief.name]
+        found = [flag(pid, "--listen") for pid in chiefs]
+        if len(chiefs) < self._chief.replicas or not all(found):
+            return None
+        key = Security.from_files(token_file=flag(chiefs[0], "--token_file"))
+        return Watch(list(map(Address.parse, found)), self._digest, key)
+
+
+def _stop() -> bool:
+    os.kill(os.getpid(), signal.SIGTERM)  # which `run_local` takes as "stop"
+    return True
 
 
 def _reading(snapshot, processes: dict[str, int], now_secs: float) -> Reading:
@@ -141,40 +140,22 @@ def _reading(snapshot, processes: dict[str, int], now_secs: float) -> Reading:
         {name: value for name, value in metrics.items() if value is not None},
         rss,
         cpu,
-        _machine_cpu_secs(),
+        machine_cpu_secs(),
     )
-
-
-def _machine_cpu_secs() -> float:
-    fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-    user, nice, system, _, _, irq, softirq, steal = map(int, fields)
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def role_processes(launcher_pid: int) -> dict[str, int]:
     """Process ids of a launcher's roles: {"learner": 12, "actor 0": 13, "actor 1": 14}."""
     found: dict[str, dict[int, int]] = {}
-    for path in pathlib.Path("/proc").glob("[0-9]*"):
+    for pid in children(launcher_pid):
         with contextlib.suppress(OSError, ValueError):
-            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) != launcher_pid:
-                continue
-            role = _argument(int(path.name), "--role")
-            if role:
-                task = int(_argument(int(path.name), "--task") or 0)
-                found.setdefault(role, {})[task] = int(path.name)
+            if role := flag(pid, "--role"):
+                found.setdefault(role, {})[int(flag(pid, "--task") or 0)] = pid
     return {
         role if len(tasks) == 1 else f"{role} {task}": pid
         for role, tasks in sorted(found.items())
         for task, pid in sorted(tasks.items())
     }
-
-
-def _argument(pid: int, flag: str) -> str:
-    for argument in process.arguments_of(pid):
-        name, _, value = argument.partition("=")
-        if name == flag:
-            return value
-    return ""
 
 
 def run(
@@ -190,16 +171,9 @@ def run(
     Call from the main thread. Raises TfdrlError if the run ends earlier.
     """
     program = experiment.architecture.program()
-    observer = _Observer(configuration.digest, program.role(program.chief), window_secs)
+    observer = _RunObserver(configuration.digest, program.role(program.chief), window_secs)
     with contextlib.redirect_stdout(sys.stderr), observer as it:
-        code = run_local(
-            experiment,
-            program,
-            configuration,
-            root_dir,
-            gin_files,
-            gin_bindings,
-        )
+        code = run_local(experiment, program, configuration, root_dir, gin_files, gin_bindings)
     if not it.is_complete:
         raise TfdrlError(
             f"the run ended with exit code {code} before {window_secs:g} s could be measured"

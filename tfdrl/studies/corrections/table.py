@@ -150,12 +150,8 @@ def write_csv(path: pathlib.Path, found: Mapping[tuple[str, float], Cell]) -> No
         writer.writerow(_COLUMNS)
         for cell in found.values():
             returns = " ".join(map(repr, cell.returns))
-            writer.writerow(
-                [
-                    *(cell.correction, cell.replay_share, len(cell.returns)),
-                    *(cell.mean, cell.standard_error, returns),
-                ]
-            )
+            key = [cell.correction, cell.replay_share, len(cell.returns)]
+            writer.writerow([*key, cell.mean, cell.standard_error, returns])
 
 
 def _gain(without: Cell | None, with_replay: Cell | None) -> str:
