@@ -153,6 +153,13 @@ def test_death_of_an_essential_role_ends_the_run(supervise, tmp_path, code, exit
     assert ending == (exit_code, f"learner died ({words})", "boom")
 
 
+def test_the_reason_is_the_sentence_that_the_role_has_said(supervise, tmp_path):
+    code = "print('noise'); print('tfdrl learner: no image here'); raise SystemExit(2)"
+    supervisor, _ = supervise([_replica(tmp_path, "learner", code, essential=True)])
+    ending = _poll_until(supervisor)
+    assert ending[:2] == (2, "learner: no image here (exit code 2)")
+
+
 def test_wrong_configuration_of_an_actor_is_not_tried_again(supervise, tmp_path):
     supervisor, said = supervise([_replica(tmp_path, "actor", "raise SystemExit(2)")])
     assert _poll_until(supervisor).exit_code == 2

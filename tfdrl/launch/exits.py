@@ -21,6 +21,13 @@ def describe(exit_code: int) -> str:
     return f"killed by signal {-exit_code}"
 
 
+def last_words(log: pathlib.Path, role: str) -> str:
+    """What a role that ended with a sentence for the user said, without its name; "" if none."""
+    prefix = f"tfdrl {role}: "
+    said = [line for line in tail(log).splitlines() if line.startswith(prefix)]
+    return said[-1][len(prefix) :] if said else ""
+
+
 def tail(log: pathlib.Path, lines: int = _TAIL_LINES) -> str:
     """The last lines that the last process wrote to `log`."""
     with contextlib.suppress(OSError), log.open("rb") as file:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
-from tfdrl.launch.exits import START_MARKER, describe, tail
+from tfdrl.launch.exits import START_MARKER, describe, last_words, tail
 from tfdrl.launch.local.processes import FreshProcesses, Starter
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.launch.replica import ExitedReplica, Replica, kill
@@ -186,7 +186,9 @@ class Supervisor:
         return self._schedule_restart(replica, exit_code)
 
     def _failure(self, replica: Replica, exit_code: int, addition: str) -> RunEnd:
-        reason = f"{replica.name} died ({describe(exit_code)}){addition}"
+        end = f"({describe(exit_code)}){addition}"
+        said = last_words(replica.log, replica.role.name) if exit_code > 0 else ""
+        reason = f"{replica.name}: {said} {end}" if said else f"{replica.name} died {end}"
         return RunEnd(exit_code if exit_code > 0 else EXIT_FAILED, reason, tail(replica.log))
 
     def _give_up(self, replica: Replica, exit_code: int, addition: str) -> RunEnd | None:
