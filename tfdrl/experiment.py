@@ -26,7 +26,8 @@ class Experiment:
       evaluation_episodes: episodes of one evaluation.
       max_frames: ends after so many environment frames, summed over the actors.
       max_learner_steps: ends after so many gradient steps.
-      max_minutes: ends after so many minutes since the start or restart.
+      max_minutes: ends after so many minutes of training since the start or restart: from the first
+        frame or learner step on.
     """
 
     architecture: Any = gin.REQUIRED

@@ -14,6 +14,7 @@ from tfdrl.experiment import Experiment
 from tfdrl.learning.devices import device_names
 from tfdrl.learning.publisher import Publisher
 from tfdrl.learning.run_files import RunFiles
+from tfdrl.learning.training_clock import TrainingClock
 from tfdrl.rpc import security
 from tfdrl.rpc.report_rules import ReportRules
 from tfdrl.rpc.run_messages import Evaluation
@@ -98,6 +99,7 @@ class LearnerSession:
             trained_secs=self._trained_secs,
             learner_step=self.step,
         )
+        self._clock = TrainingClock(experiment.max_minutes, (self.step, self.service.frames()))
         logging.info("TensorFlow's devices: %s", ", ".join(device_names()))
         if self.restored:
             logging.info("continuing from learner step %d", self.step)
@@ -261,8 +263,7 @@ class LearnerSession:
             return f"reached max_frames = {limits.max_frames}"
         if limits.max_learner_steps is not None and self.step >= limits.max_learner_steps:
             return f"reached max_learner_steps = {limits.max_learner_steps}"
-        minutes = (time.monotonic() - self._start_secs) / 60
-        if limits.max_minutes is not None and minutes >= limits.max_minutes:
+        if self._clock.is_over((self.step, self.service.frames())):
             return f"reached max_minutes = {limits.max_minutes:g}"
         return None
 
