@@ -55,8 +55,9 @@ def advice_on_arrays(action_spec) -> Iterator[None]:
         if not any(spec.dtype.is_integer and spec.shape.rank for spec in specs):
             raise
         raise ConfigurationError(
-            "the environment's action is an array of integers (MultiDiscrete), which "
-            f"@MlpPolicyNetwork as the actor takes, but this network or agent not: {error}"
+            "the environment's action is an array of integers (MultiDiscrete), which VTraceAgent, "
+            "NStepActorCriticAgent and PPO train, with @MlpPolicyNetwork if they need an actor; "
+            f"what is named here does not take it: {error}"
         ) from error
 
 
