@@ -7,6 +7,9 @@ EXIT_FAILED = 1  # failed while running: worth a restart
 EXIT_CONFIGURATION = 2  # wrong configuration: a restart will not help
 EXIT_DIVERGED = 3  # training diverged (non-finite losses)
 
+#: Begins what a role's log says to its user; the launcher shows it on the console, too.
+NOTICE = "NOTICE: "
+
 
 class TfdrlError(Exception):
     """A failure whose text is meant for the user: printed without a traceback."""

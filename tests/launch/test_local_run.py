@@ -142,6 +142,18 @@ def test_only_who_may_read_the_token_of_a_run_talks_to_its_learner(train, tmp_pa
     assert process.returncode == 0 and not path.exists()
 
 
+def test_what_a_role_says_to_its_user_is_said_on_the_console(train, tmp_path):
+    process = train(replay="say")
+    for line in process.stdout:
+        if "replay 0: somebody was here" in line:
+            break
+    else:
+        raise AssertionError("nothing was said")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
 def test_output_that_nobody_reads_ends_no_run(train, tmp_path):
     process = train()
     assert process.stdout.readline().startswith("tiny in ")

@@ -10,7 +10,7 @@ import time
 
 import gin
 
-from tfdrl.errors import ConfigurationError, DivergedError
+from tfdrl.errors import NOTICE, ConfigurationError, DivergedError
 from tfdrl.topology import Program, Role
 
 
@@ -149,6 +149,11 @@ def _serve(context):
         server.close()
 
 
+def _say(context):
+    print(f"{NOTICE}somebody was here", flush=True)
+    context.stop.wait()
+
+
 def _native(context):
     # pthread_join of a thread that ends when `stop` is set: C code that no signal interrupts.
     import ctypes
@@ -197,6 +202,7 @@ _BEHAVIOURS = {
     "diverge": _diverge,
     "misconfigured": _misconfigured,
     "serve": _serve,
+    "say": _say,
     "native": _native,
     "thread": _thread,
     "fork": _fork,

@@ -6,7 +6,9 @@ import logging
 import pathlib
 from collections.abc import Callable
 
+from tfdrl.errors import NOTICE
 from tfdrl.replay.server import ReplayServer
+from tfdrl.replay.unknown_changes import TableWatch
 from tfdrl.runtime.metrics import Every, MetricsWriter, Rate
 from tfdrl.topology import Context
 
@@ -32,8 +34,12 @@ def serve(tables: Callable, context: Context, checkpoint_period_secs: float) -> 
     metrics = MetricsWriter(context.root_dir, context.role, context.task)
     checkpoint_is_due = Every(checkpoint_period_secs or float("inf"))
     rates: dict[str, Rate] = {}
+    watch = TableWatch()
     while not context.stop.wait(_PERIOD_SECS):
-        for name, info in server.info().items():
+        tables = server.info()
+        for words in (*watch.look(tables), *server.unknown_checkpoints()):
+            logging.error("%s%s: let only this run's hosts reach this server", NOTICE, words)
+        for name, info in tables.items():
             _write_metrics(metrics, name, info, rates)
         if checkpoint_is_due():
             server.checkpoint()

@@ -59,6 +59,7 @@ class ReplayServer:
             self._lock.release()
             raise
         self._client = self._server.localhost_client()
+        self._known = {path.name for path in complete_checkpoints(self._root)}
 
     def _restore(self, tables, address):
         candidates = complete_checkpoints(self._root)
@@ -115,8 +116,15 @@ class ReplayServer:
             )
             _remove_incomplete(self._root)
             return None
+        self._known.add(path.name)
         _remove_all_but(complete_checkpoints(self._root)[-2:], self._root)
         return path
+
+    def unknown_checkpoints(self) -> list[str]:
+        """A sentence for each checkpoint that came since the last call, and is none of ours."""
+        unknown = [p for p in complete_checkpoints(self._root) if p.name not in self._known]
+        self._known |= {path.name for path in unknown}
+        return [f"somebody has had the CHECKPOINT {path} written" for path in unknown]
 
     def info(self, timeout_secs: float = 5.0) -> dict:
         """Reverb's TableInfo by table; empty, with a warning, if it does not come in time."""

@@ -17,6 +17,7 @@ from tfdrl.experiment import Experiment
 from tfdrl.launch import curves, output, panel, process, run_directory, summary
 from tfdrl.launch.exits import describe
 from tfdrl.launch.local import addresses, token
+from tfdrl.launch.local.notices import Notices
 from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
 from tfdrl.launch.local.replicas import announcement, check_room, common_arguments, replicas_of
 from tfdrl.launch.replica import ExitedReplica, Replica
@@ -170,6 +171,7 @@ class _Run:
         limits = self._settings.limits
         supervisor = Supervisor(replicas, finisher, limits, display.say, starter)
         self._starter = starter
+        self._notices = Notices((r.name, r.log) for r in replicas if r.role.serves)
         try:
             supervisor.start()
             ending = self._supervise(supervisor, display)
@@ -193,6 +195,8 @@ class _Run:
                 return RunEnd(EXIT_OK, "told to stop")
             if display.is_due():
                 self._show(supervisor, display)
+                for notice in self._notices.take():
+                    display.say(notice)
             time.sleep(_TICK_SECS)
 
     def _finish(self, supervisor: Supervisor, display: panel.Display, ending: RunEnd) -> RunEnd:
