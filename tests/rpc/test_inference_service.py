@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import pathlib
 import socket
 import subprocess
 import sys
@@ -526,6 +527,24 @@ def test_order_of_step_types():
         check(np.array([MID, MID]), np.array([FIRST, LAST]))
     with pytest.raises(tensors.MessageError, match="environment 0"):
         check(np.array([FIRST, MID]), np.array([MID, MID]))
+
+
+def test_writing_steps_keeps_nothing_of_them():
+    """An actor writes some hundred steps a second, for days."""
+    encoder, steps = StepsEncoder(_SPECS, _N), steps_at(1)
+
+    def grown_bytes():
+        before = _resident_bytes()
+        for t in range(30_000):
+            encoder.encode(t, steps, 0, None)
+        return _resident_bytes() - before
+
+    grown_bytes()
+    assert min(grown_bytes() for _ in range(3)) < 30_000 * 5
+
+
+def _resident_bytes():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_only_the_newest_frame_travels():

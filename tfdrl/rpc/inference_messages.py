@@ -95,12 +95,13 @@ class StepsEncoder:
         self, index: int, steps: TimeSteps, frames: int, episodes: training_pb2.Episodes | None
     ) -> bytes:
         """The message of step `index`. Raises ValueError if arrays are not of the specs' shapes."""
-        small = self._small
+        # A message of its own for each step: one that is used again keeps every value it ever had.
+        small = inference_pb2.Steps()
+        small.CopyFrom(self._small)
         small.index, small.frames = index, frames
         small.step_type.data = steps.step_type.astype(np.uint8).tobytes()
         small.reward.data = steps.reward.tobytes()
         small.discount.data = steps.discount.tobytes()
-        small.ClearField("episodes")
         if episodes is not None:
             small.episodes.CopyFrom(episodes)
         leaves = flatten(self._specs.observation_nest, steps.observation)
