@@ -22,6 +22,7 @@ from tfdrl.agents.r2d2 import R2D2Agent
 from tfdrl.agents.v_trace import VTraceAgent
 from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError
+from tfdrl.evaluation import saved_players
 from tfdrl.evaluation.episodes import summarise
 from tfdrl.evaluation.policy_export import PolicyExport
 from tfdrl.experience.transitions import to_trajectory
@@ -240,6 +241,11 @@ def test_a_checkpoint_and_the_exported_policy_have_them(tmp_path):
     Checkpoints(tmp_path, {"agent": again}).restore()
     np.testing.assert_array_equal(statistics_of(again), statistics_of(agent))
     np.testing.assert_array_equal(again.policy.action(now, state).action, expected)
+    with gym_environment(1, False, 0, id="CartPole-v1") as environment:
+        path = tmp_path / "checkpoint-1"
+        player = saved_players.from_checkpoint(v_trace, environment, path, 1)  # tfdrl-evaluate
+    found = player.act(*map(np.asarray, now), player.initial_state(BATCH))[0]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_rewards_are_divided_by_the_deviation_of_discounted_returns():

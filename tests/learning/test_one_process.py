@@ -3,6 +3,7 @@
 import functools
 import socket
 
+import gin
 import numpy as np
 import pytest
 
@@ -60,3 +61,29 @@ def test_exploration_is_annealed_and_stays_so_after_a_restart(start):
         assert run.replay.size_steps == 320 + 8  # the step at which the episodes were cut off
         run.act_and_store()
         np.testing.assert_allclose(epsilon_of(run), np.full(8, 0.25))
+
+
+def test_a_run_that_ends_before_its_first_step_after_a_restart_keeps_its_replay(start):
+    with start() as run:
+        run.act_and_store()
+    for _ in range(2):
+        with start() as run:
+            assert run.replay.size_steps == 2 * 8
+
+
+def test_running_statistics_go_on_after_a_restart_and_only_learning_adds_to_them(start):
+    gin.bind_parameter("normalization.observations", True)
+    try:
+        with start() as run:
+            while run.replay.size_steps < 64:
+                run.act_and_store()
+            for _ in range(2):
+                run.learn(run.replay.sample(32))
+            before = run._agent.statistics.sums[0].numpy()
+            assert before[0] == 2 * 32
+            run.act_and_store()
+            run._evaluate()
+        with start() as run:
+            np.testing.assert_array_equal(run._agent.statistics.sums[0].numpy(), before)
+    finally:
+        gin.clear_config()

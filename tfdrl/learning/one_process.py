@@ -175,12 +175,13 @@ class OneProcess:
             seed=self._experiment.seed + self.steps,
         )
         self._time_step = checked(self._environment, self._environment.reset())
+        self._action = None
         self.replay.forget_previous()
 
     def _save_replay(self) -> dict:
         """Cuts off the running episodes and writes the replay beside the checkpoint to come."""
         self._report()
-        if self.steps:
+        if self._action is not None:
             self.replay.truncate(self._time_step, self._action)
         directory = pathlib.Path(self._context.root_dir) / "replay"
         if self.replay.size_steps:
