@@ -79,6 +79,14 @@ def test_integers_that_name_something_are_categorical():
     assert spaces.observation_spec(named[0]).dtype == np.int32
 
 
+def test_a_part_of_a_dict_without_elements_is_left_out():
+    state, goal = gym_spaces.Box(-1, 1, (3,)), gym_spaces.Box(-1, 1, (0,))
+    spec = spaces.observation_spec(gym_spaces.Dict(state=state, goal=goal))
+    assert list(spec) == ["state"]
+    both = {"state": np.ones((2, 3), np.float32), "goal": np.ones((2, 0), np.float32)}
+    assert list(spaces.to_observation(spec, both)) == ["state"]
+
+
 @pytest.mark.parametrize(
     ("space", "sentence"),
     [

@@ -29,15 +29,18 @@ def observation_spec(space: spaces.Space, name: str = "observation") -> Nest:
     Discrete and MultiDiscrete ones are `categorical`: every number names something.
 
     Raises ConfigurationError for any space but Box, Discrete, MultiDiscrete, MultiBinary and
-    Dict or Tuple of them, and for arrays without elements.
+    Dict or Tuple of them, and for arrays without elements. Parts of a Dict that have none, such as
+    a goal that this task does not have, are left out.
     """
     if isinstance(space, (spaces.Dict, spaces.Tuple)) and not len(space.spaces):
         raise ConfigurationError(f"{name}: the observation space {space} is empty")
     if isinstance(space, spaces.Dict):
-        return {key: observation_spec(sub, f"{name}/{key}") for key, sub in space.items()}
+        filled = {key: sub for key, sub in space.items() if not _is_void(sub)}
+        parts = filled or space.spaces
+        return {key: observation_spec(sub, f"{name}/{key}") for key, sub in parts.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(observation_spec(sub, f"{name}/{i}") for i, sub in enumerate(space))
-    if space.shape is not None and not np.prod(space.shape, dtype=int):
+    if _is_void(space):
         raise ConfigurationError(
             f"{name}: the observation space {space} has no elements; leave it out, for instance "
             "through a gymnasium.ObservationWrapper in `wrappers`"
@@ -117,6 +120,11 @@ def action_converter(space: spaces.Space) -> Callable[[Any], np.ndarray]:
     if np.any(start):
         return lambda action: np.add(action, start, dtype=dtype)
     return lambda action: np.asarray(action, dtype=dtype)
+
+
+def _is_void(space: spaces.Space) -> bool:
+    is_nest = isinstance(space, (spaces.Dict, spaces.Tuple))
+    return not is_nest and space.shape is not None and not np.prod(space.shape, dtype=int)
 
 
 def _is_range(spec: ArraySpec) -> bool:
