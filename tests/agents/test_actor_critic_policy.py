@@ -33,7 +33,7 @@ def make_agent(action, lstm_units=None, last_action_and_reward=True, **settings)
         **settings,
     )
     random = np.random.default_rng(0)
-    for variable in agent._network.variables:
+    for variable in agent.network.variables:
         variable.assign(random.normal(size=variable.shape))
     return agent
 
@@ -74,7 +74,7 @@ def learner_parameters(agent, unrolls):
     observation, state = agent._network_input(
         batch.experience, batch.policy_state, batch.last_reward
     )
-    (pi, _), _ = agent._network(
+    (pi, _), _ = agent.network(
         observation, step_type=batch.experience.step_type, network_state=state, training=True
     )
     return tf.nest.map_structure(lambda x: x[:, :-1].numpy(), acp.parameters(pi))
@@ -96,7 +96,7 @@ def test_the_learner_computes_what_the_actor_did(action, lstm_units, is_told):
     for unrolls in batches:
         assert difference(agent, unrolls).max() < 1e-5
         batch = to_batch(tree.map_structure(tf.constant, unrolls))
-        info = agent._loss(
+        info = agent.loss(
             batch.experience, policy_state=batch.policy_state, last_reward=batch.last_reward
         ).extra
         assert info.log_rho < 1e-5 and info.clipped_rhos == 0
@@ -130,7 +130,7 @@ def test_a_mistake_would_show(mistake):
 def test_the_info_is_of_the_behaviour_not_of_what_was_learnt_since():
     agent = make_agent("discrete")
     (unrolls,) = acted(agent, unrolls=1)
-    for variable in agent._network.variables:
+    for variable in agent.network.variables:
         variable.assign(0.9 * variable)
     assert difference(agent, unrolls).max() > 1e-2
 
@@ -274,6 +274,6 @@ def test_seeds(tmp_path):
 
 def test_what_a_learner_publishes_is_the_network_alone():
     agent = make_agent("discrete", 6)
-    network = {v.ref() for v in agent._network.variables}
+    network = {v.ref() for v in agent.network.variables}
     assert {v.ref() for v in agent.collect_policy.variables()} == network
     assert {v.ref() for v in agent.actor_policy(None, 1).variables()} == network

@@ -90,7 +90,7 @@ def batch(seed, bad_unroll=None):
 
 
 def weights_of(agent):
-    return [variable.numpy() for variable in agent._network.variables]
+    return [variable.numpy() for variable in agent.network.variables]
 
 
 def results_of(strategy, reduction, correction, clip_norm):

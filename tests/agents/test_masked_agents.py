@@ -229,7 +229,7 @@ def action_of(mask, generator):
 
 def loss_and_gradient(agent, table, experience):
     with tf.GradientTape() as tape:
-        loss = agent._loss(experience, training=True).loss
+        loss = agent.loss(experience, training=True).loss
     return loss.numpy(), tf.convert_to_tensor(tape.gradient(loss, table.rows)).numpy()
 
 

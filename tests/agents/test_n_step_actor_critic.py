@@ -40,7 +40,7 @@ def make_agent(action_spec, policy, values, **settings):
     specs = (ts.time_step_spec(tables.numbers(states)), action_spec)
     agent = NStepActorCriticAgent(*specs, **{**defaults, **settings})
     agent.initialize()
-    agent._network.set(policy, values)
+    agent.network.set(policy, values)
     return agent
 
 
@@ -156,7 +156,7 @@ def test_no_gradient_into_the_behaviour_the_rewards_or_the_targets():
     others = [*tf.nest.flatten(experience.policy_info), experience.reward, experience.discount]
     with tf.GradientTape() as tape:
         tape.watch(others)
-        loss = agent._loss(experience, training=True).loss
+        loss = agent.loss(experience, training=True).loss
     assert tape.gradient(loss, others) == [None] * 4
 
 
@@ -178,10 +178,10 @@ def test_what_followed_a_last_step_and_index_T_do_not_matter():
 def test_a_training_step_is_the_gradient_step():
     u = Unrolls(is_discrete=True)
     agent, experience = agent_of(u), u.experience()
-    before = [variable.numpy() for variable in agent._network.variables]
+    before = [variable.numpy() for variable in agent.network.variables]
     _, gradients = tables.loss_and_gradients(agent, experience)
     agent.train(experience)
-    for variable, old, gradient in zip(agent._network.variables, before, gradients):
+    for variable, old, gradient in zip(agent.network.variables, before, gradients):
         np.testing.assert_allclose(variable.numpy(), old - gradient, **TOLERANCE)
     assert agent.train_step_counter.numpy() == 1
 
@@ -191,7 +191,7 @@ def test_without_an_optimizer_there_is_a_loss_but_no_training():
     agent, experience = agent_of(u, optimizer=None), u.experience()
     with tf.GradientTape() as tape:
         info = agent.loss(experience, training=True)
-    gradients = tape.gradient(info.loss, agent._network.trainable_weights)
+    gradients = tape.gradient(info.loss, agent.network.trainable_weights)
     trained, wanted = tables.loss_and_gradients(agent_of(u), experience)
     np.testing.assert_array_equal(info.loss, trained.loss)
     for gradient, right in zip(gradients, wanted):
@@ -209,12 +209,12 @@ def test_train_names_what_a_batch_of_unrolls_offers():
 
 def test_settings_of_vtrace_are_not_its_own():
     u = Unrolls(is_discrete=True)
-    before = agent_of(u)._loss(u.experience()).loss
+    before = agent_of(u).loss(u.experience()).loss
     for setting in ("VTraceAgent.lambda_ = 0.5", "VTraceAgent.baseline_cost = 9.0"):
         gin.parse_config(setting)
     try:
-        assert u.agent(correction="none")._loss(u.experience()).loss != before
-        np.testing.assert_array_equal(agent_of(u)._loss(u.experience()).loss, before)
+        assert u.agent(correction="none").loss(u.experience()).loss != before
+        np.testing.assert_array_equal(agent_of(u).loss(u.experience()).loss, before)
     finally:
         gin.clear_config()
 

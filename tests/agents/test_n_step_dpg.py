@@ -52,7 +52,7 @@ def make_agent(action_spec=ACTION_SPEC, **kwargs):
 
 
 def networks(agent):
-    return [agent._actor, agent._critic, agent._target_actor, agent._target_critic]
+    return [agent.actor, agent.critic, agent.target_actor, agent.target_critic]
 
 
 def batch(size=4, step_type=ts.StepType.MID):
@@ -80,9 +80,9 @@ def expected_errors(agent, experience):
     errors = []
     for i in range(len(experience.reward)):
         now, then = experience.observation[i : i + 1, 0], experience.observation[i : i + 1, 1]
-        best = agent._target_actor(then)[0]
-        bootstrap = agent._target_critic((then, best))[0].numpy().item()
-        q = agent._critic((now, experience.action[i : i + 1, 0]))[0].numpy().item()
+        best = agent.target_actor(then)[0]
+        bootstrap = agent.target_critic((then, best))[0].numpy().item()
+        q = agent.critic((now, experience.action[i : i + 1, 0]))[0].numpy().item()
         reward, discount = (leaf[i, 0].numpy() for leaf in (experience.reward, experience.discount))
         errors.append(reward + GAMMA * discount * bootstrap - q)
     return np.array(errors)
@@ -116,26 +116,26 @@ def test_both_gradients_are_the_numerical_ones(clip):
         return float(agent.loss(experience, weights=weights).extra.critic_loss)
 
     def policy_objective():
-        action = agent._actor(now)[0]
+        action = agent.actor(now)[0]
         if clip is None:
-            return -float(tf.reduce_mean(agent._critic((now, action))[0]))
+            return -float(tf.reduce_mean(agent.critic((now, action))[0]))
         return -float(tf.reduce_mean(tf.reduce_sum(action * slope, axis=1)))
 
     with tf.GradientTape() as tape:
-        action = agent._actor(now)[0]
+        action = agent.actor(now)[0]
         tape.watch(action)
-        q = agent._critic((now, action))[0]
+        q = agent.critic((now, action))[0]
     if clip is not None:
         slope = tf.clip_by_value(tape.gradient(q, action), -clip, clip)
         assert np.any(np.abs(slope) == np.float32(clip))
     expected = [
         [_numerical(function, variable) for variable in network.trainable_weights]
-        for network, function in ((agent._critic, critic_loss), (agent._actor, policy_objective))
+        for network, function in ((agent.critic, critic_loss), (agent.actor, policy_objective))
     ]
     agent.train(experience, weights=weights)
     for network, gradients, old in (
-        (agent._critic, expected[0], before[1]),
-        (agent._actor, expected[1], before[0]),
+        (agent.critic, expected[0], before[1]),
+        (agent.actor, expected[1], before[0]),
     ):
         for variable, gradient, value in zip(network.trainable_weights, gradients, old):
             np.testing.assert_allclose(value - variable.numpy(), gradient, rtol=0.05, atol=3e-3)
@@ -224,7 +224,7 @@ def time_steps(count, step_type=ts.StepType.MID):
 
 def test_noise_has_the_environments_deviation_in_half_ranges_and_stays_in_bounds():
     agent, count = make_agent(), 4000
-    for variable in agent._actor.variables:
+    for variable in agent.actor.variables:
         variable.assign(tf.zeros_like(variable))  # acts in the middle of the range
     stds = np.repeat([0.0, 0.1, 0.2, 2.0], count // 4)
     policy = agent.actor_policy(stds, seed=1)
@@ -243,19 +243,19 @@ def test_policy_reports_the_values_for_initial_priorities():
     agent, now = make_agent(), time_steps(5)
     policy = agent.actor_policy(np.full(5, 0.5), seed=1)
     step = policy.action(now, policy.get_initial_state(5))
-    greedy = agent._actor(now.observation)[0]
+    greedy = agent.actor(now.observation)[0]
     assert np.all(np.abs(step.action - greedy) > 0)
-    taken = agent._critic((now.observation, step.action))[0]
+    taken = agent.critic((now.observation, step.action))[0]
     np.testing.assert_allclose(step.info.q_taken, taken, rtol=1e-5)
     np.testing.assert_allclose(
-        step.info.max_q, agent._critic((now.observation, greedy))[0], rtol=1e-5
+        step.info.max_q, agent.critic((now.observation, greedy))[0], rtol=1e-5
     )
     np.testing.assert_allclose(agent.policy.action(now).action, greedy, rtol=1e-5)
 
 
 def test_ornstein_uhlenbeck_noise_is_correlated_and_begins_anew_with_the_episode():
     agent, count, steps = make_agent(noise="ornstein_uhlenbeck", noise_damping=0.15), 500, 60
-    for variable in agent._actor.variables:
+    for variable in agent.actor.variables:
         variable.assign(tf.zeros_like(variable))
     policy = agent.actor_policy(0.05, seed=2)
     act = tf.function(policy.action)
@@ -323,4 +323,4 @@ def test_actors_pull_what_they_act_and_judge_by():
     assert [v.ref() for v in policy.variables()] == [
         v.ref() for v in agent.collect_policy.variables()
     ]
-    assert len(policy.variables()) == len(agent._actor.variables) + len(agent._critic.variables)
+    assert len(policy.variables()) == len(agent.actor.variables) + len(agent.critic.variables)

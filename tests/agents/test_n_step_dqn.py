@@ -80,9 +80,9 @@ def oracle_agent(v, **kwargs):
     """s_i is state i and s'_i state B + i; rows that must not matter hold large numbers."""
     size, actions = v["q_tm1"].shape
     agent = make_agent(2 * size, actions, **kwargs)
-    agent._q_network.variables[0].assign(np.concatenate([v["q_tm1"], v["q_online_t"]]))
+    agent.q_network.variables[0].assign(np.concatenate([v["q_tm1"], v["q_online_t"]]))
     unused = np.full_like(v["q_tm1"], 1e3)
-    agent._target_q_network.variables[0].assign(np.concatenate([unused, v["q_target_t"]]))
+    agent.target_q_network.variables[0].assign(np.concatenate([unused, v["q_target_t"]]))
     indices = np.arange(size)
     batch = experience(
         *(2 * size, indices, v["a_tm1"].astype(int), v["n_step_return"]),
@@ -116,17 +116,17 @@ def test_training_moves_only_the_value_of_the_action_taken(loss):
     """With SGD the step is minus the gradient: w delta / B at (s, a), delta clipped for Huber."""
     v = oracle("1")
     agent, batch, weights = oracle_agent(v, loss=loss)
-    (before,), target = weights_of(agent._q_network), weights_of(agent._target_q_network)
+    (before,), target = weights_of(agent.q_network), weights_of(agent.target_q_network)
     info = agent.train(batch, weights=weights)
     size = len(v["a_tm1"])
     delta = np.clip(v["td_error"], -1, 1) if loss == "huber" else v["td_error"]
     expected = np.zeros_like(before)
     expected[np.arange(size), v["a_tm1"].astype(int)] = v["is_weights"] * delta / size
-    (after,) = weights_of(agent._q_network)
+    (after,) = weights_of(agent.q_network)
     np.testing.assert_allclose(after - before, expected, rtol=1e-4, atol=1e-6)
     # Rows of s' are read by the selector, and get no gradient; nor does the target network.
     np.testing.assert_array_equal(after[size:], before[size:])
-    np.testing.assert_array_equal(weights_of(agent._target_q_network), target)
+    np.testing.assert_array_equal(weights_of(agent.target_q_network), target)
     np.testing.assert_allclose(info.extra.td_error, v["td_error"], rtol=1e-5, atol=1e-5)
     assert agent.train_step_counter.numpy() == 1
 
@@ -142,15 +142,15 @@ def test_gradient_of_a_network_is_the_numerical_one():
     batch = experience(
         *(6, [0, 1, 2], [0, 1, 2], random.normal(size=3), [0.9, 0.0, 0.5], [3, 4, 5])
     )
-    kernel = agent._q_network.trainable_variables[0]
+    kernel = agent.q_network.trainable_variables[0]
     before = kernel.numpy()
     # The target is held fixed, as the equation says: y from the values before any change.
-    q = agent._q_network(batch.observation[:, 0])[0].numpy()
+    q = agent.q_network(batch.observation[:, 0])[0].numpy()
     y = q[np.arange(3), [0, 1, 2]] + agent.loss(batch).extra.td_error.numpy()
 
     def loss_at(value):
         kernel.assign(value)
-        q = agent._q_network(batch.observation[:, 0])[0].numpy().astype(np.float64)
+        q = agent.q_network(batch.observation[:, 0])[0].numpy().astype(np.float64)
         return np.mean(0.5 * (y - q[np.arange(3), [0, 1, 2]]) ** 2)
 
     numeric, step = np.zeros_like(before), 1e-2
@@ -167,8 +167,8 @@ def test_gradient_of_a_network_is_the_numerical_one():
 def test_gamma_to_the_m():
     """The batch brings gamma^(m-1); the agent multiplies the last factor, and 0 stays 0."""
     agent = make_agent(3, 2, gamma=0.5)
-    agent._target_q_network.variables[0].assign([[0, 0], [0, 0], [8, 4]])
-    agent._q_network.variables[0].assign([[1, 0], [1, 0], [3, 2]])
+    agent.target_q_network.variables[0].assign([[0, 0], [0, 0], [8, 4]])
+    agent.q_network.variables[0].assign([[1, 0], [1, 0], [3, 2]])
     batch = experience(3, [0, 0, 0], [0, 0, 0], [1, 1, 1], [1.0, 0.25, 0.0], [2, 2, 2])
     td_error = agent.loss(batch).extra.td_error
     np.testing.assert_allclose(td_error, [1 + 0.5 * 8 - 1, 1 + 0.125 * 8 - 1, 1 - 1])
@@ -180,7 +180,7 @@ def test_the_step_from_last_to_first_is_no_transition():
     info = agent.train(batch)
     np.testing.assert_array_equal(info.extra.td_error, [0, 0])
     assert info.loss == 0
-    np.testing.assert_array_equal(weights_of(agent._q_network)[0], np.zeros([3, 2]))
+    np.testing.assert_array_equal(weights_of(agent.q_network)[0], np.zeros([3, 2]))
 
 
 @pytest.mark.parametrize(("norm", "scale"), [(None, 1.0), (10.0, 1.0), (1.0, 1 / 5)])
@@ -189,7 +189,7 @@ def test_gradients_are_clipped_by_their_global_norm(norm, scale):
     # The gradients are -6 / 2 and -8 / 2: norm 5, each below it.
     agent.train(experience(3, [0, 1], [0, 1], [6.0, 8.0], [0.0, 0.0], [2, 2]))
     expected = np.array([[3, 0], [0, 4], [0, 0]]) * scale
-    np.testing.assert_allclose(weights_of(agent._q_network)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(weights_of(agent.q_network)[0], expected, rtol=1e-6)
 
 
 def test_clipping_oracle():
@@ -200,7 +200,7 @@ def test_clipping_oracle():
     returns = -21 * v["grads"].reshape(-1)
     agent.train(experience(4, s, a, returns, np.zeros(21), np.full(21, 3)))
     assert v["norm"] > v["clip"]
-    moved = weights_of(agent._q_network)[0][:3]
+    moved = weights_of(agent.q_network)[0][:3]
     np.testing.assert_allclose(moved, -v["clipped"], rtol=1e-5, atol=1e-5)
 
 
@@ -210,12 +210,12 @@ def test_a_bad_input_gives_a_nan_loss_and_leaves_the_parameters(bad, clip):
     agent = make_agent(3, 2, loss="half_squared", gradient_clip_norm=clip)
     good = experience(3, [0, 1], [0, 1], [6.0, 8.0], [0.0, 0.0], [2, 2])
     agent.train(good)
-    before = weights_of(agent._q_network)
+    before = weights_of(agent.q_network)
     info = agent.train(experience(3, [0, 1], [0, 1], [bad, 1.0], [0.0, 0.0], [2, 2]))
     assert np.isnan(info.loss)
-    np.testing.assert_array_equal(weights_of(agent._q_network), before)
+    np.testing.assert_array_equal(weights_of(agent.q_network), before)
     assert np.isfinite(agent.train(good).loss)
-    assert np.abs(weights_of(agent._q_network)[0] - before[0]).max() > 0.1
+    assert np.abs(weights_of(agent.q_network)[0] - before[0]).max() > 0.1
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1e30])
@@ -224,7 +224,7 @@ def test_adam_stays_finite(bad):
     agent = make_agent(3, 2, loss="half_squared", optimizer=tf.keras.optimizers.Adam(0.1))
     for value in (1.0, bad, 1.0):
         agent.train(experience(3, [0], [0], [value], [0.0], [2]))
-        assert np.isfinite(weights_of(agent._q_network)).all()
+        assert np.isfinite(weights_of(agent.q_network)).all()
         assert all(np.isfinite(v.numpy()).all() for v in agent._optimizer.variables)
 
 
@@ -237,16 +237,16 @@ def test_target_is_copied_every_period_and_only_then(period):
         agent.train(batch)
         if step % period == 0:
             copied = float(step)
-        assert weights_of(agent._q_network)[0][0, 1] == step
-        assert weights_of(agent._target_q_network)[0][0, 1] == copied
+        assert weights_of(agent.q_network)[0][0, 1] == step
+        assert weights_of(agent.target_q_network)[0][0, 1] == copied
 
 
 def test_initialize_copies_into_the_target():
     agent = make_agent(4, 3, MlpQNetwork)
-    pairs = zip(weights_of(agent._q_network), weights_of(agent._target_q_network))
+    pairs = zip(weights_of(agent.q_network), weights_of(agent.target_q_network))
     assert all((online == target).all() for online, target in pairs)
-    ids = {id(v) for v in agent._q_network.variables}
-    assert ids.isdisjoint(id(v) for v in agent._target_q_network.variables)
+    ids = {id(v) for v in agent.q_network.variables}
+    assert ids.isdisjoint(id(v) for v in agent.target_q_network.variables)
 
 
 def test_checkpoint_holds_network_target_optimizer_and_the_count_to_the_next_copy(tmp_path):
@@ -270,7 +270,7 @@ def test_checkpoint_holds_network_target_optimizer_and_the_count_to_the_next_cop
         pair = weights_of(getattr(agent, name)), weights_of(getattr(other, name))
         np.testing.assert_array_equal(*pair)
     assert agent.train_step_counter.numpy() == other.train_step_counter.numpy() == 6
-    np.testing.assert_array_equal(weights_of(other._q_network), weights_of(other._target_q_network))
+    np.testing.assert_array_equal(weights_of(other.q_network), weights_of(other.target_q_network))
 
 
 class WithSpareParts(MlpQNetwork):
@@ -287,10 +287,10 @@ class WithSpareParts(MlpQNetwork):
 
 def test_variables_without_gradient_are_left_alone():
     agent = make_agent(3, 2, WithSpareParts)
-    assert len(agent._q_network.trainable_variables) == 4
-    before = {v.ref(): v.numpy() for v in agent._q_network.variables}
+    assert len(agent.q_network.trainable_variables) == 4
+    before = {v.ref(): v.numpy() for v in agent.q_network.variables}
     agent.train(experience(3, [0], [1], [100.0], [0.0], [2]))
-    changed = [(v.numpy() != before[v.ref()]).any() for v in agent._q_network.variables]
+    changed = [(v.numpy() != before[v.ref()]).any() for v in agent.q_network.variables]
     assert sum(changed) == 2
 
 

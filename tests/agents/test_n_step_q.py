@@ -51,8 +51,8 @@ def table_agent(q, q_target, **settings):
     network = functools.partial(TableQNetwork, states=states)
     agent = make_agent(tables.numbers(states), tables.discrete(actions), network, **settings)
     agent.initialize()
-    agent._network.table.assign(q)
-    agent._target.table.assign(q_target)
+    agent.network.table.assign(q)
+    agent.target_network.table.assign(q_target)
     return agent
 
 
@@ -69,8 +69,8 @@ def agent_of(q, q_target, **settings):
 def gradient_of(agent, experience, **kwargs):
     """The loss, and its gradient by the online table, as `train` computes them."""
     with tf.GradientTape() as tape:
-        info = agent._loss(experience, training=True, **kwargs)
-    return info, tf.convert_to_tensor(tape.gradient(info.loss, agent._network.table)).numpy()
+        info = agent.loss(experience, training=True, **kwargs)
+    return info, tf.convert_to_tensor(tape.gradient(info.loss, agent.network.table)).numpy()
 
 
 def td_errors(u, q, q_target, n, double):
@@ -179,8 +179,8 @@ def test_gradient_flows_through_the_value_of_the_action_alone(double):
     others = [experience.reward, experience.discount]
     with tf.GradientTape() as tape:
         tape.watch(others)
-        loss = agent._loss(experience, training=True).loss
-    assert tape.gradient(loss, [*others, agent._target.table]) == [None] * 3
+        loss = agent.loss(experience, training=True).loss
+    assert tape.gradient(loss, [*others, agent.target_network.table]) == [None] * 3
 
 
 def test_what_followed_a_last_step_and_index_T_do_not_matter():
@@ -209,16 +209,16 @@ def test_weights_are_of_unrolls(reduction):
 def test_a_training_step_is_the_gradient_step(share):
     """Clipped by the global norm, if at all."""
     u, agent = Unrolls(is_discrete=True), agent_of(*random_tables())
-    before, target = agent._network.table.numpy(), agent._target.table.numpy()
+    before, target = agent.network.table.numpy(), agent.target_network.table.numpy()
     info, gradient = gradient_of(agent, u.experience())
     norm = np.sqrt((gradient**2).sum())
     agent._gradient_clip_norm = share and share * norm
     trained = agent.train(u.experience())
     np.testing.assert_allclose(trained.loss, info.loss, rtol=1e-6)
     np.testing.assert_allclose(trained.extra.gradient_norm, norm, rtol=1e-5)
-    after = agent._network.table.numpy()
+    after = agent.network.table.numpy()
     np.testing.assert_allclose(after, before - (share or 1.0) * gradient, **TOLERANCE)
-    np.testing.assert_array_equal(agent._target.table, target)
+    np.testing.assert_array_equal(agent.target_network.table, target)
     assert agent.train_step_counter.numpy() == 1
 
 
@@ -239,12 +239,12 @@ def mlp_agent(**settings):
 
 def test_initialize_copies_the_online_network_to_the_target():
     agent = mlp_agent()
-    pairs = list(zip(agent._network.variables, agent._target.variables))
+    pairs = list(zip(agent.network.variables, agent.target_network.variables))
     assert len(pairs) == 4 and any(np.any(left != right) for left, right in pairs)
     agent.initialize()
     for left, right in pairs:
         np.testing.assert_array_equal(left, right)
-    agent._network.variables[0].assign_add(tf.ones([4, 5]))  # a copy, not the same variables
+    agent.network.variables[0].assign_add(tf.ones([4, 5]))  # a copy, not the same variables
     np.testing.assert_allclose(pairs[0][0] - pairs[0][1], 1.0, rtol=1e-5)
 
 
@@ -257,7 +257,7 @@ def test_the_target_is_copied_every_so_many_steps(period, copies_at):
     found = []
     for step in range(1, 5):
         agent.train(u.experience())
-        if np.array_equal(agent._network.table, agent._target.table):
+        if np.array_equal(agent.network.table, agent.target_network.table):
             found.append(step)
     assert found == copies_at
 
@@ -304,7 +304,7 @@ def test_time_is_folded_into_the_batch(network):
         for key, leaf in spec.items()
     }
     found = agent.loss(u.experience()._replace(observation=observation, policy_info=()))
-    q = [agent._network({k: v[:, t] for k, v in observation.items()})[0] for t in range(LENGTH)]
+    q = [agent.network({k: v[:, t] for k, v in observation.items()})[0] for t in range(LENGTH)]
     taken = np.take_along_axis(np.stack(q, axis=1), u.action[..., None], -1)[..., 0]
     mask = u.step_type[:, :-1] != LAST
     np.testing.assert_allclose(found.extra.q, taken[mask].mean(), rtol=1e-4)

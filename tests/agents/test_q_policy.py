@@ -35,7 +35,7 @@ def steps_of(states):
 
 
 def table_of(agent):
-    return agent._q_network.variables[0].numpy()
+    return agent.q_network.variables[0].numpy()
 
 
 def play(agent, epsilon, seed, states, count):
@@ -127,5 +127,5 @@ def test_actions_are_of_the_specs_type(agent):
 def test_what_a_learner_publishes_is_the_network_alone(agent):
     """Not epsilon, which each actor has for itself."""
     published = {v.ref() for v in agent.collect_policy.variables()}
-    assert published == {v.ref() for v in agent._q_network.variables}
+    assert published == {v.ref() for v in agent.q_network.variables}
     assert published <= {v.ref() for v in agent.actor_policy(0.5, 1).variables()}

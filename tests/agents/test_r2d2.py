@@ -87,7 +87,7 @@ def test_priorities_of_acting_are_those_of_learning(data):
         given = arguments(agent, unrolls)
         max_q = np.concatenate([unrolls.info.max_q, last_max_q[:, None]], axis=1)
         initial = agent.initial_priorities(unrolls.info.q_taken, max_q, given["experience"])
-        learnt = agent._loss(**given).extra.priority
+        learnt = agent.loss(**given).extra.priority
         np.testing.assert_allclose(initial, learnt, rtol=1e-4, atol=1e-6)
         assert np.all(initial > 0)
 
@@ -110,9 +110,9 @@ def test_zero_initial_state_sees_other_values():
         agent = make(environment)
         found = sequences(agent, environment, count=2)
     given = arguments(agent, found[1][0])
-    stored = agent._loss(**given).extra.priority
+    stored = agent.loss(**given).extra.priority
     agent._initial_state = "zero"
-    zero = agent._loss(**given).extra.priority
+    zero = agent.loss(**given).extra.priority
     agent._initial_state = "stored"
     assert np.abs(stored - zero).max() > 1e-5
 
@@ -153,7 +153,7 @@ def test_burn_in_is_not_trained_on(data):
     early = tf.range(experience.reward.shape[1]) < _BURN_IN - 1
     changed = tf.where(early, experience.discount * 0.0, experience.discount)
     same = {**given, "experience": experience._replace(discount=changed)}
-    np.testing.assert_array_equal(agent._loss(**given).loss, agent._loss(**same).loss)
+    np.testing.assert_array_equal(agent.loss(**given).loss, agent._loss(**same).loss)
 
 
 def test_boundary_steps_are_masked(data):
@@ -165,32 +165,32 @@ def test_boundary_steps_are_masked(data):
     assert is_last[:, _BURN_IN:-1].any()
     zeros = tf.where(is_last, 0.5, experience.discount)
     same = {**given, "experience": experience._replace(discount=zeros)}
-    np.testing.assert_allclose(agent._loss(**given).loss, agent._loss(**same).loss, rtol=1e-6)
+    np.testing.assert_allclose(agent.loss(**given).loss, agent._loss(**same).loss, rtol=1e-6)
 
 
 def test_weights_and_gradients(data):
     agent, found = data
     given = arguments(agent, found[0][0])
-    parts = [agent._loss(**given, weights=tf.one_hot(i, _N)).loss for i in range(_N)]
-    np.testing.assert_allclose(sum(parts), agent._loss(**given).loss, rtol=1e-5)
+    parts = [agent.loss(**given, weights=tf.one_hot(i, _N)).loss for i in range(_N)]
+    np.testing.assert_allclose(sum(parts), agent.loss(**given).loss, rtol=1e-5)
     with tf.GradientTape() as tape:
-        loss = agent._loss(**given, training=True).loss
-    gradients = tape.gradient(loss, agent._network.trainable_weights)
+        loss = agent.loss(**given, training=True).loss
+    gradients = tape.gradient(loss, agent.network.trainable_weights)
     assert all(g is not None and np.abs(tf.convert_to_tensor(g)).max() > 0 for g in gradients)
     with tf.GradientTape() as tape:
-        loss = agent._loss(**given, training=True).loss
-    assert all(g is None for g in tape.gradient(loss, agent._target.trainable_weights))
+        loss = agent.loss(**given, training=True).loss
+    assert all(g is None for g in tape.gradient(loss, agent.target_network.trainable_weights))
 
 
 def test_the_target_network_is_copied_on_its_period():
     with catch(_N) as environment:
         agent = make(environment)
         given = arguments(agent, sequences(agent, environment, count=1)[0][0])
-    first = [variable.numpy() for variable in agent._target.variables]
+    first = [variable.numpy() for variable in agent.target_network.variables]
     for step in range(1, 4):
         agent.train(**given)
-        online = [variable.numpy() for variable in agent._network.variables]
-        target = [variable.numpy() for variable in agent._target.variables]
+        online = [variable.numpy() for variable in agent.network.variables]
+        target = [variable.numpy() for variable in agent.target_network.variables]
         expected = online if step == 3 else first
         for left, right in zip(target, expected):
             np.testing.assert_array_equal(left, right)

@@ -158,7 +158,7 @@ def test_no_gradient_into_the_behaviour_the_rewards_or_the_targets():
     behaviour = tf.nest.flatten(experience.policy_info)
     with tf.GradientTape() as tape:
         tape.watch([*behaviour, experience.reward, experience.discount])
-        loss = agent._loss(experience, training=True).loss
+        loss = agent.loss(experience, training=True).loss
     assert tape.gradient(loss, [*behaviour, experience.reward, experience.discount]) == [None] * 4
 
 
@@ -193,9 +193,9 @@ def test_weights_are_of_unrolls(reduction):
 def test_reward_clipping(kind, transform):
     u, clipped = Unrolls(is_discrete=True), Unrolls(is_discrete=True)
     clipped.reward = transform(u.reward)
-    found = u.agent(reward_clipping=kind)._loss(u.experience()).loss
-    np.testing.assert_allclose(found, u.agent()._loss(clipped.experience()).loss, **TOLERANCE)
-    assert np.abs(found - u.agent()._loss(u.experience()).loss) > 0.1
+    found = u.agent(reward_clipping=kind).loss(u.experience()).loss
+    np.testing.assert_allclose(found, u.agent().loss(clipped.experience()).loss, **TOLERANCE)
+    assert np.abs(found - u.agent().loss(u.experience()).loss) > 0.1
 
 
 def test_rewards_are_scaled_before_they_are_clipped():
@@ -203,20 +203,20 @@ def test_rewards_are_scaled_before_they_are_clipped():
     scaled.reward = np.clip(3.0 * u.reward, -1, 1)
     assert (np.abs(u.reward) < 1 / 3).any() and (np.abs(3.0 * u.reward) > 1).any()
     agent = u.agent(reward_clipping="abs_one", reward_scale_factor=3.0)
-    wanted = u.agent()._loss(scaled.experience()).loss
-    np.testing.assert_allclose(agent._loss(u.experience()).loss, wanted, **TOLERANCE)
+    wanted = u.agent().loss(scaled.experience()).loss
+    np.testing.assert_allclose(agent.loss(u.experience()).loss, wanted, **TOLERANCE)
 
 
 def test_a_training_step_is_the_gradient_step():
     u = Unrolls(is_discrete=True)
     agent, experience = u.agent(), u.experience()
-    before = [variable.numpy() for variable in agent._network.variables]
+    before = [variable.numpy() for variable in agent.network.variables]
     info, gradients = tables.loss_and_gradients(agent, experience)
     trained = agent.train(experience)
     np.testing.assert_allclose(trained.loss, info.loss, rtol=1e-6)
     norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
     np.testing.assert_allclose(trained.extra.gradient_norm, norm, rtol=1e-5)
-    for variable, old, gradient in zip(agent._network.variables, before, gradients):
+    for variable, old, gradient in zip(agent.network.variables, before, gradients):
         np.testing.assert_allclose(variable.numpy(), old - gradient, **TOLERANCE)
     assert agent.train_step_counter.numpy() == 1
 
@@ -230,7 +230,7 @@ class Regularised(tables.TableNetwork):
 def test_regularisation_of_the_network_is_in_the_loss():
     u = Unrolls(is_discrete=True)
     agent, plain = u.agent(network=Regularised), u.agent()
-    difference = agent._loss(u.experience()).loss - plain._loss(u.experience()).loss
+    difference = agent.loss(u.experience()).loss - plain._loss(u.experience()).loss
     np.testing.assert_allclose(difference, 2 * u.values[0, 0] + 0.25, rtol=1e-4)
 
 
@@ -262,9 +262,9 @@ def test_an_entropy_that_is_not_known_needs_a_cost_of_0():
         experience = u.experience()._replace(policy_info=info)
         if cost:
             with pytest.raises(ConfigurationError, match=r"entropy_cost = 0\.01.*set it to 0"):
-                agent._loss(experience)
+                agent.loss(experience)
         else:
-            found.append(agent._loss(experience))
+            found.append(agent.loss(experience))
     assert np.isfinite(found[0].loss) and found[0].extra.entropy == 0
 
 
@@ -314,7 +314,7 @@ def test_what_cannot_work_is_refused(settings, message):
 def test_clips_that_are_off(clips):
     u = Unrolls(is_discrete=True)
     agent = u.agent(**clips, pg_rho_bar=None)
-    found = agent._loss(u.experience())
+    found = agent.loss(u.experience())
     c_bar = clips.get("c_bar", 1.0)
     clips = {"rho_bar": np.inf, "c_bar": np.inf if c_bar is None else c_bar, "lambda_": 1.0}
     losses, _, _ = expected(u, "vtrace", pg_rho_bar=np.inf, **clips)

@@ -164,8 +164,8 @@ def test_one_actor_without_lag_is_dqn(sides):
             np.testing.assert_array_equal(ours, theirs, err_msg=f"update {updates}")
         updates += 1
         pairs = zip(
-            (*apex.learner._q_network.variables, *apex.learner._target_q_network.variables),
-            (*dqn.agent._q_network.variables, *dqn.agent._target_q_network.variables),
+            (*apex.learner.q_network.variables, *apex.learner.target_q_network.variables),
+            (*dqn.agent.q_network.variables, *dqn.agent.target_q_network.variables),
         )
         for ours, theirs in pairs:
             np.testing.assert_array_equal(ours, theirs, err_msg=f"{ours.name}, update {updates}")

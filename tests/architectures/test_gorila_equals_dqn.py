@@ -58,7 +58,7 @@ class Recorder:
         self.context, self.networks = context, []
 
     def add(self, of_agent):
-        variables = (*of_agent._q_network.variables, *of_agent._target_q_network.variables)
+        variables = (*of_agent.q_network.variables, *of_agent.target_q_network.variables)
         self.networks.append([variable.numpy() for variable in variables])
         if len(self.networks) == UPDATES:
             self.context.stop.set()

@@ -144,7 +144,7 @@ def test_on_policy_ratios_are_one(table):
         play(block, environment, 4 * _T + 1)
     for unrolls in table.unrolls:
         batch = to_batch(unrolls)
-        info = table.agent._loss(**train_arguments(table.agent, batch))
+        info = table.agent.loss(**train_arguments(table.agent, batch))
         assert float(info.extra.log_rho) < 1e-4
         assert float(info.extra.entropy) > 0.1
 

@@ -63,7 +63,7 @@ def part(batch, k):
 
 
 def weights_of(agent):
-    networks = (agent._q_network, agent._target_q_network)
+    networks = (agent.q_network, agent.target_q_network)
     return [variable.numpy() for network in networks for variable in network.variables]
 
 

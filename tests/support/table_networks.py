@@ -83,14 +83,14 @@ def table_agent(action_spec, policy, values, **settings):
     size = np.shape(values)[0]
     network = settings.pop("network", TableNetwork)
     agent = make_agent(action_spec, lambda i, a: network(i, a, size), numbers(size), **settings)
-    agent._network.set(policy, values)
+    agent.network.set(policy, values)
     return agent
 
 
 def loss_and_gradients(agent, experience, **kwargs):
     """What `agent.train` uses; zeros where the loss does not use a variable."""
     with tf.GradientTape() as tape:
-        info = agent._loss(experience, training=True, **kwargs)
-    variables = agent._network.trainable_weights
+        info = agent.loss(experience, training=True, **kwargs)
+    variables = agent.network.trainable_weights
     gradients = tape.gradient(info.loss, variables, unconnected_gradients="zero")
     return info, [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]

@@ -119,6 +119,26 @@ class NStepDpgAgent(tf_agent.TFAgent):
         critic_optimizer.build(self._critic.trainable_weights)
 
     @property
+    def actor(self) -> tf.Module:
+        """The policy's network."""
+        return self._actor
+
+    @property
+    def critic(self) -> tf.Module:
+        """That of Q."""
+        return self._critic
+
+    @property
+    def target_actor(self) -> tf.Module:
+        """That whose action of the next step is valued."""
+        return self._target_actor
+
+    @property
+    def target_critic(self) -> tf.Module:
+        """That whose value of the next step is learnt from."""
+        return self._target_critic
+
+    @property
     def gamma(self) -> float:
         """Discount factor of one step; the n-step returns must be made with the same."""
         return self._gamma

@@ -94,6 +94,16 @@ class NStepDqnAgent(dqn_agent.DqnAgent):
             optimizer.build(self._q_network.trainable_weights)
 
     @property
+    def q_network(self) -> tf.Module:
+        """That which is trained."""
+        return self._q_network
+
+    @property
+    def target_q_network(self) -> tf.Module:
+        """That whose values of the next step are learnt from."""
+        return self._target_q_network
+
+    @property
     def gamma(self) -> float:
         """Discount factor of one step; the n-step returns must be made with the same."""
         return self._gamma

@@ -118,6 +118,16 @@ class NStepQAgent(tf_agent.TFAgent):
             optimizer.build(self._network.trainable_weights)
 
     @property
+    def network(self) -> tf.Module:
+        """That which is trained."""
+        return self._network
+
+    @property
+    def target_network(self) -> tf.Module:
+        """That whose values of later steps are learnt from."""
+        return self._target
+
+    @property
     def gamma(self) -> float:
         """Discount factor of one step."""
         return self._gamma

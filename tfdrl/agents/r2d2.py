@@ -110,8 +110,7 @@ class R2D2Agent(tf_agent.TFAgent):
         self._burn_in_steps, self._initial_state = burn_in_steps, initial_state
         self._priority_eta, self._rescaling_epsilon = priority_eta, rescaling_epsilon
         self._target_update_period_steps = target_update_period_steps
-        self._gradient_clip_norm = gradient_clip_norm
-        self._last_reward_clip = last_reward_clip
+        self._gradient_clip_norm, self._last_reward_clip = gradient_clip_norm, last_reward_clip
         super().__init__(
             time_step_spec,
             action_spec,
@@ -123,6 +122,16 @@ class R2D2Agent(tf_agent.TFAgent):
         self._name = name
         if hasattr(optimizer, "build"):  # slots must exist before a checkpoint is restored
             optimizer.build(self._network.trainable_weights)
+
+    @property
+    def network(self) -> tf.Module:
+        """That which is trained."""
+        return self._network
+
+    @property
+    def target_network(self) -> tf.Module:
+        """That whose values of later steps are learnt from."""
+        return self._target
 
     @property
     def gamma(self) -> float:

@@ -137,21 +137,22 @@ class VTraceAgent(tf_agent.TFAgent):
         self._last_reward_clip = last_reward_clip
         self._gradient_clip_norm = gradient_clip_norm
         self._info_spec = parameter_specs(self._network, action_spec)
-        policy = self._make_policy(time_step_spec, action_spec, greedy=True, seed=policy_seed)
-        collect_policy = self._make_policy(
-            time_step_spec, action_spec, greedy=False, seed=policy_seed
-        )
+        specs = time_step_spec, action_spec
         super().__init__(
-            time_step_spec,
-            action_spec,
-            policy,
-            collect_policy,
+            *specs,
+            self._make_policy(*specs, greedy=True, seed=policy_seed),
+            self._make_policy(*specs, greedy=False, seed=policy_seed),
             train_sequence_length=None,
             train_step_counter=train_step_counter,
         )
         self._name = name
         if hasattr(optimizer, "build"):  # slots must exist before a checkpoint is restored
             optimizer.build(self._network.trainable_weights)
+
+    @property
+    def network(self) -> tf.Module:
+        """Policy and value."""
+        return self._network
 
     @property
     def gamma(self) -> float:
@@ -244,9 +245,7 @@ class VTraceAgent(tf_agent.TFAgent):
             return experience.observation, policy_state
         if last_reward is None:
             last_reward = tf.zeros([batch])
-        last_action = tf.concat(
-            [policy_state.last_action[:, None], experience.action[:, :-1]], axis=1
-        )
+        last_action = tf.concat([policy_state.last_action[:, None], experience.action[:, :-1]], 1)
         last_rewards = tf.concat([last_reward[:, None], experience.reward[:, :-1]], axis=1)
         observation = acp.network_input(
             experience.observation,
