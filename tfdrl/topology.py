@@ -146,11 +146,14 @@ class Program:
       name: of the architecture.
       roles: each with its replicas.
       chief: the role that counts for the run and says when it is over.
+      threads: name and number of those that report to the chief although they are no processes, but
+        threads of its own.
     """
 
     name: str
     roles: tuple[Role, ...]
     chief: str = "learner"
+    threads: tuple[tuple[str, int], ...] = ()
 
     def role(self, name: str) -> Role:
         """The role of that name. Raises ConfigurationError that lists the roles there are."""

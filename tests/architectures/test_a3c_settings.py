@@ -6,8 +6,10 @@ from tfdrl.architectures import a3c
 from tfdrl.architectures.a3c import A3c
 from tfdrl.environments import gym_environment
 from tfdrl.errors import EXIT_CONFIGURATION, ConfigurationError
+from tfdrl.experiment import Experiment
 from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.parameter_server.shard import require_settings
+from tfdrl.rpc.report_rules import ReportRules
 
 
 def settings(**kwargs):
@@ -134,6 +136,14 @@ def test_threads_are_one_process_and_an_evaluator():
     assert roles["coordinator"].talks_to == ()
     assert roles["coordinator"].threads == 0  # TensorFlow chooses
     assert roles["coordinator"].load() is a3c.threads
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_reports_of_workers_count_whatever_they_run_as(threads):
+    rules = ReportRules.of(Experiment(settings(workers=5, threads=threads)))
+    assert rules.has("worker", 4) and not rules.has("worker", 5)
+    assert rules.has("evaluator", 0) and not rules.has("learner", 0)
+    assert rules.evaluators == {"evaluator"}
 
 
 def test_barrier_is_of_all_workers():

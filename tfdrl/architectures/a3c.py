@@ -102,7 +102,8 @@ class A3c(ParameterServers):
             everything = chief_role(
                 "coordinator", __name__, function=f"{__name__}:threads", threads=0
             )
-            return Program("a3c", (everything, evaluator), chief="coordinator")
+            threads = (("worker", self.workers),)
+            return Program("a3c", (everything, evaluator), chief="coordinator", threads=threads)
         process, to_parameters = (
             {"threads": self.worker_threads},
             ("parameter_server", "coordinator"),

@@ -48,9 +48,9 @@ class ReportRules(NamedTuple):
           experiment: whose architecture says which roles there are.
           returns: the least and the greatest return that an episode can have.
         """
-        roles = experiment.architecture.program().roles
-        evaluators = frozenset(role.name for role in roles if role.exports)
-        replicas = {role.name: role.replicas for role in roles}
+        program = experiment.architecture.program()
+        evaluators = frozenset(role.name for role in program.roles if role.exports)
+        replicas = {role.name: role.replicas for role in program.roles} | dict(program.threads)
         return cls(replicas, evaluators, experiment.evaluation_episodes, *returns)
 
     def has(self, role: str, task: int) -> bool:
