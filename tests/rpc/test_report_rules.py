@@ -27,6 +27,13 @@ _RULES = ReportRules.of(_EXPERIMENT, (-5.0, 20.0))
 _TRUE = Evaluation(3, 400, 19.5, 20.0, 0.5, 12.0, 20.0, episodes=10, seconds=2.5)
 
 
+def test_where_nobody_exports_anybody_evaluates():
+    program = Program("small", _ROLES[:2])
+    experiment = Experiment(types.SimpleNamespace(program=lambda: program))
+    assert ReportRules.of(experiment).evaluators is None
+    assert _RULES.evaluators == {"evaluator"}
+
+
 @pytest.fixture
 def server():
     server = TrainingServer(Address("127.0.0.1", 0), "digest", rules=_RULES)

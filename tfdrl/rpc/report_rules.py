@@ -51,7 +51,8 @@ class ReportRules(NamedTuple):
         program = experiment.architecture.program()
         evaluators = frozenset(role.name for role in program.roles if role.exports)
         replicas = {role.name: role.replicas for role in program.roles} | dict(program.threads)
-        return cls(replicas, evaluators, experiment.evaluation_episodes, *returns)
+        # A program that exports nothing says of nobody that he evaluates.
+        return cls(replicas, evaluators or None, experiment.evaluation_episodes, *returns)
 
     def has(self, role: str, task: int) -> bool:
         """Whether the program has this process."""
