@@ -1,9 +1,11 @@
-"""An environment that raises at the first forbidden action is learnt."""
+"""Every architecture learns an environment that raises at the first forbidden action."""
 
 import json
 
 import gin
+import pytest
 import tensorflow as tf
+from local_runs import check_solved, train
 from paths import DATA
 
 from tfdrl import configuration
@@ -18,7 +20,28 @@ DOORS = [
     "experiment.solved_return = 2.0",
     "experiment.evaluation_episodes = 20",
 ]
-IN_INFO = "gym_environment.kwargs = {'rooms': 2, 'doors': 3, 'mask_in_info': True}"
+IN_OBSERVATION, IN_INFO = (
+    f"gym_environment.kwargs = {{'rooms': 2, 'doors': 3, 'mask_in_info': {is_there}}}"
+    for is_there in (False, True)
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("apex", IN_OBSERVATION),
+        ("r2d2", IN_INFO),
+        ("impala", IN_INFO),
+        ("seed", IN_OBSERVATION),
+        ("seed_r2d2", IN_INFO),
+        ("a3c", IN_OBSERVATION),
+        ("gorila", IN_OBSERVATION),
+    ],
+)
+def test_learns_to_take_the_best_of_what_is_allowed(name, where, tmp_path):
+    ended = train(DATA / f"{name}_catch.gin", tmp_path / "run", *DOORS, where)
+    check_solved(ended, mean=2.0)
 
 
 def test_dqn_learns_it_in_seconds(tmp_path):
