@@ -73,14 +73,14 @@ def dqn_networks(root_dir, monkeypatch):
         ),
         **SHARED,
     )
-    recorder, learn = Recorder(context), OneProcess.learn
+    recorder, count_update = Recorder(context), OneProcess.count_update
 
-    def recorded(run, batch):
+    def recorded(run, loss):
+        count_update(run, loss)
         if not context.stop.is_set():
-            learn(run, batch)
             recorder.add(run._agent)
 
-    monkeypatch.setattr(OneProcess, "learn", recorded)
+    monkeypatch.setattr(OneProcess, "count_update", recorded)
     dqn.learner(Experiment(config), context)
     return recorder.networks
 

@@ -1,89 +1,136 @@
-"""A one-process run that is started again goes on exploring as little as before."""
+"""A one-process run that is started again goes on where it was."""
 
+import dataclasses
 import functools
+import json
 import socket
 
 import gin
 import numpy as np
 import pytest
 
+from tfdrl.acting.exploration import AnnealedEpsilon
 from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_dqn import NStepDqnAgent
-from tfdrl.architectures.dqn import Dqn
+from tfdrl.architectures import dqn
 from tfdrl.environments import gym_environment
+from tfdrl.experience.uniform_replay import UniformReplay
 from tfdrl.experiment import Experiment
 from tfdrl.learning.one_process import OneProcess
 from tfdrl.networks.q_networks import MlpQNetwork
 from tfdrl.topology import Address, Context
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def make_agent(*specs, **more):
+    return NStepDqnAgent(*specs, network=MlpQNetwork, optimizer=optimizers.sgd(), **more)
+
+
+CONFIG = dqn.Dqn(
+    environment=functools.partial(gym_environment, id="tfdrl/Chain-v0"),
+    agent=make_agent,
+    environments=8,
+    min_replay_steps=16,
+    replay_capacity_steps=1000,
+    epsilon_end=0.25,
+    epsilon_decay_steps=100,
+)
+
+
+class Recorded:
+    """What the real loop does: the epsilon and the agent steps before each step; it stops it."""
+
+    def __init__(self, monkeypatch):
+        self.epsilons, self.steps, self.stored = [], [], 0
+        self.stop_after, self.agent, self.sums_at_start = 0, None, None
+        update, add = AnnealedEpsilon.update, UniformReplay.add
+        tell, begin = OneProcess.evaluate_and_checkpoint_if_due, OneProcess.__init__
+
+        def recorded_begin(run, *arguments, **more):
+            begin(run, *arguments, **more)
+            self.agent = run._agent
+            self.sums_at_start = self.sums()
+
+        def recorded_update(epsilon, step):
+            update(epsilon, step)
+            self.steps.append(step)
+            self.epsilons.append(epsilon._policy._epsilon.numpy())
+
+        def recorded_add(replay, *step):
+            add(replay, *step)
+            self.stored = replay.size_steps
+
+        def stopping(run):
+            tell(run)
+            if len(self.steps) >= self.stop_after:
+                run._context.stop.set()
+
+        monkeypatch.setattr(AnnealedEpsilon, "update", recorded_update)
+        monkeypatch.setattr(UniformReplay, "add", recorded_add)
+        monkeypatch.setattr(OneProcess, "__init__", recorded_begin)
+        monkeypatch.setattr(OneProcess, "evaluate_and_checkpoint_if_due", stopping)
+
+    def sums(self):
+        """Of the running statistics of observations, if there are any."""
+        statistics = getattr(self.agent, "statistics", None)
+        return None if statistics is None else statistics.sums[0].numpy()
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Starts (again) in one directory; epsilon goes from 1 to 0.25 in 100 agent steps."""
-    config = Dqn(
-        environment=functools.partial(gym_environment, id="tfdrl/Chain-v0"),
-        agent=functools.partial(NStepDqnAgent, network=MlpQNetwork, optimizer=optimizers.sgd()),
-        environments=8,
-        min_replay_steps=16,
-        replay_capacity_steps=1000,
-        epsilon_end=0.25,
-        epsilon_decay_steps=100,
-    )
+def start(tmp_path, monkeypatch):
+    """Starts (again) in one directory, for so many steps of the environments."""
 
-    def run():
-        context = Context("learner", 0, 1, tmp_path, Address("127.0.0.1", free_port()))
-        return OneProcess(Experiment(config), context)
+    def run(vector_steps, config=CONFIG, **limits):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        with monkeypatch.context() as patch:
+            recorded = Recorded(patch)
+            recorded.stop_after = vector_steps
+            context = Context("learner", 0, 1, tmp_path, Address("127.0.0.1", port))
+            dqn.learner(Experiment(config, **limits), context)
+        return recorded
 
     return run
 
 
-def epsilon_of(run):
-    return run._policy._epsilon.numpy()
-
-
 def test_exploration_is_annealed_and_stays_so_after_a_restart(start):
-    with start() as run:
-        for _ in range(40):
-            before = run.steps
-            run.act_and_store()
-            expected = max(1 - 0.75 * before / 100, 0.25)
-            np.testing.assert_allclose(epsilon_of(run), np.full(8, expected), rtol=1e-6)
-        stored, steps = run.replay.size_steps, run.steps
-    assert stored == 320 and 250 < steps < 320  # a reset is stored, and is no step
-    with start() as run:
-        assert run.steps == steps
-        assert run.replay.size_steps == 320 + 8  # the step at which the episodes were cut off
-        run.act_and_store()
-        np.testing.assert_allclose(epsilon_of(run), np.full(8, 0.25))
+    first = start(40)
+    assert len(first.steps) == 40 and first.steps[0] == 0
+    for steps, epsilon in zip(first.steps, first.epsilons):
+        expected = max(1 - 0.75 * steps / 100, 0.25)
+        np.testing.assert_allclose(epsilon, np.full(8, expected), rtol=1e-6)
+    assert first.stored == 320 and 250 < first.steps[-1] < 320  # a reset is stored, and is no step
+    second = start(1)
+    assert first.steps[-1] < second.steps[0] <= first.steps[-1] + 8
+    # The step at which the episodes were cut off is stored, too.
+    assert second.stored == 320 + 8 + 8
+    np.testing.assert_allclose(second.epsilons[0], np.full(8, 0.25))
 
 
-def test_a_run_that_ends_before_its_first_step_after_a_restart_keeps_its_replay(start):
-    with start() as run:
-        run.act_and_store()
-    for _ in range(2):
-        with start() as run:
-            assert run.replay.size_steps == 2 * 8
+def test_a_run_that_is_started_again_and_is_over_at_once_keeps_its_checkpoint(start, tmp_path):
+    first = start(40)
+    again = start(1, max_learner_steps=1)
+    assert not again.steps
+    assert json.loads((tmp_path / "result.json").read_text())["reason"].startswith("reached")
+    third = start(1)
+    assert first.steps[-1] < third.steps[0] <= first.steps[-1] + 8
+    assert third.stored == 320 + 8 + 8
 
 
-def test_running_statistics_go_on_after_a_restart_and_only_learning_adds_to_them(start):
+def test_learning_starts_where_the_capacity_is_no_multiple_of_the_environments(start, tmp_path):
+    start(20, dataclasses.replace(CONFIG, min_replay_steps=100, replay_capacity_steps=100))
+    assert json.loads((tmp_path / "result.json").read_text())["learner_steps"] > 0
+
+
+def test_running_statistics_go_on_after_a_restart_and_only_learning_adds_to_them(start, tmp_path):
+    config = dataclasses.replace(CONFIG, update_period_steps=32, evaluation_period_steps=64)
     gin.bind_parameter("normalization.observations", True)
     try:
-        with start() as run:
-            while run.replay.size_steps < 64:
-                run.act_and_store()
-            for _ in range(2):
-                run.learn(run.replay.sample(32))
-            before = run._agent.statistics.sums[0].numpy()
-            assert before[0] == 2 * 32
-            run.act_and_store()
-            run._evaluate()
-        with start() as run:
-            np.testing.assert_array_equal(run._agent.statistics.sums[0].numpy(), before)
+        first = start(20, config, evaluation_episodes=2)
+        result = json.loads((tmp_path / "result.json").read_text())
+        assert result["evaluation"] and result["learner_steps"] >= 2
+        assert first.sums()[0] == 32 * result["learner_steps"]
+        second = start(1, config)
+        np.testing.assert_array_equal(second.sums_at_start, first.sums())
     finally:
         gin.clear_config()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from tfdrl.contracts import ExploringAgent
+from tfdrl.contracts import AnnealedPolicy, ExploringAgent
 from tfdrl.errors import ConfigurationError
 from tfdrl.ops import exploration
 
@@ -27,6 +27,29 @@ def collect_policy(agent, exploration: np.ndarray, seed: int):
     if isinstance(agent, ExploringAgent):
         return agent.actor_policy(exploration, seed)
     return agent.collect_policy
+
+
+class AnnealedEpsilon:
+    """Lowers a policy's epsilon linearly; does nothing for a policy that has none.
+
+    Args:
+      policy: of `collect_policy`.
+      num_envs: environments that it acts in.
+      start, end: epsilon at step 0, and from `decay_steps` on.
+      decay_steps: of whatever `update` is given.
+    """
+
+    def __init__(self, policy, num_envs: int, start: float, end: float, decay_steps: int):
+        self._policy, self._num_envs = policy, num_envs
+        self._start, self._end, self._decay_steps = start, end, decay_steps
+        self._epsilon: float | None = None
+
+    def update(self, step: int) -> None:
+        """Sets what belongs to this step."""
+        epsilon = exploration.linear_epsilon(step, self._start, self._end, self._decay_steps)
+        if epsilon != self._epsilon and isinstance(self._policy, AnnealedPolicy):
+            self._policy.set_epsilon(np.full(self._num_envs, epsilon))
+            self._epsilon = epsilon
 
 
 def unexplored(count: int) -> np.ndarray:

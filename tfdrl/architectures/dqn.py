@@ -83,14 +83,60 @@ class Dqn(Settings):
 
 
 def learner(experiment: Experiment, context: Context) -> None:
-    """The whole of DQN."""
-    from tfdrl.learning.one_process import OneProcess
+    """Algorithm 1 of Mnih 2015; the loss, and the copies to the target network, are the agent's."""
+    import tensorflow as tf
 
-    config = experiment.architecture
-    with OneProcess(experiment, context) as run:
+    from tfdrl.acting.exploration import AnnealedEpsilon, collect_policy
+    from tfdrl.experience.uniform_replay import UniformReplay
+    from tfdrl.learning.one_process import OneProcess
+    from tfdrl.learning.trainer import Trainer
+    from tfdrl.learning.update_pace import UpdatePace
+    from tfdrl.runtime import agent_factory
+    from tfdrl.runtime.compiled import stateless_act_function
+
+    config, seed = experiment.architecture, experiment.seed
+    num_envs, start = config.environments, config.epsilon_start
+    agent_factory.set_seed(seed)
+    with config.environment(num_envs=1, training=True, seed=0) as environment:
+        agent = agent_factory.make_agent(config.agent, environment)
+        specs, returns = agent_factory.specs_text(environment), environment.return_range
+    agent_factory.check_gamma(agent, config.gamma, "dqn.gamma")
+    policy = collect_policy(agent, [start] * num_envs, seed)
+    epsilon = AnnealedEpsilon(
+        policy, num_envs, start, config.epsilon_end, config.epsilon_decay_steps
+    )
+    act = stateless_act_function(policy)
+    replay = UniformReplay(
+        config.replay_capacity_steps,
+        num_envs,
+        config.n_step,
+        config.gamma,
+        config.frame_stack,
+        seed,
+    )
+    pace = UpdatePace(config.min_replay_steps, config.update_period_steps)
+    trainer = Trainer(agent, tf.distribute.get_strategy(), config.max_bad_steps)
+    with OneProcess(
+        experiment,
+        context,
+        agent,
+        specs,
+        returns,
+        policy,
+        replay,
+        pace,
+        config.environment,
+        num_envs=num_envs,
+        evaluation_environments=config.evaluation_environments,
+        evaluation_period_steps=config.evaluation_period_steps,
+        checkpoint_period_steps=config.checkpoint_period_steps,
+    ) as run:
+        environments = run.environments
         while run.session.goes_on():
-            run.act_and_store()
-            if run.replay.size_steps >= config.min_replay_steps:
-                for _ in range(run.updates_due()):
-                    run.learn(run.replay.sample(config.batch_size))
+            epsilon.update(environments.steps)
+            time_step = environments.time_step
+            action = act(time_step)
+            replay.add(time_step, action, environments.step(action))
+            for _ in range(pace.due(environments.steps)):
+                run.count_update(trainer.train_transitions(replay.sample(config.batch_size)))
             run.evaluate_and_checkpoint_if_due()

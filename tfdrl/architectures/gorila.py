@@ -209,7 +209,7 @@ def worker(
     from tfdrl.acting.loop import ActorLoop
     from tfdrl.acting.run_connection import RunConnection
     from tfdrl.experience.uniform_replay import UniformReplay
-    from tfdrl.learning.one_process import UpdatePace
+    from tfdrl.learning.update_pace import UpdatePace
     from tfdrl.parameter_server import transition_learning
     from tfdrl.parameter_server.client import GlobalParameters
     from tfdrl.runtime import agent_factory

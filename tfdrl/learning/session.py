@@ -209,10 +209,6 @@ class LearnerSession:
             return False
         return self._checkpoints.save(self.step, {**self._counters(is_last), "state": state})
 
-    def restore_objects(self) -> None:
-        """Restores once more what the checkpoint held, undoing what was done since."""
-        self._checkpoints.restore()
-
     def close(self, error: BaseException | None = None) -> None:
         """Ends the run: tells the roles, then writes the last checkpoint and result.json.
 

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError, DivergedError
+from tfdrl.experience.transitions import to_trajectory
+from tfdrl.types import Transitions
 
 
 class Trainer:
@@ -77,6 +79,12 @@ class Trainer:
         self.scalars = {name: float(value[-1]) for name, value in zip(self._names, others)}
         self._check_finite(loss)
         return loss, td_error.numpy() if self._gives_td_error else None
+
+    def train_transitions(self, batch: Transitions) -> float:
+        """One gradient step on transitions of [B, ...], all of weight 1; returns the loss."""
+        experience = tf.nest.map_structure(lambda leaf: leaf[None], to_trajectory(batch))
+        losses, _ = self.train(experience, tf.ones([1, len(batch.n_step_return)]))
+        return float(losses[0])
 
     def train_once(self, experience, **arguments) -> tuple[float, dict[str, np.ndarray]]:
         """One gradient step on one batch.

@@ -27,6 +27,16 @@ def act_function(policy, jit_compile: bool = False) -> Callable:
     return call
 
 
+def stateless_act_function(policy) -> Callable:
+    """A compiled `act(time_steps) -> action`, as arrays, of a policy that keeps no state."""
+    act = act_function(policy)
+
+    def call(time_steps):
+        return tree.map_structure(lambda x: x.numpy(), act(*time_steps, ()).action)
+
+    return call
+
+
 def compiled(function: Callable, jit_compile: bool = False) -> Callable:
     """A `run(arrays) -> (tensors, nest)` of `function(*tensors) -> nest`; the nest tells its form.
 
