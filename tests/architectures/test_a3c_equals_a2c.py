@@ -22,7 +22,6 @@ from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.experiment import Experiment
 from tfdrl.learning.trainer import Trainer
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-from tfdrl.parameter_server import rollout_learning
 from tfdrl.parameter_server.client import GlobalParameters
 from tfdrl.parameter_server.role import ShardServer
 from tfdrl.parameter_server.settings import ParameterServerSettings
@@ -68,7 +67,7 @@ def a3c_networks(root_dir, workers, clip_norm, monkeypatch):
     experiment, address = Experiment(config, seed=SEED), Address("127.0.0.1", free_port())
     context = functools.partial(Context, root_dir=root_dir, experiment="x")
     served = ShardServer(
-        rollout_learning.make_learner(experiment).variables,
+        a3c.make_learner(experiment).variables,
         config.parameter_server,
         context("parameter_server", 0, 1, listen=address),
         config.barrier,

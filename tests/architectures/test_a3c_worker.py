@@ -13,7 +13,6 @@ from tfdrl.environments import gym_environment
 from tfdrl.errors import UnavailableError
 from tfdrl.experiment import Experiment
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-from tfdrl.parameter_server import rollout_learning
 from tfdrl.parameter_server.role import ShardServer
 from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.rpc.run_server import TrainingServer
@@ -31,7 +30,7 @@ def test_it_gives_up_when_its_coordinator_does_not_come_back(tmp_path):
     experiment, address = Experiment(config), Address("127.0.0.1", free_port())
     context = functools.partial(Context, root_dir=tmp_path, experiment="x")
     served = ShardServer(
-        rollout_learning.make_learner(experiment).variables,
+        a3c.make_learner(experiment).variables,
         config.parameter_server,
         context("parameter_server", 0, 1, listen=address),
     )

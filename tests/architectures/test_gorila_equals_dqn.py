@@ -96,7 +96,7 @@ def gorila_networks(root_dir, monkeypatch):
     )
     experiment, address = Experiment(config), Address("127.0.0.1", free_port())
     served = ShardServer(
-        transition_learning.make_learner(experiment).variables,
+        gorila.make_learner(experiment).variables,
         config.parameter_server,
         Context("parameter_server", 0, 1, root_dir, address, experiment="x"),
     )
@@ -107,7 +107,7 @@ def gorila_networks(root_dir, monkeypatch):
     def recorded(learner, *batch):
         if not context.stop.is_set():
             learn(learner, *batch)
-            recorder.add(learner._agent)
+            recorder.add(learner._target._agent)
 
     monkeypatch.setattr(transition_learning.GradientLearner, "learn", recorded)
     gorila.worker(experiment, context, address, service.address)

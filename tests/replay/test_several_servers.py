@@ -14,7 +14,6 @@ from tfdrl.topology import Address
 
 
 def test_a_table_that_samples_by_priority_is_refused():
-    config = types.SimpleNamespace(timeout_secs=10.0, batch_size=4, prefetch_batches=1)
     context = types.SimpleNamespace(task=0, stop=threading.Event())
     with gym_environment(1, True, 0, id="CartPole-v1") as environment:
         signature = transition_table.transition_signature(environment)
@@ -22,5 +21,6 @@ def test_a_table_that_samples_by_priority_is_refused():
             [transition_table.replay_table(signature, sampler="prioritized")], port=None
         )
         with pytest.raises(ConfigurationError, match=r"by priority.*sampler = 'uniform'"):
-            SharedSamples((Address("localhost", server.port),), environment, config, context)
+            address = Address("localhost", server.port)
+            SharedSamples(address, environment, context, 4, 1, timeout_secs=10.0)
     server.stop()

@@ -14,13 +14,13 @@ class Straggling:
     """Makes the last `slowed_workers` processes of a role take `slowdown` times as long.
 
     Args:
-      config: with `slowed_workers` and `slowdown`. A wait takes 10 s at the most.
+      slowed_workers, slowdown: as above. A wait takes 10 s at the most.
       context: of the role.
     """
 
-    def __init__(self, config, context: Context):
-        is_slow = context.task >= context.replicas - config.slowed_workers
-        self._factor = config.slowdown - 1.0 if is_slow else 0.0
+    def __init__(self, slowed_workers: int, slowdown: float, context: Context):
+        is_slow = context.task >= context.replicas - slowed_workers
+        self._factor = slowdown - 1.0 if is_slow else 0.0
         self._stop = context.stop
         self._since_secs: float | None = None  # before the first gradient nothing is known
 

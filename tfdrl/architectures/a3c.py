@@ -104,25 +104,21 @@ class A3c(ParameterServers):
             )
             threads = (("worker", self.workers),)
             return Program("a3c", (everything, evaluator), chief="coordinator", threads=threads)
-        process, to_parameters = (
-            {"threads": self.worker_threads},
-            ("parameter_server", "coordinator"),
-        )
+        process, told = {"threads": self.worker_threads}, ("parameter_server", "coordinator")
         server = parameter_server_role(__name__, self.parameter_servers)
         coordinator = chief_role("coordinator", __name__, talks_to=("parameter_server",), **process)
         process["needs_all"] = self.synchronous
-        worker = Role("worker", f"{__name__}:worker", self.workers, to_parameters, **process)
+        worker = Role("worker", f"{__name__}:worker", self.workers, told, **process)
         return Program("a3c", (server, coordinator, worker, evaluator), chief="coordinator")
 
 
 def parameter_server(experiment: Experiment, context: Context) -> None:
     """Holds a shard of the global network and applies gradients as they come."""
-    from tfdrl.parameter_server import rollout_learning
     from tfdrl.parameter_server.role import serve
 
     config = experiment.architecture
     serve(
-        lambda: rollout_learning.make_learner(experiment).variables,
+        lambda: make_learner(experiment).variables,
         config.parameter_server,
         context,
         config.barrier,
@@ -131,11 +127,10 @@ def parameter_server(experiment: Experiment, context: Context) -> None:
 
 def coordinator(experiment: Experiment, context: Context, parameter_server: Addresses) -> None:
     """Counts for the run, publishes the global network, says when the run is over."""
-    from tfdrl.parameter_server import rollout_learning
     from tfdrl.parameter_server.coordinator import run
 
-    learner = rollout_learning.make_learner(experiment)
-    run(experiment, context, learner, parameter_server, experiment.architecture.barrier)
+    config, learner = experiment.architecture, make_learner(experiment)
+    run(experiment, context, learner, parameter_server, barrier=config.barrier, **config.periods())
 
 
 def worker(
@@ -143,60 +138,65 @@ def worker(
 ) -> None:
     """Copies the network, acts for t_max steps, sends their gradient, and again (algorithm S3)."""
     from tfdrl.acting.artificial_stragglers import Straggling
-    from tfdrl.acting.exploration import collect_policy
+    from tfdrl.acting.exploration import AnnealedEpsilon
     from tfdrl.acting.loop import ActorLoop
-    from tfdrl.acting.run_connection import RunConnection
     from tfdrl.experience.unroll_assembler import UnrollAssembler
-    from tfdrl.parameter_server import rollout_learning
-    from tfdrl.parameter_server.client import GlobalParameters
-    from tfdrl.runtime import agent_factory
+    from tfdrl.ops.exploration import drawn_epsilon
+    from tfdrl.parameter_server.joining import joined
+    from tfdrl.parameter_server.target_network import TargetNetwork
 
-    config = experiment.architecture
-    num_envs, seed = config.environments_per_worker, experiment.seed + 1009 * (context.task + 1)
-    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = agent_factory.make_agent(config.agent, environment)
-    policy = collect_policy(agent, [config.epsilon_start] * num_envs, seed)
-    gradient = rollout_learning.rollout_gradient(agent, policy, environment, config.t_max)
-    parameters = GlobalParameters(
+    config, num_envs = experiment.architecture, experiment.architecture.environments_per_worker
+    start, seed, task = config.epsilon_start, experiment.seed, context.task
+    final = drawn_epsilon(task, seed, config.epsilon_final, config.epsilon_probabilities)
+    with joined(
         parameter_server,
-        gradient.variables,
-        config.parameter_server,
+        coordinator,
         context,
-        config.timeout_secs,
-        config.barrier,
-    )
-    gradient.split(parameters.indices)
-    specs = agent_factory.specs_text(environment)
-    connection = RunConnection(coordinator, context, specs, config.timeout_secs)
-    parameters.connect()  # first: its refusal shows both networks
-    connection.start()
-    schedule = rollout_learning.Schedule(config, agent, policy, context, experiment.seed)
-    straggling = Straggling(config, context)
-    rollout = UnrollAssembler(num_envs, config.t_max)
-    loop = ActorLoop(environment, policy, connection, context)
-    rollout.begin(loop.state)
-    schedule.update(parameters)
-    pushed_steps = 0
-    for time_step, action, next_time_step, info in loop.steps():
-        steps = rollout.add(time_step, action, next_time_step, info, parameters.version)
-        if steps is not None:
-            straggling.wait()
-            parameters.push(gradient(steps), loop.steps_made - pushed_steps)
-            pushed_steps = loop.steps_made
-            schedule.update(parameters)
-            rollout.begin(loop.state)
-        loop.tick(parameters.communication, parameters.counters)
-    parameters.close()
-    connection.close()
-    environment.close()
+        seed + 1009 * (task + 1),
+        environment=config.environment,
+        agent=config.agent,
+        gradient=_gradient(config.t_max),
+        num_envs=num_envs,
+        epsilon=start,
+        settings=config.parameter_server,
+        timeout_secs=config.timeout_secs,
+        barrier=config.barrier,
+    ) as (environment, agent, policy, gradient, parameters, connection):
+        epsilon = AnnealedEpsilon(policy, num_envs, start, final, config.epsilon_decay_steps)
+        target = TargetNetwork(agent, config.target_period_steps)
+        straggling = Straggling(config.slowed_workers, config.slowdown, context)
+        rollout = UnrollAssembler(num_envs, config.t_max)
+        loop = ActorLoop(environment, policy, connection, context)
+        rollout.begin(loop.state)
+        epsilon.update(parameters.steps)
+        target.update(parameters.steps, parameters.epoch)
+        pushed_steps = 0
+        for time_step, action, next_time_step, info in loop.steps():
+            steps = rollout.add(time_step, action, next_time_step, info, parameters.version)
+            if steps is not None:
+                straggling.wait()
+                parameters.push(gradient(steps), loop.steps_made - pushed_steps)
+                pushed_steps = loop.steps_made
+                epsilon.update(parameters.steps)
+                target.update(parameters.steps, parameters.epoch)
+                rollout.begin(loop.state)
+            loop.tick(parameters.communication, parameters.counters)
 
 
 def threads(experiment: Experiment, context: Context) -> None:
     """Everything but the evaluator, as threads that share this process's network."""
-    from tfdrl.parameter_server import rollout_learning, worker_threads
+    from tfdrl.parameter_server import worker_threads
 
+    config = experiment.architecture
     worker_threads.run(
-        experiment, context, rollout_learning.make_learner, worker, experiment.architecture.barrier
+        experiment,
+        context,
+        lambda: make_learner(experiment).variables,
+        config.parameter_server,
+        coordinator=coordinator,
+        worker=worker,
+        workers=config.workers,
+        barrier=config.barrier,
     )
 
 
@@ -205,3 +205,19 @@ def evaluator(experiment: Experiment, context: Context, coordinator: Address) ->
     from tfdrl.evaluation.role import evaluate_until_stopped
 
     evaluate_until_stopped(experiment, context, coordinator, experiment.architecture.timeout_secs)
+
+
+def make_learner(experiment: Experiment):
+    """The `coordinator.Learner` with the run's initial values."""
+    from tfdrl.parameter_server import coordinator
+
+    config = experiment.architecture
+    gradient = _gradient(config.t_max)
+    return coordinator.make_learner(config.environment, config.agent, gradient, experiment.seed)
+
+
+def _gradient(t_max: int):
+    """`gradient(agent, policy, environment)` of rollouts of t_max steps."""
+    from tfdrl.parameter_server.rollout_learning import rollout_gradient
+
+    return lambda agent, policy, environment: rollout_gradient(agent, policy, environment, t_max)

@@ -35,7 +35,6 @@ from tfdrl.topology import (
     actor_role,
     chief_role,
     evaluator_role,
-    one_of,
     parameter_server_role,
     replay_role,
 )
@@ -125,7 +124,7 @@ class Gorila(ParameterServers):
                 f"gorila.slowed_workers = {self.slowed_workers} must be between 0 and the "
                 f"{self.gradient_workers} that compute gradients"
             )
-        self._check_outlier_rule()
+        self.outlier_filter()
         check_settings(self, "gorila")
         if self.bundled and self.replay_ratio is not None:
             raise ConfigurationError(
@@ -145,10 +144,11 @@ class Gorila(ParameterServers):
                 "without an actor stays empty; use at least one actor for each"
             )
 
-    def _check_outlier_rule(self) -> None:
+    def outlier_filter(self):
+        """A new `OutlierFilter`. Raises ConfigurationError if its settings cannot be."""
         from tfdrl.parameter_server.outlier_filter import OutlierFilter
 
-        OutlierFilter(
+        return OutlierFilter(
             self.outlier_num_std, self.outlier_warmup, self.outlier_max_rejections_in_a_row
         )
 
@@ -159,45 +159,38 @@ class Gorila(ParameterServers):
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        process, to_parameters = (
-            {"threads": self.worker_threads},
-            ("parameter_server", "coordinator"),
-        )
+        process, told = {"threads": self.worker_threads}, ("parameter_server", "coordinator")
         server = parameter_server_role(__name__, self.parameter_servers)
         coordinator = chief_role("coordinator", __name__, talks_to=("parameter_server",), **process)
         evaluator = evaluator_role(__name__, "coordinator", self.actor_niceness)
         if self.bundled:
-            worker = Role("worker", f"{__name__}:worker", self.workers, to_parameters, **process)
+            worker = Role("worker", f"{__name__}:worker", self.workers, told, **process)
             roles = (server, coordinator, worker, evaluator)
             return Program("gorila", roles, chief="coordinator")
-        told = ("replay", *to_parameters)
-        learner = Role("learner", f"{__name__}:learner", self.learners, told, **process)
-        actor = actor_role(__name__, self.actors, told, niceness=self.actor_niceness, **process)
-        replay = replay_role(__name__, replicas=self.replays)
+        unbundled = "tfdrl.architectures.gorila_unbundled"
+        told = ("replay", *told)
+        learner = Role("learner", f"{unbundled}:learner", self.learners, told, **process)
+        actor = actor_role(unbundled, self.actors, told, niceness=self.actor_niceness, **process)
+        replay = replay_role(unbundled, replicas=self.replays)
         roles = (replay, server, coordinator, learner, actor, evaluator)
         return Program("gorila", roles, chief="coordinator")
 
 
 def parameter_server(experiment: Experiment, context: Context) -> None:
     """Holds a shard of the Q-network and applies gradients as they come."""
-    from tfdrl.parameter_server import transition_learning
     from tfdrl.parameter_server.role import serve
 
-    config = experiment.architecture
-    serve(
-        lambda: transition_learning.make_learner(experiment).variables,
-        config.parameter_server,
-        context,
-    )
+    settings = experiment.architecture.parameter_server
+    serve(lambda: make_learner(experiment).variables, settings, context)
 
 
 def coordinator(experiment: Experiment, context: Context, parameter_server: Addresses) -> None:
     """Counts for the run, publishes the Q-network, says when the run is over."""
-    from tfdrl.parameter_server import transition_learning
     from tfdrl.parameter_server.coordinator import run
 
-    learner = transition_learning.make_learner(experiment)
-    run(experiment, context, learner, parameter_server)
+    config, learner = experiment.architecture, make_learner(experiment)
+    ratio, periods = config.replay_ratio, config.periods()
+    run(experiment, context, learner, parameter_server, replay_ratio=ratio, **periods)
 
 
 def worker(
@@ -205,184 +198,48 @@ def worker(
 ) -> None:
     """A bundle: acts, stores, samples, computes gradients, all with one copy of the network."""
     from tfdrl.acting.artificial_stragglers import Straggling
-    from tfdrl.acting.exploration import collect_policy
+    from tfdrl.acting.exploration import AnnealedEpsilon
     from tfdrl.acting.loop import ActorLoop
-    from tfdrl.acting.run_connection import RunConnection
     from tfdrl.experience.uniform_replay import UniformReplay
     from tfdrl.learning.update_pace import UpdatePace
-    from tfdrl.parameter_server import transition_learning
-    from tfdrl.parameter_server.client import GlobalParameters
-    from tfdrl.runtime import agent_factory
-    from tfdrl.runtime.agent_factory import check_gamma
+    from tfdrl.parameter_server.target_network import TargetNetwork
+    from tfdrl.parameter_server.transition_learning import GradientLearner
 
     config = experiment.architecture
-    num_envs, seed = config.environments_per_worker, experiment.seed + 1009 * context.task
-    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = agent_factory.make_agent(config.agent, environment)
-    check_gamma(agent, config.gamma, "gorila.gamma")
-    policy = collect_policy(agent, [config.epsilon_start] * num_envs, seed)
-    gradient = transition_learning.transition_gradient(agent, environment, config.batch_size)
-    parameters = GlobalParameters(
-        parameter_server, gradient.variables, config.parameter_server, context, config.timeout_secs
-    )
-    gradient.split(parameters.indices)
-    replay = UniformReplay(
-        *(config.replay_capacity_steps, num_envs, config.n_step, config.gamma),
-        *(config.frame_stack, seed),
-    )
-    connection = RunConnection(
-        coordinator, context, agent_factory.specs_text(environment), config.timeout_secs
-    )
-    parameters.connect()  # first: its refusal shows both networks
-    connection.start()
-    learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
-    epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
-    pace = UpdatePace(config.min_replay_steps, config.update_period_steps)
-    straggling = Straggling(config, context)
-    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
-    epsilon.update(parameters.version)
-    for time_step, action, next_time_step, _ in loop.steps():
-        replay.add(time_step, action, next_time_step)
-        for _ in range(pace.due(loop.steps_made)):
-            straggling.wait()
-            learner.learn(replay.sample(config.batch_size))
+    # Without "+ 1": the first bundle alone is DQN of the same seed, number for number.
+    seed = experiment.seed + 1009 * context.task
+    with joined_worker(config, context, seed, parameter_server, coordinator) as joined:
+        environment, agent, policy, gradient, parameters, connection = joined
+        replay = UniformReplay(
+            config.replay_capacity_steps,
+            environment.num_envs,
+            config.n_step,
+            config.gamma,
+            config.frame_stack,
+            seed,
+        )
+        target = TargetNetwork(agent, config.target_period_updates)
+        learner = GradientLearner(gradient, parameters, target, config.outlier_filter())
+        epsilon = AnnealedEpsilon(
+            policy,
+            environment.num_envs,
+            config.epsilon_start,
+            config.epsilon_end,
+            config.epsilon_decay_updates,
+        )
+        pace = UpdatePace(config.min_replay_steps, config.update_period_steps)
+        straggling = Straggling(config.slowed_workers, config.slowdown, context)
+        loop = ActorLoop(
+            environment, policy, connection, context, config.actor_max_frames_per_second
+        )
         epsilon.update(parameters.version)
-        loop.tick(parameters.communication, parameters.counters)
-    parameters.close()
-    connection.close()
-    environment.close()
-
-
-def replay(experiment: Experiment, context: Context) -> None:
-    """Serves one part of the global replay; checkpoints it on a period and at the end."""
-    from tfdrl.replay import transition_table
-    from tfdrl.replay.role import serve
-
-    config = experiment.architecture
-    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        signature = transition_table.transition_signature(environment)
-    make = transition_table.make_table
-    serve(
-        lambda: [make(config.table, signature, transition_table.GORILA)],
-        context,
-        config.replay_checkpoint_period_secs,
-    )
-
-
-def learner(
-    experiment: Experiment,
-    context: Context,
-    replay: Addresses,
-    parameter_server: Addresses,
-    coordinator: Address,
-) -> None:
-    """Samples from all parts of the replay in turn and sends gradients."""
-    from tfdrl.acting.artificial_stragglers import Straggling
-    from tfdrl.acting.run_connection import RunConnection
-    from tfdrl.learning import ratio_limiters
-    from tfdrl.parameter_server import transition_learning
-    from tfdrl.parameter_server.client import GlobalParameters
-    from tfdrl.parameter_server.reports import LearnerReports
-    from tfdrl.replay.several_servers import SharedSamples
-    from tfdrl.runtime import agent_factory
-    from tfdrl.runtime.agent_factory import check_gamma
-
-    config = experiment.architecture
-    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        agent = agent_factory.make_agent(config.agent, environment)
-        gradient = transition_learning.trajectory_gradient(agent, environment, config.batch_size)
-        specs = agent_factory.specs_text(environment)
-        samples = SharedSamples(replay, environment, config, context)
-    check_gamma(agent, config.gamma, "gorila.gamma")
-    parameters = GlobalParameters(
-        parameter_server, gradient.variables, config.parameter_server, context, config.timeout_secs
-    )
-    gradient.split(parameters.indices)
-    connection = RunConnection(coordinator, context, specs, config.timeout_secs)
-    parameters.connect()  # first: its refusal shows both networks
-    connection.start()
-    learner = transition_learning.GradientLearner(config, agent, gradient, parameters)
-    straggling = Straggling(config, context)
-    limiter = ratio_limiters.of_connection(config, "gorila", samples.tables, connection, context)
-    reports = LearnerReports(connection, parameters, samples, limiter, context)
-    while not context.stop.is_set():
-        connection.check()
-        batch = samples.next() if limiter.allows_training() else None
-        if batch is not None:
-            straggling.wait()
-            learner.learn(batch.experience)
-            limiter.counts.add(config.batch_size)
-        reports.tick(batch)
-    parameters.close()
-    connection.close()
-
-
-def actor(
-    experiment: Experiment,
-    context: Context,
-    replay: Addresses,
-    parameter_server: Addresses,
-    coordinator: Address,
-) -> None:
-    """Acts by the newest parameters it pulled and sends transitions to one part of the replay."""
-    from tfdrl.acting.exploration import collect_policy
-    from tfdrl.acting.loop import ActorLoop
-    from tfdrl.acting.run_connection import RunConnection
-    from tfdrl.experience.transitions import TransitionAssembler
-    from tfdrl.learning.ratio_limiters import ActorLimiter
-    from tfdrl.parameter_server import transition_learning
-    from tfdrl.parameter_server.client import GlobalParameters
-    from tfdrl.replay import replay_ratio, transition_table
-    from tfdrl.replay.client import ReplayInfo
-    from tfdrl.replay.transition_writer import TransitionWriter
-    from tfdrl.runtime import agent_factory
-
-    config, server = experiment.architecture, one_of(replay, context.task)
-    num_envs, seed = config.environments_per_worker, experiment.seed + 1009 * (context.task + 1)
-    environment = config.environment(num_envs=num_envs, training=True, seed=seed)
-    agent = agent_factory.make_agent(config.agent, environment)
-    policy = collect_policy(agent, [config.epsilon_start] * num_envs, seed)
-    variables = transition_learning.transition_gradient(agent, environment, 1).variables
-    parameters = GlobalParameters(
-        parameter_server, variables, config.parameter_server, context, config.timeout_secs
-    )
-    connection = RunConnection(
-        coordinator, context, agent_factory.specs_text(environment), config.timeout_secs
-    )
-    parameters.connect()  # first: its refusal shows both networks
-    connection.start()
-    info = ReplayInfo(server, config.timeout_secs)
-    signature = transition_table.transition_signature(environment)
-    tables = [info.wait(signature, "the actor", context.stop)] * config.replays
-    ratio = replay_ratio.of_tables(config, "gorila", config.batch_size, tables)
-    block_steps = -(-config.actor_buffer_transitions // num_envs)
-    assembler = TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps)
-    writer = TransitionWriter(server, num_envs, config.n_step, config.timeout_secs, context.stop)
-    epsilon = transition_learning.GlobalEpsilon(config, policy, num_envs)
-    loop = ActorLoop(environment, policy, connection, context, config.actor_max_frames_per_second)
-    limiter = ActorLimiter(ratio, connection, info, context, config.replays)
-
-    def counters():
-        return {**writer.counters(), **parameters.versions(), **limiter.counters()}
-
-    def tick():
-        loop.tick(writer.waiting, counters)
-
-    epsilon.update(parameters.version)
-    for time_step, action, next_time_step, policy_info in loop.steps():
-        block = assembler.add(time_step, action, next_time_step, policy_info, parameters.version)
-        if block is not None:
-            writer.write(block)
-            limiter.wait(writer.items, tick)
-        if loop.frames_since_pull >= config.parameter_pull_period_frames:
-            loop.frames_since_pull = 0
-            parameters.pull()
+        for time_step, action, next_time_step, _ in loop.steps():
+            replay.add(time_step, action, next_time_step)
+            for _ in range(pace.due(loop.steps_made)):
+                straggling.wait()
+                learner.learn(replay.sample(config.batch_size))
             epsilon.update(parameters.version)
-        tick()
-    writer.close()
-    parameters.close()
-    connection.close()
-    environment.close()
+            loop.tick(parameters.communication, parameters.counters)
 
 
 def evaluator(experiment: Experiment, context: Context, coordinator: Address) -> None:
@@ -390,3 +247,43 @@ def evaluator(experiment: Experiment, context: Context, coordinator: Address) ->
     from tfdrl.evaluation.role import evaluate_until_stopped
 
     evaluate_until_stopped(experiment, context, coordinator, experiment.architecture.timeout_secs)
+
+
+def make_learner(experiment: Experiment):
+    """The `coordinator.Learner` with the run's initial values."""
+    from tfdrl.parameter_server import coordinator
+
+    config = experiment.architecture
+    gradient = _gradient(config)
+    return coordinator.make_learner(config.environment, config.agent, gradient, experiment.seed)
+
+
+def joined_worker(config: Gorila, context: Context, seed: int, parameter_server, coordinator):
+    """A worker or an actor that has joined the run."""
+    from tfdrl.parameter_server.joining import joined
+
+    return joined(
+        parameter_server,
+        coordinator,
+        context,
+        seed,
+        environment=config.environment,
+        agent=config.agent,
+        gradient=_gradient(config),
+        num_envs=config.environments_per_worker,
+        epsilon=config.epsilon_start,
+        settings=config.parameter_server,
+        timeout_secs=config.timeout_secs,
+    )
+
+
+def _gradient(config: Gorila):
+    """`gradient(agent, policy, environment)` of transitions."""
+    from tfdrl.parameter_server.transition_learning import transition_gradient
+    from tfdrl.runtime.agent_factory import check_gamma
+
+    def gradient(agent, _, environment):
+        check_gamma(agent, config.gamma, "gorila.gamma")
+        return transition_gradient(agent, environment, config.batch_size)
+
+    return gradient

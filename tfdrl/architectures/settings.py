@@ -166,3 +166,12 @@ class ParameterServers(DistributedSettings):
         """Raises ConfigurationError for a number below 1, of those above or named in `more`."""
         mine = "workers environments_per_worker parameter_servers slowdown"
         require_at_least_one(self, scope, f"{mine} {more} evaluation_environments")
+
+    def periods(self) -> dict[str, Any]:
+        """What the coordinator goes by, as keywords of `parameter_server.coordinator.run`."""
+        return {
+            "settings": self.parameter_server,
+            "publish_period_secs": self.publish_period_secs,
+            "checkpoint_period_secs": self.coordinator_checkpoint_period_secs,
+            "timeout_secs": self.timeout_secs,
+        }

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfdrl.acting.exploration import collect_policy
 from tfdrl.environments.stated_returns import ANY_RETURN
 from tfdrl.errors import DivergedError, TfdrlError
 from tfdrl.experiment import Experiment
@@ -21,6 +22,7 @@ from tfdrl.parameter_server.client import GlobalParameters
 from tfdrl.parameter_server.divergence import Divergence
 from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.parameter_server.watch import ParameterWatch
+from tfdrl.runtime import agent_factory
 from tfdrl.runtime.metrics import Every, Rate
 from tfdrl.topology import Addresses, Context
 
@@ -44,52 +46,77 @@ class Learner(NamedTuple):
     returns: tuple[float, float] = ANY_RETURN
 
 
+def make_learner(environment: Callable, agent: Callable, gradient: Callable, seed: int) -> Learner:
+    """The agent with the run's initial values, what its loss trains, and the specs.
+
+    Args:
+      environment, agent: factories.
+      gradient: `gradient(agent, policy, environment) -> LossGradient`.
+      seed: of the run.
+    """
+    agent_factory.set_seed(seed)
+    with environment(num_envs=1, training=True, seed=seed) as one:
+        made = agent_factory.make_agent(agent, one)
+        variables = gradient(made, collect_policy(made, [0.0], 0), one).variables
+        return Learner(made, variables, agent_factory.specs_text(one), one.return_range)
+
+
 def run(
     experiment: Experiment,
     context: Context,
     learner: Learner,
     addresses: Addresses,
+    *,
+    settings: ParameterServerSettings,
+    publish_period_secs: float,
+    checkpoint_period_secs: float,
+    timeout_secs: float,
     barrier: int = 0,
+    replay_ratio: float | None = None,
 ) -> None:
     """Coordinates until the run's end.
 
     Args:
-      experiment, context: of the role; the architecture has `parameter_server`,
-        `publish_period_secs`, `coordinator_checkpoint_period_secs` and `timeout_secs`.
+      experiment: its limits.
+      context: of the role.
       learner: whose agent is published, checkpointed and evaluated.
       addresses: of the parameter servers.
+      settings: of the parameter servers.
+      publish_period_secs: between two pulls.
+      checkpoint_period_secs: between checkpoints of the policy and the counters.
+      timeout_secs: how long a server may be away.
       barrier: as the workers have it.
+      replay_ratio: by which items are counted; None for no ratio.
 
     Raises:
       UnavailableError: a server is away for too long.
       ConfigurationError: one belongs to another run; the root_dir or port is in use.
       DivergedError: training went wrong more often than it may be set back.
     """
-    config = experiment.architecture
-    settings, agent = config.parameter_server, learner.agent
+    agent = learner.agent
     parameters = GlobalParameters(
-        *(addresses, learner.variables, settings, context, config.timeout_secs, barrier)
+        addresses, learner.variables, settings, context, timeout_secs, barrier
     )
     watch = ParameterWatch(addresses, context.role)
     if not parameters.connect():
         return parameters.close()
-    watch.connect(config.timeout_secs, context.stop)
+    watch.connect(timeout_secs, context.stop)
     session = LearnerSession(
         experiment,
         context,
         agent,
         learner.specs,
         publish_period_steps=1,
-        checkpoint_period_secs=config.coordinator_checkpoint_period_secs,
+        checkpoint_period_secs=checkpoint_period_secs,
         returns=learner.returns,
     )
     if session.restored:  # the checkpoint's parameters are in the agent now; the servers have newer
         parameters.refresh()
         _require_progress(session.step, parameters.version)
-    count_for_ratio(session, getattr(config, "replay_ratio", None))
+    count_for_ratio(session, replay_ratio)
     metrics = ServerMetrics(watch, settings)
     silence = ReportWatch()
-    pull_is_due = Every(config.publish_period_secs, at_once=True)
+    pull_is_due = Every(publish_period_secs, at_once=True)
     watch_is_due = Every(_WATCH_SECS)
     updates = max(parameters.version, 0)
     with session:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfdrl.contracts import AnnealedPolicy
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.experience.transitions import to_trajectory
-from tfdrl.experiment import Experiment
-from tfdrl.ops import exploration
 from tfdrl.parameter_server.client import GlobalParameters
-from tfdrl.parameter_server.coordinator import Learner
 from tfdrl.parameter_server.gradients import LossGradient
 from tfdrl.parameter_server.outlier_filter import OutlierFilter
 from tfdrl.parameter_server.protocol import OUTLIER
-from tfdrl.runtime import agent_factory
+from tfdrl.parameter_server.target_network import TargetNetwork
 from tfdrl.types import Transitions, map_specs
 
 
@@ -46,76 +42,32 @@ def _zeros(environment: BatchedEnvironment, batch_size: int) -> Transitions:
     )
 
 
-def make_learner(experiment: Experiment) -> Learner:
-    """The agent with the run's initial values, what its loss trains, and the specs."""
-    config = experiment.architecture
-    agent_factory.set_seed(experiment.seed)
-    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        agent = agent_factory.make_agent(config.agent, environment)
-        gradient = transition_gradient(agent, environment, config.batch_size)
-        specs = agent_factory.specs_text(environment)
-        return Learner(agent, gradient.variables, specs, environment.return_range)
-
-
 class GradientLearner:
     """One learner: computes gradients, withholds outliers, keeps the target network in step.
 
     Args:
-      config: settings of Gorila.
-      agent: its `initialize()` copies the network to its target.
       gradient: of the agent's loss.
       parameters: connected.
+      target: the agent's, which follows the servers' updates.
+      outliers: which losses' gradients are withheld.
     """
 
-    def __init__(self, config, agent, gradient: LossGradient, parameters: GlobalParameters):
-        self._agent, self._gradient, self._parameters = agent, gradient, parameters
-        self._target_period_updates = config.target_period_updates
-        self._filter = OutlierFilter(
-            config.outlier_num_std,
-            config.outlier_warmup,
-            config.outlier_max_rejections_in_a_row,
-        )
-        self._target: tuple[int, int] | None = None
-        self.sync_target()
+    def __init__(
+        self,
+        gradient: LossGradient,
+        parameters: GlobalParameters,
+        target: TargetNetwork,
+        outliers: OutlierFilter,
+    ):
+        self._gradient, self._parameters = gradient, parameters
+        self._target, self._outliers = target, outliers
+        self._target.update(parameters.version, parameters.epoch)
 
     def learn(self, *batch) -> None:
         """One gradient, sent or withheld; the variables are then the servers' newest."""
-        gradient = self._gradient(*batch)
-        if gradient.is_finite and not self._filter.accepts(gradient.loss):
-            self._parameters.withhold(OUTLIER)
+        gradient, parameters = self._gradient(*batch), self._parameters
+        if gradient.is_finite and not self._outliers.accepts(gradient.loss):
+            parameters.withhold(OUTLIER)
         else:
-            self._parameters.push(gradient, steps=1)
-        self.sync_target()
-
-    def sync_target(self) -> None:
-        """theta^- <- theta every N updates of the servers, whoever made them (section 4)."""
-        parameters = self._parameters
-        # Also when the parameters were set back: the target may be of the discarded line.
-        period = (parameters.version // self._target_period_updates, parameters.epoch)
-        if period != self._target:
-            self._target = period
-            self._agent.initialize()
-
-
-class GlobalEpsilon:
-    """Anneals a policy's epsilon over the servers' updates; nothing for a policy without one.
-
-    Args:
-      config: settings of Gorila.
-      policy: of `acting.collect_policy`.
-      num_envs: environments that it acts in.
-    """
-
-    def __init__(self, config, policy, num_envs: int):
-        self._config, self._policy, self._num_envs = config, policy, num_envs
-        self._epsilon: float | None = None
-
-    def update(self, version: int) -> None:
-        """Sets what belongs to so many updates."""
-        config = self._config
-        epsilon = exploration.linear_epsilon(
-            version, config.epsilon_start, config.epsilon_end, config.epsilon_decay_updates
-        )
-        if epsilon != self._epsilon and isinstance(self._policy, AnnealedPolicy):
-            self._policy.set_epsilon(np.full(self._num_envs, epsilon))
-            self._epsilon = epsilon
+            parameters.push(gradient, steps=1)
+        self._target.update(parameters.version, parameters.epoch)

@@ -11,13 +11,14 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
 
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
-from tfdrl.parameter_server import coordinator
-from tfdrl.parameter_server.coordinator import Learner
 from tfdrl.parameter_server.role import ShardServer
+from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.topology import Address, Context
 
 _TICK_SECS = 0.05
@@ -27,39 +28,44 @@ _LAST_SECS = 6.0  # a role that is told to stop ends within 10
 def run(
     experiment: Experiment,
     context: Context,
-    make_learner: Callable[[Experiment], Learner],
+    make_variables: Callable[[], Sequence[tf.Variable]],
+    settings: ParameterServerSettings,
+    *,
+    coordinator: Callable,
     worker: Callable,
+    workers: int,
     barrier: int,
 ) -> None:
     """Serves, coordinates and works until the run's end.
 
     Args:
       experiment, context: of the one process; its `listen` is the coordinator's address.
-      make_learner: called for the server's initial values and for the coordinator's copy.
-      worker: the role function, called in `workers` threads.
+      make_variables: `make_variables() -> variables` of the agent, with the initial values.
+      settings: of the server.
+      coordinator, worker: the role functions; the worker's is called in `workers` threads.
+      workers: how many.
       barrier: as of `parameter_protocol.Layout`.
 
     Raises:
       TfdrlError: as the coordinator, or the first worker that failed.
     """
-    config = experiment.architecture
     address = Address("127.0.0.1", _free_port())
     stop = threading.Event()
     served = ShardServer(
-        make_learner(experiment).variables,
-        config.parameter_server,
+        make_variables(),
+        settings,
         dataclasses.replace(context, replicas=1, task=0, listen=address),
         barrier,
     )
     crew = _WorkerThreads(context.stop)
     crew.start("parameter server", _serve, served, stop)
-    for task in range(config.workers):
+    for task in range(workers):
         mine = dataclasses.replace(
-            context, role="worker", task=task, replicas=config.workers, listen=None, stop=stop
+            context, role="worker", task=task, replicas=workers, listen=None, stop=stop
         )
         crew.start(f"worker {task}", worker, experiment, mine, address, context.listen)
     try:
-        coordinator.run(experiment, context, make_learner(experiment), address, barrier)
+        coordinator(experiment, context, address)
     finally:
         stop.set()
         crew.join(_LAST_SECS)

@@ -25,8 +25,10 @@ class SharedSamples:
     Args:
       addresses: of the replay servers.
       environment: gives the specs.
-      config: with `batch_size`, `prefetch_batches` and `timeout_secs`.
       context: of the learner.
+      batch_size: B.
+      prefetch_batches: that may be sampled ahead, of each server.
+      timeout_secs: how long a server may be away.
 
     Attributes:
       waiting: the time without a batch.
@@ -38,11 +40,17 @@ class SharedSamples:
     """
 
     def __init__(
-        self, addresses: Addresses, environment: BatchedEnvironment, config, context: Context
+        self,
+        addresses: Addresses,
+        environment: BatchedEnvironment,
+        context: Context,
+        batch_size: int,
+        prefetch_batches: int,
+        timeout_secs: float,
     ):
         addresses = each_of(addresses)
         signature = transition_table.transition_signature(environment)
-        self._infos = [ReplayInfo(address, config.timeout_secs) for address in addresses]
+        self._infos = [ReplayInfo(address, timeout_secs) for address in addresses]
         self._samples, self.tables = [], []
         for address, info in zip(addresses, self._infos):
             table = info.wait(signature, f"learner {context.task}", context.stop)
@@ -53,10 +61,8 @@ class SharedSamples:
                 )
             self.tables.append(table)
             require_other_process(address, transition_table.TABLE)
-            dataset = sample_dataset(
-                address, signature, config.batch_size, 1, 0.0, config.prefetch_batches
-            )
-            ready = ready_of(config.prefetch_batches)
+            dataset = sample_dataset(address, signature, batch_size, 1, 0.0, prefetch_batches)
+            ready = ready_of(prefetch_batches)
             self._samples.append(Samples(dataset, ready, info, context.stop))
         self._turn, self._stop = 0, context.stop
         self._sizes = [0] * len(self._infos)
