@@ -96,7 +96,7 @@ def use_separate_devices():
     found = []
     for devices in (("CPU:1",), ("",), ("CPU:0", "CPU:1")):
         with catch(_N) as environment:
-            inference = Table(agent, environment, devices=devices).player.inference
+            inference = Table(agent, environment, devices=devices).inference
         for _ in devices:  # each of them in turn
             acted = asyncio.run(inference.act(leaves, inference.initial_state(0, _N)))
             found.append([*acted.info, *acted.state[:2]])

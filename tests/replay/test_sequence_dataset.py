@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,11 +106,13 @@ def test_batches_come_by_priority_with_their_weights():
 @pytest.mark.parametrize("prefetch", [1, 2, 5])
 def test_no_more_is_sampled_ahead_than_is_said(prefetch):
     """With a learner that does not train: by what the server has given out."""
-    config = SimpleNamespace(batch_size=32, importance_exponent=0.6, timeout_secs=10.0)
+    settings = {"batch_size": 32, "importance_exponent": 0.6, "timeout_secs": 10.0}
     stop = threading.Event()
     serving = replay_processes.serving_elsewhere("test_sequence_dataset:serve_four_sequences")
     with serving as address:
-        samples = SequenceSamples(address, SIGNATURE, config, 1, stop, prefetch)
+        samples = SequenceSamples(
+            address, SIGNATURE, 1, stop, prefetch_batches=prefetch, **settings
+        )
         assert samples.wait() is not None
         replay = ReplayInfo(address, 10.0, SEQUENCES)
         for taken in range(3):

@@ -110,7 +110,14 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     )
     trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
     sequences = SequenceSamples(
-        replay, signature, config, frame_stack, context.stop, config.prefetch_batches
+        replay,
+        signature,
+        frame_stack,
+        context.stop,
+        batch_size=config.batch_size,
+        importance_exponent=config.importance_exponent,
+        timeout_secs=config.timeout_secs,
+        prefetch_batches=config.prefetch_batches,
     )
     with session:
         table = sequences.wait()

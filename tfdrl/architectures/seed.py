@@ -15,12 +15,7 @@ No parameters travel to an actor: it imports no TensorFlow, and an update takes 
 next action. So actions of one unroll come from several versions, and V-trace corrects them by the
 behaviour logits recorded when they were chosen.
 
-With seed.replay_ratio the unrolls are R2D2's sequences: they overlap by its burn-in, and go from
-the queue, with initial priorities by the values that acting saw, into a prioritised replay:
-
-    queue ---> replay (Reverb, prioritised) ---> double Q-learning over sequences
-                        ^                                  |
-                        +------------ priorities ----------+
+With seed.replay_ratio the unrolls are R2D2's sequences, and go through a replay: seed_replay.py.
 """
 
 from __future__ import annotations
@@ -144,7 +139,7 @@ class Seed(PrioritisedReplay):
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        replays = () if self.replay_ratio is None else (replay_role(__name__),)
+        replays = () if self.replay_ratio is None else (replay_role(f"{__name__}_replay"),)
         told = tuple(role.name for role in replays)
         light = {"needs_tensorflow": False, "niceness": self.actor_niceness}
         return Program(
@@ -158,33 +153,12 @@ class Seed(PrioritisedReplay):
         )
 
 
-def replay(experiment: Experiment, context: Context) -> None:
-    """Serves the prioritised replay of sequences."""
-    from tfdrl.experience import frame_stacks
-    from tfdrl.replay import transition_table, unroll_tables
-    from tfdrl.replay.role import serve
-    from tfdrl.replay.sequence_writer import SEQUENCES
-    from tfdrl.runtime import agent_factory
-
-    config = experiment.architecture
-    with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        agent = agent_factory.make_agent(config.agent, environment)
-        steps = contracts.burn_in_steps(agent) + config.unroll_steps
-        signature = unroll_tables.unroll_signature(environment, agent.collect_policy, steps)
-        signature = frame_stacks.thin_signature(signature, environment.frame_stack)
-    row = unroll_tables.with_row(signature)
-    make = transition_table.make_table
-    serve(
-        lambda: [make(config.table, row, transition_table.R2D2, SEQUENCES)],
-        context,
-        config.replay_checkpoint_period_secs,
-    )
-
-
 def learner(experiment: Experiment, context: Context, replay: Address | None = None) -> None:
     """Acts for all environments and trains on what they show, with the same variables."""
     from tfdrl.acting import exploration as acting_exploration
+    from tfdrl.architectures import seed_replay
     from tfdrl.experience.unroll_queue import UnrollQueue
+    from tfdrl.inference.awaited import AwaitedEnvironments
     from tfdrl.inference.environments import CentralInference
     from tfdrl.inference.policy import BatchedPolicy
     from tfdrl.learning.devices import check_devices, make_logical_cpus, make_strategy
@@ -195,8 +169,6 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     from tfdrl.rpc.inference_server import InferenceService
     from tfdrl.runtime import agent_factory
 
-    if replay is not None:
-        from tfdrl.replay.sequence_dataset import SequenceReplay
     config = experiment.architecture
     make_logical_cpus(config.inference_devices)
     strategy = make_strategy(config.strategy, context, config.timeout_secs)
@@ -213,11 +185,12 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
             environment, agent.collect_policy, overlap + config.unroll_steps
         )
     queue = UnrollQueue(config.queue_capacity_unrolls or config.taken_unrolls)
+    awaited = AwaitedEnvironments()
     inference = BatchedPolicy(
         agent.collect_policy,
         specs,
-        rows_wanted=lambda: config.rows_wanted(player.environments_awaited()),
-        rows_present=lambda: player.environments_awaited(),
+        rows_wanted=lambda: config.rows_wanted(awaited.count()),
+        rows_present=awaited.count,
         max_rows=config.max_rows,
         time_limit_secs=config.inference_time_limit_ms / 1000,
         devices=config.inference_devices,
@@ -231,6 +204,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         max_block=config.max_rows,
         unroll_steps=overlap + config.unroll_steps,
         overlap=overlap,
+        awaited=awaited,
         put=queue.put,
     )
     session = LearnerSession(
@@ -248,12 +222,20 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         player.open(session.service.record, lambda: session.step)
         try:
             if replay is None:
-                _train_on_the_queue(config, agent, session, trainer, queue, player)
+                _train_on_the_queue(config.batch_size, agent, session, trainer, queue, player)
             else:
-                contracts.require_sequence_agent(agent, "seed")
-                samples = SequenceReplay(replay, signature, agent, config, specs, context.stop)
-                if samples.wait():
-                    _train_from_the_replay(config, agent, session, trainer, queue, player, samples)
+                seed_replay.train(
+                    config,
+                    context,
+                    replay,
+                    signature,
+                    specs.frame_stack,
+                    agent,
+                    session,
+                    trainer,
+                    queue,
+                    player,
+                )
         except TfdrlError as error:
             session.fail(error)
             raise
@@ -262,17 +244,17 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
             queue.close()
 
 
-def _train_on_the_queue(config, agent, session, trainer, queue, player):
+def _train_on_the_queue(batch_size, agent, session, trainer, queue, player):
     """Every unroll once, in the order of their completion."""
     from tfdrl.experience.unroll_batches import to_batch, train_arguments
     from tfdrl.learning.learner_metrics import UnrollMetrics
     from tfdrl.runtime.metrics import Every, WaitingClock
 
     waiting, warning_is_due = WaitingClock(), Every(5.0)
-    learning = UnrollMetrics(queue.__len__, waiting, trainer, config.batch_size)
+    learning = UnrollMetrics(queue.__len__, waiting, trainer, batch_size)
     while session.goes_on():
         with waiting:
-            unrolls = queue.take(config.batch_size, timeout_secs=0.5)
+            unrolls = queue.take(batch_size, timeout_secs=0.5)
         if unrolls is not None:
             batch = to_batch(unrolls)
             step = trainer.train_once(**train_arguments(agent, batch))
@@ -281,32 +263,6 @@ def _train_on_the_queue(config, agent, session, trainer, queue, player):
         elif warning_is_due():
             player.warn_of_waiting()
         session.tick(lambda: {**learning.take(), **player.statistics()})
-
-
-def _train_from_the_replay(config, agent, session, trainer, queue, player, sequences):
-    """Sequences into the replay and, at the ratio that is set, batches out of it."""
-    from tfdrl.experience.unroll_batches import train_arguments
-    from tfdrl.learning.learner_metrics import UnrollMetrics
-    from tfdrl.runtime.metrics import Every
-
-    warning_is_due = Every(5.0)
-    learning = UnrollMetrics(queue.__len__, sequences.waiting, trainer, config.batch_size)
-    while session.goes_on():
-        if not sequences.allow_a_step:
-            with sequences.waiting:
-                unrolls = queue.take(config.taken_unrolls, timeout_secs=0.5)
-            if unrolls is not None:
-                sequences.put(unrolls, queue.next_info)
-            elif warning_is_due():
-                player.warn_of_waiting()
-        elif (batch := sequences.sample()) is not None:
-            arguments = train_arguments(agent, batch.unrolls)
-            loss, priority, info = trainer.train_sequences(**arguments, weights=batch.weights)
-            sequences.update(batch, priority)
-            session.count(1)
-            learning.add(loss, info, batch.unrolls, session.step)
-        session.tick(lambda: {**learning.take(), **player.statistics(), **sequences.metrics()})
-    sequences.close()
 
 
 def actor(experiment: Experiment, context: Context, learner: Address) -> None:

@@ -63,6 +63,7 @@ def null_server(job: Job) -> Generator[Address | Turn, float, None]:
 def _service_server(job: Job, with_network: bool) -> Generator[Address | Turn, float, None]:
     import tensorflow as tf
 
+    from tfdrl.inference.awaited import AwaitedEnvironments
     from tfdrl.inference.environments import CentralInference
     from tfdrl.inference.policy import BatchedPolicy
     from tfdrl.rpc.inference_server import InferenceService
@@ -87,11 +88,12 @@ def _service_server(job: Job, with_network: bool) -> Generator[Address | Turn, f
                 *(np.zeros((rows, *spec.shape), spec.dtype.as_numpy_dtype) for spec in info),
             ]
 
+    awaited = AwaitedEnvironments()
     inference = (BatchedPolicy if with_network else NoNetwork)(
         agent.collect_policy,
         specs,
-        rows_wanted=lambda: config.rows_wanted(player.environments_awaited()),
-        rows_present=lambda: player.environments_awaited(),
+        rows_wanted=lambda: config.rows_wanted(awaited.count()),
+        rows_present=awaited.count,
         max_rows=config.max_rows,
         time_limit_secs=config.inference_time_limit_ms / 1000,
         devices=config.inference_devices,
@@ -103,6 +105,7 @@ def _service_server(job: Job, with_network: bool) -> Generator[Address | Turn, f
         environments=config.environments,
         max_block=config.max_rows,
         unroll_steps=config.unroll_steps,
+        awaited=awaited,
         put=lambda unrolls: unrolls.release(),
     )
     player.open(lambda report: None, lambda: 0)

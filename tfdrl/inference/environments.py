@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 import grpc
 
-from tfdrl.experience.unrolls import CollectedUnrolls
+from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
+from tfdrl.inference.awaited import AwaitedEnvironments
 from tfdrl.inference.policy import BatchedPolicy
 from tfdrl.inference.slots import EnvironmentSlots
 from tfdrl.rpc import environment_specs as messages
@@ -23,7 +23,6 @@ from tfdrl.rpc.grpc_server import RefusedError
 from tfdrl.rpc.inference_server import TrainingIsOver
 from tfdrl.rpc.tensors import MessageError
 
-_COUNT_PERIOD_SECS = 0.05
 #: Runs that were replaced; an actor that comes back as one of them is refused.
 _MAX_RETIRED_RUNS = 1 << 16
 
@@ -38,6 +37,7 @@ class CentralInference:
       max_block: the most that one actor may play.
       unroll_steps: T, the overlap included.
       overlap: transitions that an unroll shares with the next.
+      awaited: is told who plays; `inference` waits for no more than it counts.
       put: takes complete unrolls; returns a future that makes their actor wait, or None.
     """
 
@@ -50,15 +50,16 @@ class CentralInference:
         max_block: int,
         unroll_steps: int,
         overlap: int = 0,
+        awaited: AwaitedEnvironments | None = None,
         put: Callable[[CollectedUnrolls], asyncio.Future | None],
     ):
-        self.inference, self.specs = inference, specs
-        self.unroll_steps, self.overlap, self.put = unroll_steps, overlap, put
-        self.record = self.version = self._reason = None
+        self._inference, self._specs, self._put = inference, specs, put
+        self._unroll_steps, self._overlap = unroll_steps, overlap
         self._environments, self._max_block = environments, max_block
+        self._awaited = awaited or AwaitedEnvironments()
+        self._record = self._version = self._reason = None
         self._blocks: list[EnvironmentSlots] = []
         self._retired: dict[int, None] = {}
-        self._awaited, self._count_again_secs = 0, 0.0
 
     def open(
         self, record: Callable[[training_pb2.ReportRequest], None], version: Callable[[], int]
@@ -69,24 +70,11 @@ class CentralInference:
           record: counts an actor's report.
           version: of the parameters.
         """
-        self.version, self.record = version, record
+        self._version, self._record = version, record
 
     def environments_here(self) -> int:
         """How many environments are being played."""
         return sum(block.rows for block in list(self._blocks) if block.is_here)
-
-    def environments_awaited(self) -> int:
-        """How many of them may show a step any moment: no actor is slow, or waits for room."""
-        now_secs = time.monotonic()
-        if now_secs >= self._count_again_secs:
-            self._count_again_secs = now_secs + _COUNT_PERIOD_SECS
-            self._awaited = sum(b.rows for b in self._blocks if b.is_awaited(now_secs))
-        return self._awaited
-
-    def look_again(self) -> None:
-        """A stream has come, gone, or has to wait."""
-        self._count_again_secs = 0.0
-        self.inference.look_again()
 
     def actors_here(self) -> int:
         """How many streams play."""
@@ -98,7 +86,7 @@ class CentralInference:
             "inference/actors": self.actors_here(),
             "inference/environments": self.environments_here(),
         }
-        return {**here, **self.inference.statistics()}
+        return {**here, **self._inference.statistics()}
 
     def warn_of_waiting(self) -> None:
         """Says in the log whom the learner waits for."""
@@ -113,9 +101,9 @@ class CentralInference:
         None: training is not over, and the actors wait for a learner that goes on with it.
         """
         self._reason = reason
-        self.inference.close()
+        self._inference.close()
 
-    def end(self) -> Exception:
+    def _end(self) -> Exception:
         """What a stream ends with once inference has ended."""
         if self._reason is None:
             text = "the learner was told to stop; wait for the next"
@@ -123,8 +111,8 @@ class CentralInference:
         return TrainingIsOver(self._reason)
 
     def join(self, hello: inference_pb2.Hello) -> EnvironmentSlots:
-        """A seat; see inference.proto for who is refused, and how."""
-        if self.record is None:
+        """The environments of one stream; see inference.proto for who is refused, and how."""
+        if self._record is None:
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is starting")
         first, rows = hello.first_environment, hello.environments
         if not 1 <= rows <= self._max_block:
@@ -151,14 +139,24 @@ class CentralInference:
         for block in others:
             if (block.run_id, block.first, block.rows) == (run_id, first, rows):
                 if not block.is_broken:
-                    block.is_here = True
-                    self.look_again()
+                    block.come_back()
                     return block
             else:
                 self._retired[block.run_id] = None
         while len(self._retired) > _MAX_RETIRED_RUNS:
             del self._retired[next(iter(self._retired))]
-        block = EnvironmentSlots(self, hello)
+        block = EnvironmentSlots(
+            hello,
+            self._specs,
+            self._inference,
+            UnrollCollector(self._unroll_steps, self._overlap),
+            awaited=self._awaited,
+            put=self._put,
+            record=self._record,
+            version=self._version,
+            end=self._end,
+        )
         self._blocks = [b for b in self._blocks if b not in others] + [block]
-        self.look_again()
+        self._awaited.played = self._blocks
+        block.come_back()
         return block

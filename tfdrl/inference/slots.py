@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tfdrl.environments.atari import FrameStack
 from tfdrl.experience.unroll_queue import ClosedError
 from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
+from tfdrl.inference.awaited import AwaitedEnvironments
 from tfdrl.inference.batcher import BatcherStoppedError
-from tfdrl.inference.policy import Acted
+from tfdrl.inference.policy import Acted, BatchedPolicy
 from tfdrl.rpc import inference_pb2, training_pb2
-from tfdrl.rpc.environment_specs import pack
+from tfdrl.rpc.environment_specs import EnvironmentSpecs, pack
 from tfdrl.rpc.inference_messages import check_order
 from tfdrl.rpc.tensors import MessageError
 from tfdrl.types import FIRST, TimeSteps
-
-if TYPE_CHECKING:
-    from tfdrl.inference.environments import CentralInference
 
 _RECORD_PERIOD_SECS = 1.0
 #: Without a word for so long, an actor is slow: batches do not wait for it.
@@ -31,6 +28,17 @@ _SLOW_SECS = 0.1
 class EnvironmentSlots:
     """The environments of one run of one actor: their state and their partial unrolls.
 
+    Args:
+      hello: what the actor's first stream began with.
+      specs: of one environment.
+      inference: computes the actions.
+      collector: makes the unrolls.
+      awaited: is told when a stream comes, goes, or has to wait.
+      put: takes complete unrolls; returns a future that makes the actor wait, or None.
+      record: counts a report of the actor.
+      version: of the parameters.
+      end: what a stream ends with once inference has ended.
+
     Attributes:
       first, rows, end: numbers of its environments.
       next_index: of the step that comes next.
@@ -38,21 +46,33 @@ class EnvironmentSlots:
       is_broken: whether a step failed half done; the run cannot go on.
     """
 
-    def __init__(self, player: CentralInference, hello: inference_pb2.Hello):
+    def __init__(
+        self,
+        hello: inference_pb2.Hello,
+        specs: EnvironmentSpecs,
+        inference: BatchedPolicy,
+        collector: UnrollCollector,
+        *,
+        awaited: AwaitedEnvironments,
+        put: Callable[[CollectedUnrolls], asyncio.Future | None],
+        record: Callable[[training_pb2.ReportRequest], None],
+        version: Callable[[], int],
+        end: Callable[[], Exception],
+    ):
         self.first, self.rows = hello.first_environment, hello.environments
         self.end = self.first + self.rows
         self.run_id = hello.sender.run_id
         self.next_index, self.is_here, self.is_broken = 0, True, False
         self._sender = training_pb2.Sender()
         self._sender.CopyFrom(hello.sender)
-        self._player = player
-        specs = player.specs
+        self._specs, self._inference, self._collector = specs, inference, collector
+        self._awaited, self._put, self._report = awaited, put, record
+        self._version, self._end = version, end
         self._stack = None
         if specs.frame_stack > 1:
             size = specs.observation[0].shape[0]
             self._stack = FrameStack(self.rows, specs.frame_stack, size)
-        self._state = player.inference.initial_state(self.first, self.rows)
-        self._collector = UnrollCollector(player.unroll_steps, player.overlap)
+        self._state = inference.initial_state(self.first, self.rows)
         self._steps: TimeSteps | None = None  # the last
         self._taken = -1  # their index
         self._acted: Acted | None = None  # for the last steps but one, or for them
@@ -65,7 +85,7 @@ class EnvironmentSlots:
     async def act(
         self, index: int, steps: TimeSteps, message: inference_pb2.Steps
     ) -> Sequence[np.ndarray]:
-        """See `inference_server.Seat`."""
+        """See `inference_server.StreamHandler`."""
         if index == self.next_index - 1:
             return self._acted.action  # the answer was lost on the way
         if index != self.next_index:
@@ -81,14 +101,19 @@ class EnvironmentSlots:
                 self._taken, self.is_broken = index, False
             await self._act()
         except (ClosedError, BatcherStoppedError):
-            raise self._player.end() from None
+            raise self._end() from None
         self._seen_secs = time.monotonic()
         return self._acted.action
+
+    def come_back(self) -> None:
+        """A stream plays them, for the first time or again."""
+        self.is_here = True
+        self._look_again()
 
     def leave(self) -> None:
         """The stream ended."""
         self.is_here = False
-        self._player.look_again()
+        self._look_again()
 
     def is_awaited(self, now_secs: float) -> bool:
         """Whether a step may come any moment, or is in a batch."""
@@ -107,7 +132,7 @@ class EnvironmentSlots:
 
     def _take(self, steps: TimeSteps) -> None:
         """Completes the last transition."""
-        collector, version = self._collector, self._player.version()
+        collector, version = self._collector, self._version()
         if self._acted is None:
             collector.start(steps, self._state, version)
         else:
@@ -117,25 +142,28 @@ class EnvironmentSlots:
 
     async def _act(self) -> None:
         """Acts for the last steps. If it is cancelled, it can be done again."""
-        player = self._player
-        acted = await player.inference.act(self._steps, self._state)
+        acted = await self._inference.act(self._steps, self._state)
         self._acted, self._state = acted, acted.state
         self.next_index += 1
         if self._unrolls is not None:
             unrolls, self._unrolls = self._unrolls._replace(next_info=acted.info), None
-            self._room = player.put(self._with_nests(unrolls))
+            self._room = self._put(self._with_nests(unrolls))
             await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
         if self._room is not None:
-            self._player.look_again()  # the others need not wait for this block
+            self._look_again()  # the others need not wait for this block
             # Shielded: the place in the queue remains if this stream is cut.
             await asyncio.shield(self._room)
             self._room, self._seen_secs = None, time.monotonic()
-            self._player.look_again()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._awaited.count_again()
+        self._inference.look_again()
 
     def _with_nests(self, unrolls: CollectedUnrolls) -> CollectedUnrolls:
-        inference, specs = self._player.inference, self._player.specs
+        inference, specs = self._inference, self._specs
         observation = pack(specs.observation_nest, unrolls.steps.observation)
         action, info = unrolls.acted
         return unrolls._replace(
@@ -160,7 +188,7 @@ class EnvironmentSlots:
             if self._episode_return is not None:
                 metrics["actor/episode_return"] = self._episode_return
             self._recorded_secs, self._recorded_frames = now_secs, message.frames
-        self._player.record(
+        self._report(
             training_pb2.ReportRequest(
                 sender=self._sender,
                 frames=message.frames,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import NamedTuple
 
@@ -119,9 +120,10 @@ class SequenceSamples:
     Args:
       address: of the replay server.
       signature: of `unroll_tables.unroll_signature`.
-      config: with batch_size, importance_exponent and timeout_secs.
       frame_stack: k frames in an observation, of which one is stored; else 1.
       stop: ends every wait.
+      batch_size, importance_exponent: as of `sequence_dataset`.
+      timeout_secs: how long the server may be away.
       prefetch_batches: that are sampled ahead of training, Reverb's stream included.
 
     Attributes:
@@ -130,17 +132,20 @@ class SequenceSamples:
 
     def __init__(
         self,
-        address,
+        address: Address,
         signature: Unrolls,
-        config,
         frame_stack: int,
-        stop,
+        stop: threading.Event,
+        *,
+        batch_size: int,
+        importance_exponent: float,
+        timeout_secs: float,
         prefetch_batches: int = PREFETCH_BATCHES,
     ):
-        self._prefetch = prefetch_batches
-        self._address, self._config, self._frame_stack = address, config, frame_stack
+        self._address, self._frame_stack, self._prefetch = address, frame_stack, prefetch_batches
+        self._batch_size, self._importance_exponent = batch_size, importance_exponent
         self._signature = frame_stacks.thin_signature(signature, frame_stack)
-        self._server, self._stop = ReplayInfo(address, config.timeout_secs, SEQUENCES), stop
+        self._server, self._stop = ReplayInfo(address, timeout_secs, SEQUENCES), stop
         self._samples = self._priorities = None
 
     def wait(self):
@@ -153,11 +158,13 @@ class SequenceSamples:
         table = self._server.wait(with_row(self._signature), "the learner", self._stop)
         if table is not None:
             require_other_process(self._address, SEQUENCES)
-            config = self._config
             dataset = sequence_dataset(
-                *(self._address, self._signature, config.batch_size, config.importance_exponent),
-                prefetch=self._prefetch,
-                frame_stack=self._frame_stack,
+                self._address,
+                self._signature,
+                self._batch_size,
+                self._importance_exponent,
+                self._prefetch,
+                self._frame_stack,
             )
             self._samples = Samples(dataset, ready_of(self._prefetch), self._server, self._stop)
             self.waiting = self._samples.waiting
@@ -191,17 +198,38 @@ class SequenceReplay:
       address: of the replay server.
       signature: of `unroll_tables.unroll_signature`.
       agent: computes initial priorities.
-      config: with replay_ratio, batch_size, importance_exponent and timeout_secs.
-      specs: `EnvironmentSpecs`: of stacked frames each is stored once.
+      frame_stack: k frames in an observation, of which one is stored; else 1.
       stop: ends every wait.
+      ratio: times that each sequence is trained on, on average.
+      batch_size, importance_exponent, timeout_secs: as of `SequenceSamples`.
     """
 
-    def __init__(self, address, signature: Unrolls, agent, config, specs, stop: threading.Event):
-        self._config = config
-        self._samples = SequenceSamples(address, signature, config, specs.frame_stack, stop)
-        self._make_writer = lambda: SequenceWriter(
-            address, agent, specs.frame_stack, config.timeout_secs, stop
+    def __init__(
+        self,
+        address: Address,
+        signature: Unrolls,
+        agent,
+        frame_stack: int,
+        stop: threading.Event,
+        *,
+        ratio: float,
+        batch_size: int,
+        importance_exponent: float,
+        timeout_secs: float,
+    ):
+        self._samples = SequenceSamples(
+            address,
+            signature,
+            frame_stack,
+            stop,
+            batch_size=batch_size,
+            importance_exponent=importance_exponent,
+            timeout_secs=timeout_secs,
         )
+        self._make_writer = functools.partial(
+            SequenceWriter, address, agent, frame_stack, timeout_secs, stop
+        )
+        self._make_ratio = functools.partial(ReplayRatio, ratio, batch_size)
         self._ratio = self._writer = None
 
     def wait(self) -> bool:
@@ -213,11 +241,8 @@ class SequenceReplay:
         table = self._samples.wait()
         if table is None:
             return False
-        config = self._config
         min_size = table.rate_limiter_info.min_size_to_sample
-        self._ratio = ReplayRatio(
-            config.replay_ratio, config.batch_size, min_size, table.current_size
-        )
+        self._ratio = self._make_ratio(min_size, table.current_size)
         self._writer = self._make_writer()
         return True
 
