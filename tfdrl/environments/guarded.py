@@ -117,7 +117,10 @@ class GuardedEnvironment:
         self._rebuilt += 1
         _LOG.warning(
             "the environment failed and is rebuilt (%d of %d times): %s: %s",
-            *(self._rebuilt, self._rebuilds, type(error).__name__, error),
+            self._rebuilt,
+            self._rebuilds,
+            type(error).__name__,
+            error,
             exc_info=error,
         )
         close_bounded(self.environment.close)

@@ -143,8 +143,13 @@ class TransitionAssembler:
     def _keep_last_steps(self) -> None:
         arrays = [
             *tree.flatten((self._observation, self._action)),
-            *(self._reward, self._discount, self._version, self._q_taken, self._max_q),
-            *(self._is_last, self._ends),
+            self._reward,
+            self._discount,
+            self._version,
+            self._q_taken,
+            self._max_q,
+            self._is_last,
+            self._ends,
         ]
         for array in arrays:
             array[: self._n] = array[self._block_steps :].copy()

@@ -97,7 +97,11 @@ class UnrollCollector:
         if self._position < self._unroll_steps:
             return None
         complete = CollectedUnrolls(
-            *(arrays.steps, arrays.acted, self._policy_state, self._version, time.time()),
+            arrays.steps,
+            arrays.acted,
+            self._policy_state,
+            self._version,
+            time.time(),
             release=lambda: self._free.append(arrays),
         )
         self._arrays = (

@@ -92,7 +92,9 @@ class CentralInference:
         """Says in the log whom the learner waits for."""
         logging.warning(
             "the learner waits for unrolls: %d actors with %d of %d environments are here",
-            *(self.actors_here(), self.environments_here(), self._environments),
+            self.actors_here(),
+            self.environments_here(),
+            self._environments,
         )
 
     def close(self, reason: str | None) -> None:

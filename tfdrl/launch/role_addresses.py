@@ -36,7 +36,8 @@ def check_listen(role: Role, context: Context, insecure_network: bool) -> None:
             "%s listens on %s without encryption or authentication (--insecure_network): who "
             "reaches that port can read the parameters and report false results; let only this "
             "run's hosts, or give it --tls_certificate, --tls_key, --tls_ca and --token_file",
-            *(role.name, context.listen),
+            role.name,
+            context.listen,
         )
 
 

@@ -85,7 +85,8 @@ class Cluster:
     def _announce(self) -> None:
         _LOG.info(
             "%s: all are there; starting TensorFlow's server (at most %g s)",
-            *(self.name, self.timeout_secs),
+            self.name,
+            self.timeout_secs,
         )
         if not all(address.is_loopback for address in self.addresses):
             _LOG.warning(

@@ -46,7 +46,9 @@ class FollowerSession:
         self._context = context
         self.step = int(agent.train_step_counter.numpy())
         self.service = TrainingServer(
-            *(context.listen, context.experiment, specs),
+            context.listen,
+            context.experiment,
+            specs,
             security=security.of(context),
             rules=ReportRules.of(experiment),
         )

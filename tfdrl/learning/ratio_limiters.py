@@ -113,7 +113,9 @@ class ActorLimiter:
         logging.warning(
             "waiting for the learner: the actors are %.0f items ahead of the replay ratio %g, %d "
             "are allowed",
-            *(ahead, self._ratio.ratio, self._ratio.tolerance_items),
+            ahead,
+            self._ratio.ratio,
+            self._ratio.tolerance_items,
         )
 
 
@@ -179,7 +181,9 @@ class LearnerLimiter:
         logging.warning(
             "the learner waits for actors: after its next call they would be %.0f items behind the "
             "replay ratio %g, %d are allowed: are they there, and fast enough?",
-            *(behind, self._ratio.ratio, self._ratio.tolerance_items),
+            behind,
+            self._ratio.ratio,
+            self._ratio.tolerance_items,
         )
 
 

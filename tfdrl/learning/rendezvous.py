@@ -81,7 +81,11 @@ class _Waiting:
         if self._is_time_to_say():
             _LOG.info(
                 "%s waits for the %s at %s (%.0f s of %.0f s)",
-                *(self._name, self._plural, addresses, waited_secs, self._timeout_secs),
+                self._name,
+                self._plural,
+                addresses,
+                waited_secs,
+                self._timeout_secs,
             )
         return True
 

@@ -14,8 +14,14 @@ import gin
 from tfdrl.rpc.run_messages import Evaluation
 
 _EVALUATION_COLUMNS = [
-    *("seconds", "frames", "learner_steps", "mean"),
-    *("standard_error", "minimum", "maximum", "episodes"),
+    "seconds",
+    "frames",
+    "learner_steps",
+    "mean",
+    "standard_error",
+    "minimum",
+    "maximum",
+    "episodes",
 ]
 
 
@@ -33,8 +39,13 @@ class RunFiles:
     def add_evaluation(self, evaluation: Evaluation, training_secs: float) -> None:
         """A row of evaluations.csv."""
         row = [
-            *(round(training_secs, 1), evaluation.frames, evaluation.version),
-            *(evaluation.mean, evaluation.standard_error, evaluation.min, evaluation.max),
+            round(training_secs, 1),
+            evaluation.frames,
+            evaluation.version,
+            evaluation.mean,
+            evaluation.standard_error,
+            evaluation.min,
+            evaluation.max,
             evaluation.episodes,
         ]
         path = self._root / "evaluations.csv"

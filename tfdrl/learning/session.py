@@ -91,7 +91,9 @@ class LearnerSession:
         self._start_secs = time.monotonic()
         self._reason: str | None = None
         self.service = TrainingServer(
-            *(context.listen, context.experiment, specs),
+            context.listen,
+            context.experiment,
+            specs,
             more=more,
             security=security.of(context),
             rules=rules,
@@ -193,7 +195,10 @@ class LearnerSession:
         self._metrics.write(self.step, {"evaluation/return": evaluation.mean})
         logging.info(
             "evaluation at step %d: %.1f +- %.1f over %d episodes",
-            *(evaluation.version, evaluation.mean, evaluation.standard_error, evaluation.episodes),
+            evaluation.version,
+            evaluation.mean,
+            evaluation.standard_error,
+            evaluation.episodes,
         )
 
     def checkpoint(self, is_last: bool = False) -> bool:

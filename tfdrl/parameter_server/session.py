@@ -141,7 +141,11 @@ def connect(
         if is_time_to_say():
             logging.warning(
                 "%s waits for %s (%.0f s of %.0f s): %s",
-                *(caller, session.name, waited_secs, timeout_secs, reason),
+                caller,
+                session.name,
+                waited_secs,
+                timeout_secs,
+                reason,
             )
         stop.wait(_PAUSE_SECS)
 

@@ -90,7 +90,8 @@ def specs_in_words(hello: inference_pb2.Hello, limit: int = 1000) -> str:
         tuple(map(_spec_from_message, hello.observation[:50])),
         tuple(map(_spec_from_message, hello.action[:50])),
         max(hello.frame_stack, 1),
-        *(None, None),
+        None,
+        None,
     )
     return str(specs)[:limit]
 

@@ -120,18 +120,24 @@ class InferenceService:
             raise MessageError("a stream begins with Hello")
         if hello.protocol_version != PROTOCOL_VERSION:
             raise _mismatch(
-                *("protocol version", hello.protocol_version, PROTOCOL_VERSION),
+                "protocol version",
+                hello.protocol_version,
+                PROTOCOL_VERSION,
                 "install the same version of tfdrl",
             )
         theirs = hello.sender.experiment
         if theirs and theirs != self._experiment:
             raise _mismatch(
-                *("experiment", theirs[:200], self._experiment),
+                "experiment",
+                theirs[:200],
+                self._experiment,
                 "start learner and actors with the same gin file and bindings",
             )
         if not specs_fit(self._specs, hello):
             raise _mismatch(
-                *("specs", specs_in_words(hello), str(self._specs)),
+                "specs",
+                specs_in_words(hello),
+                str(self._specs),
                 "give both the same environment",
             )
         stream = self._player.join(hello)

@@ -47,7 +47,9 @@ def check_join(request: training_pb2.JoinRequest, experiment: str, specs: str) -
     """Raises RefusedError for a role that belongs to another run, or has other specs."""
     if request.protocol_version != messages.PROTOCOL_VERSION:
         raise mismatch(
-            *("protocol version", request.protocol_version, messages.PROTOCOL_VERSION),
+            "protocol version",
+            request.protocol_version,
+            messages.PROTOCOL_VERSION,
             "install the same version of tfdrl",
         )
     check_experiment(request.sender, experiment)

@@ -107,7 +107,10 @@ class TrainingClient:
                     waited_secs = now_secs - start_secs
                     _LOG.info(
                         "%s waits for %s (%.0f s of %.0f s)",
-                        *(self._name, self._server_name, waited_secs, timeout_secs),
+                        self._name,
+                        self._server_name,
+                        waited_secs,
+                        timeout_secs,
                     )
             stop.wait(min(_JOIN_PAUSE_SECS, max(0.0, start_secs + timeout_secs - time.monotonic())))
 
@@ -198,7 +201,9 @@ class TrainingClient:
         if skipped:
             _LOG.warning(
                 "%s leaves out %d of %d episodes: more than one report can hold",
-                *(self._name, skipped, len(returns)),
+                self._name,
+                skipped,
+                len(returns),
             )
         return training_pb2.Episodes(
             first=self._acknowledged_episodes + skipped,

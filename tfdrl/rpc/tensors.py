@@ -13,8 +13,18 @@ from tfdrl.rpc import tensor_pb2
 DTYPES = {
     name: np.dtype(name).newbyteorder("<")
     for name in (
-        *("bool", "float16", "float32", "float64"),
-        *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        "bool",
+        "float16",
+        "float32",
+        "float64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
     )
 }
 MAX_RANK = 8

@@ -86,7 +86,8 @@ class Checkpoints:
             logging.error(
                 "THE CHECKPOINT COULD NOT BE WRITTEN to %s (%s). Training goes on, the last good "
                 "checkpoint is kept, and it will be tried again.",
-                *(self._directory, _first_line(error)),
+                self._directory,
+                _first_line(error),
             )
             self._remove_partial()
             return False
