@@ -28,8 +28,12 @@ _CHECK_SECS = 120.0
 
 #: Flags that a later start of the same run keeps.
 _WATCHING = (
-    *("stuck_after_secs", "max_restarts", "restart_window_secs", "min_replicas_share"),
-    *("preload", "verbose"),
+    "stuck_after_secs",
+    "max_restarts",
+    "restart_window_secs",
+    "min_replicas_share",
+    "preload",
+    "verbose",
 )
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from tfdrl.errors import DivergedError
-from tfdrl.parameter_server.coordinator import ServerMetrics, mean_age
+from tfdrl.parameter_server.age_histogram import mean_age
+from tfdrl.parameter_server.coordinator import ServerMetrics
 from tfdrl.parameter_server.settings import ParameterServerSettings
 
 

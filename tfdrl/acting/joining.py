@@ -56,15 +56,32 @@ def joined(
     made = agent_factory.make_agent(agent, batched)
     own = slice(context.task * num_envs, (context.task + 1) * num_envs)
     policy = collect_policy(made, exploration(context.replicas * num_envs)[own], seed)
+    with connected(learner, context, batched, made, timeout_secs, parameters_from) as connection:
+        yield JoinedActor(batched, made, policy, connection)
+
+
+@contextlib.contextmanager
+def connected(
+    learner: Address,
+    context: Context,
+    environment: BatchedEnvironment,
+    agent: Any,
+    timeout_secs: float,
+    parameters_from: Address | None = None,
+) -> Iterator[LearnerConnection]:
+    """A connection by which the agent has the learner's newest parameters.
+
+    At the end it reports what it has not yet, and closes the environments, as `joined` says.
+    """
     connection = LearnerConnection(
         learner,
         context,
-        made.collect_policy.variables(),
-        agent_factory.specs_text(batched),
+        agent.collect_policy.variables(),
+        agent_factory.specs_text(environment),
         timeout_secs,
         parameters_from,
     )
     connection.start()
-    yield JoinedActor(batched, made, policy, connection)
+    yield connection
     connection.close()
-    batched.close()
+    environment.close()

@@ -204,7 +204,8 @@ def evaluator(experiment: Experiment, context: Context, coordinator: Address) ->
     """Plays the greedy policy and reports returns."""
     from tfdrl.evaluation.role import evaluate_until_stopped
 
-    evaluate_until_stopped(experiment, context, coordinator, experiment.architecture.timeout_secs)
+    values = experiment.architecture.evaluation(experiment)
+    evaluate_until_stopped(coordinator, context, **values)
 
 
 def make_learner(experiment: Experiment):

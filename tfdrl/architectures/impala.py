@@ -274,5 +274,5 @@ def evaluator(experiment: Experiment, context: Context, learner: Addresses) -> N
     """Plays the greedy policy and reports returns."""
     from tfdrl.evaluation.role import evaluate_until_stopped
 
-    chief = one_of(learner, 0)
-    evaluate_until_stopped(experiment, context, chief, experiment.architecture.timeout_secs)
+    values = experiment.architecture.evaluation(experiment)
+    evaluate_until_stopped(one_of(learner, 0), context, **values)

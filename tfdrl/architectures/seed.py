@@ -269,11 +269,22 @@ def actor(experiment: Experiment, context: Context, learner: Address) -> None:
     """Steps environments by the learner's actions. This process never loads TensorFlow."""
     from tfdrl.inference.remote_actor import act_remotely
 
-    act_remotely(experiment, context, learner)
+    config = experiment.architecture
+    act_remotely(
+        learner,
+        context,
+        experiment.seed,
+        environment=config.environment,
+        num_envs=config.environments_per_actor,
+        rebuilds=config.environment_rebuilds,
+        step_timeout_secs=config.environment_step_timeout_secs,
+        timeout_secs=config.timeout_secs,
+    )
 
 
 def evaluator(experiment: Experiment, context: Context, learner: Address) -> None:
     """Plays the greedy policy and reports returns."""
     from tfdrl.evaluation.role import evaluate_until_stopped
 
-    evaluate_until_stopped(experiment, context, learner, experiment.architecture.timeout_secs)
+    values = experiment.architecture.evaluation(experiment)
+    evaluate_until_stopped(learner, context, **values)

@@ -9,6 +9,7 @@ from typing import Any
 import gin
 
 from tfdrl.errors import require_at_least_one
+from tfdrl.experiment import Experiment
 from tfdrl.topology import Role, actor_role, chief_role, evaluator_role, replay_role
 
 
@@ -38,6 +39,18 @@ class DistributedSettings(Settings):
 
     evaluation_period_secs: float = 10.0
     timeout_secs: float = 120.0
+
+    def evaluation(self, experiment: Experiment) -> dict[str, Any]:
+        """What the evaluator goes by, as keywords of `evaluation.role.evaluate_until_stopped`."""
+        return {
+            "environment": self.environment,
+            "agent": self.agent,
+            "num_envs": self.evaluation_environments,
+            "episodes": experiment.evaluation_episodes,
+            "seed": experiment.seed,
+            "period_secs": self.evaluation_period_secs,
+            "timeout_secs": self.timeout_secs,
+        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import pathlib
 import time
+from collections.abc import Callable
 
+from tfdrl.acting.joining import connected
 from tfdrl.acting.learner_connection import LearnerConnection
 from tfdrl.acting.run_connection import no_episodes
 from tfdrl.errors import UnavailableError
 from tfdrl.evaluation.episodes import play, summarise
 from tfdrl.evaluation.policy_export import PolicyExport
-from tfdrl.experiment import Experiment
 from tfdrl.runtime import agent_factory
 from tfdrl.runtime.compiled import act_function
 from tfdrl.runtime.metrics import MetricsWriter
@@ -19,52 +20,54 @@ from tfdrl.topology import Address, Context
 
 
 def evaluate_until_stopped(
-    experiment: Experiment, context: Context, learner: Address, timeout_secs: float
+    learner: Address,
+    context: Context,
+    *,
+    environment: Callable,
+    agent: Callable,
+    num_envs: int,
+    episodes: int,
+    seed: int,
+    period_secs: float,
+    timeout_secs: float,
 ) -> None:
     """Evaluates, exports the best policy, reports; then waits for newer parameters.
 
     Training wrappers are off, returns are raw, every episode is whole. The policy is exported
     before the learner hears of it, so that a run which ends there has its policy on disk.
+
+    Args:
+      learner: who counts for the run and serves parameters.
+      context: of the evaluator.
+      environment, agent: factories.
+      num_envs: environments that are stepped together, if there are as many episodes.
+      episodes: of one evaluation.
+      seed: of the run.
+      period_secs: from the start of one evaluation to the next, at least.
+      timeout_secs: how long the learner may be away.
     """
-    config = experiment.architecture
-    environment = config.environment(
-        num_envs=min(experiment.evaluation_episodes, config.evaluation_environments),
-        training=False,
-        seed=experiment.seed + 1_000_003,
-    )
-    agent = agent_factory.make_agent(config.agent, environment)
-    policy, act = agent.policy, act_function(agent.policy)
-    connection = LearnerConnection(
-        learner,
-        context,
-        agent.collect_policy.variables(),
-        agent_factory.specs_text(environment),
-        timeout_secs,
-    )
-    connection.start()
+    num_envs = min(episodes, num_envs)
+    batched = environment(num_envs=num_envs, training=False, seed=seed + 1_000_003)
+    made = agent_factory.make_agent(agent, batched)
+    act, initial_state = act_function(made.policy), made.policy.get_initial_state
     metrics = MetricsWriter(context.root_dir, context.role, context.task)
-    export = PolicyExport(policy, pathlib.Path(context.root_dir) / "policy")
-    while not context.stop.is_set():
-        start_secs, version, frames = time.monotonic(), connection.version, connection.frames_total
-        returns = play(
-            environment,
-            act,
-            policy.get_initial_state,
-            experiment.evaluation_episodes,
-            context.stop.is_set,
-        )
-        if len(returns) < experiment.evaluation_episodes:
-            break
-        evaluation = summarise(returns, version, frames, start_secs)
-        export.offer(evaluation)
-        metrics.write(version, {"evaluation/return": evaluation.mean})
-        _report(connection, evaluation, context)
-        connection.report(0, {"evaluation/seconds": evaluation.seconds}, no_episodes())
-        rest_secs = config.evaluation_period_secs - (time.monotonic() - start_secs)
-        context.stop.wait(max(rest_secs, 0.0))
-        connection.wait_for_newer(period_secs=0.2)
-    connection.close()
-    environment.close()
+    export = PolicyExport(made.policy, pathlib.Path(context.root_dir) / "policy")
+    stop = context.stop
+    with connected(learner, context, batched, made, timeout_secs) as connection:
+        while not stop.is_set():
+            version, frames = connection.version, connection.frames_total
+            start_secs = time.monotonic()
+            returns = play(batched, act, initial_state, episodes, stop.is_set)
+            if len(returns) < episodes:
+                break
+            evaluation = summarise(returns, version, frames, start_secs)
+            export.offer(evaluation)
+            metrics.write(version, {"evaluation/return": evaluation.mean})
+            _report(connection, evaluation, context)
+            connection.report(0, {"evaluation/seconds": evaluation.seconds}, no_episodes())
+            rest_secs = period_secs - (time.monotonic() - start_secs)
+            stop.wait(max(rest_secs, 0.0))
+            connection.wait_for_newer(period_secs=0.2)
 
 
 def _report(connection: LearnerConnection, evaluation, context: Context) -> None:

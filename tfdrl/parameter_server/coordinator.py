@@ -18,6 +18,7 @@ from tfdrl.environments.stated_returns import ANY_RETURN
 from tfdrl.errors import DivergedError, TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.learning.session import LearnerSession
+from tfdrl.parameter_server.age_histogram import mean_age
 from tfdrl.parameter_server.client import GlobalParameters
 from tfdrl.parameter_server.divergence import Divergence
 from tfdrl.parameter_server.settings import ParameterServerSettings
@@ -232,12 +233,3 @@ class ServerMetrics:
                 name = f"parameter_server_{task}/{name}_per_second"
                 values[name] = max(0.0, rate.take(status[key]))  # smaller after a restart
         return values
-
-
-def mean_age(ages) -> float | None:
-    """Mean of a histogram with buckets 0, 1, 2-3, 4-7, ..., each taken at its middle."""
-    total = sum(ages)
-    if not total:
-        return None
-    middles = [0.0] + [1.5 * 2**i - 0.5 for i in range(len(ages) - 1)]
-    return sum(count * middle for count, middle in zip(ages, middles)) / total

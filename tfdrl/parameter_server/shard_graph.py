@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfdrl.parameter_server import update_rules
+from tfdrl.parameter_server import age_histogram, update_rules
 from tfdrl.parameter_server.protocol import (
     ACCEPTED,
     AGE_BUCKETS,
@@ -140,14 +140,6 @@ class ShardGraph:
         else:
             applied, updates = self._update(gradients, counts), tf.constant(1, tf.int64)
         age = tf.maximum(counts[VERSION] - header.version, 0)
-        bucket = tf.where(
-            tf.equal(age, 0),
-            tf.constant(0, tf.int64),
-            1
-            + tf.cast(
-                tf.floor(tf.math.log(tf.cast(age, tf.float64) + 0.5) / np.log(2.0)), tf.int64
-            ),
-        )
         with tf.control_dependencies(applied):
             counted = [
                 self._count(
@@ -155,10 +147,7 @@ class ShardGraph:
                     FINISHED,
                     more={VERSION: updates, UPDATES: updates, STEPS: header.steps},
                 ),
-                add(
-                    self._ages,
-                    tf.one_hot(tf.minimum(bucket, AGE_BUCKETS - 1), AGE_BUCKETS, dtype=tf.int64),
-                ),
+                add(self._ages, age_histogram.one_more(age)),
                 add(self._losses, tf.stack([self.loss, 1.0])),
             ]
         with tf.control_dependencies(counted):
@@ -188,9 +177,7 @@ class ShardGraph:
                 sums = self._read(*self._sums)
                 applied = self._update([total / workers for total in sums], counts)
             with tf.control_dependencies(applied):
-                zeroed = [
-                    assign(s, tf.zeros(shape)) for s, shape in zip(self._sums, self.layout.shapes)
-                ]
+                zeroed = self._zero_sums()
             with tf.control_dependencies(zeroed):
                 return tf.constant(1, tf.int64)
 

@@ -45,7 +45,8 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
     counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="train_step")
     try:
         agent = factory(
-            *(time_step_spec, action_spec),
+            time_step_spec,
+            action_spec,
             train_step_counter=counter,
             **masked_network.splitter_argument(factory, splitter),
         )

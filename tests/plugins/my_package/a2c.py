@@ -155,4 +155,5 @@ def evaluator(experiment: Experiment, context: Context, learner: Address) -> Non
     """Plays the greedy policy and reports returns."""
     from tfdrl.evaluation.role import evaluate_until_stopped
 
-    evaluate_until_stopped(experiment, context, learner, experiment.architecture.timeout_secs)
+    values = experiment.architecture.evaluation(experiment)
+    evaluate_until_stopped(learner, context, **values)
