@@ -1,11 +1,16 @@
 """Gorila's settings: what is refused and why, and the processes that they make."""
 
+import functools
+
 import pytest
 
+from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.architectures import gorila
 from tfdrl.architectures.gorila import Gorila
 from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError
+from tfdrl.experiment import Experiment
+from tfdrl.networks.q_networks import MlpQNetwork
 from tfdrl.parameter_server.outlier_filter import OutlierFilter
 from tfdrl.parameter_server.settings import ParameterServerSettings
 
@@ -144,3 +149,15 @@ def test_roles_name_functions_that_there_are(bundled):
         function = role.load()
         assert function.__name__ == name
         assert function is getattr(gorila, name, None) or not bundled
+
+
+def test_a_discount_that_is_not_the_agents_is_refused_by_every_role():
+    """Servers, coordinator, workers and actors make the gradient, whose variables they share."""
+    config = Gorila(
+        environment=functools.partial(gym_environment, id="tfdrl/Chain-v0"),
+        agent=functools.partial(NStepDqnAgent, network=MlpQNetwork, optimizer=None, gamma=0.9),
+        parameter_server=ParameterServerSettings(),
+        gamma=0.8,
+    )
+    with pytest.raises(ConfigurationError, match=r"gorila\.gamma = 0\.8.*gamma = 0\.9"):
+        gorila.make_learner(Experiment(config))
