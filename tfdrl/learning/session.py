@@ -251,14 +251,11 @@ class LearnerSession:
         limits, evaluation = self._experiment, self.evaluation
         if self._context.stop.is_set():
             return "told to stop"
-        if (
-            limits.solved_return is not None
-            and evaluation is not None
-            and evaluation.mean >= limits.solved_return
-        ):
+        wanted = limits.solved_return
+        if None not in (wanted, evaluation) and evaluation.mean >= wanted:
             return (
                 f"solved: mean return {evaluation.mean:.1f} over {evaluation.episodes} episodes "
-                f"reaches {limits.solved_return:g}"
+                f"reaches {wanted:g}"
             )
         if limits.max_frames is not None and self.service.frames() >= limits.max_frames:
             return f"reached max_frames = {limits.max_frames}"
