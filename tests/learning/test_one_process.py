@@ -9,6 +9,7 @@ import gin
 import numpy as np
 import pytest
 
+import tfdrl.agents.normalization  # noqa: F401  (gin knows it then)
 from tfdrl.acting.exploration import AnnealedEpsilon
 from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_dqn import NStepDqnAgent
@@ -53,7 +54,7 @@ class Recorded:
         def recorded_update(epsilon, step):
             update(epsilon, step)
             self.steps.append(step)
-            self.epsilons.append(epsilon._policy._epsilon.numpy())
+            self.epsilons.append(np.full(8, epsilon._epsilon))
 
         def recorded_add(replay, *step):
             add(replay, *step)
