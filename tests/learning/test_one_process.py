@@ -54,7 +54,8 @@ class Recorded:
         def recorded_update(epsilon, step):
             update(epsilon, step)
             self.steps.append(step)
-            self.epsilons.append(np.full(8, epsilon._epsilon))
+            value = getattr(epsilon._policy, "_epsilon", None)
+            self.epsilons.append(None if value is None else value.numpy())
 
         def recorded_add(replay, *step):
             add(replay, *step)
