@@ -27,6 +27,7 @@ from tfdrl.launch.role_addresses import (
 )
 from tfdrl.rpc import channels, security
 from tfdrl.runtime import locks
+from tfdrl.runtime.user_frames import own_frame
 from tfdrl.topology import Addresses, Context, Program, Role, each_of
 
 _LOG = logging.getLogger(__name__)
@@ -123,8 +124,15 @@ def call(
         raise
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else EXIT_FAILED
-    except BaseException:
+    except BaseException as error:
+        frame = own_frame(error)
+        text = str(error).strip().partition("\n")[0]
+        words = f"{type(error).__name__}: {text} (at {frame})"
+        if frame:  # the traceback has many others
+            print(words, file=sys.stderr)
         traceback.print_exc()
+        if frame:
+            print(f"tfdrl {role.name}: {words}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK if code is None else int(code)
 

@@ -17,6 +17,7 @@ from tfdrl.agents.recurrent_q_policy import RecurrentQPolicy
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import ConfigurationError
 from tfdrl.runtime.autograph import leave_unconverted
+from tfdrl.runtime.user_frames import own_frame
 from tfdrl.types import ArraySpec
 
 #: Policies that take some actions whatever their network says.
@@ -34,8 +35,9 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
 
     Raises:
       ConfigurationError: the factory returns no TFAgent, refuses the specs, or takes no masks
-        where the environment has some.
+        where the environment has some; or Keras's global policy is not float32.
     """
+    _check_precision()
     leave_unconverted()
     time_step_spec = environments_tf.time_step_spec(environment.observation_spec)
     action_spec = environments_tf.to_tf_specs(environment.action_spec)
@@ -51,8 +53,10 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
             **masked_network.splitter_argument(factory, splitter),
         )
     except (ValueError, TypeError) as error:
+        frame = own_frame(error)
         raise ConfigurationError(
             f"the agent {name} cannot be built for this environment: {error}"
+            + (f" (at {frame})" if frame else "")
         ) from error
     if not isinstance(agent, tf_agent.TFAgent):
         raise ConfigurationError(f"the agent {name} made a {type(agent).__name__}, not a TFAgent")
@@ -86,6 +90,17 @@ def _check_that_a_mask_has_its_setting(agent, environment: BatchedEnvironment) -
     if isinstance(policy, _RANDOM):
         raise ConfigurationError(f"{text}. If any action may be taken, call the part another name")
     logging.warning("%s", text)
+
+
+def _check_precision() -> None:
+    policy = tf.keras.mixed_precision.global_policy()
+    if policy.compute_dtype != "float32":
+        raise ConfigurationError(
+            f"Keras's global policy is {policy.name}: networks would calculate in "
+            f"{policy.compute_dtype}, but losses are in float32 and gradients are not scaled; "
+            "leave it at float32, or give single layers of a model of your own a dtype, and its "
+            "last one float32"
+        )
 
 
 def set_seed(seed: int) -> None:
