@@ -3,6 +3,7 @@
 import functools
 import threading
 
+import environments_page
 import gymnasium
 import numpy as np
 import pytest
@@ -261,3 +262,7 @@ def test_who_steps_an_environment_of_a_user_s_own_compares_it(tmp_path, monkeypa
 def _random(policy, *steps_and_state):
     steps = ts.TimeStep(*(tf.nest.map_structure(tf.constant, part) for part in steps_and_state[:4]))
     return policy.action(steps, steps_and_state[4])
+
+
+def test_the_page_of_the_docs_is_up_to_date():
+    assert environments_page.PAGE.read_text() == environments_page.text()
