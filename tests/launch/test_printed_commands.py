@@ -107,3 +107,10 @@ def test_the_command_that_continues_a_run_does(tmp_path):
     done = in_a_clean_shell(f"export PYTHONPATH={own['PYTHONPATH']}; {command}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a b" / "summary.txt").stat().st_mtime > 0
+
+
+def test_tensorboard_is_run_as_a_module_where_its_script_is_not_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(printed_commands.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    command = summary.tensorboard(tmp_path)
+    assert command[1:3] == ["-m", "tensorboard.main"]

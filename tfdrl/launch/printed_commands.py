@@ -18,6 +18,12 @@ def program(name: str) -> str:
     return _shown(pathlib.Path(sysconfig.get_path("scripts")) / name)
 
 
+def is_found(name: str) -> bool:
+    """Whether a program is installed beside this Python, or on PATH."""
+    beside = pathlib.Path(sysconfig.get_path("scripts")) / name
+    return beside.is_file() or shutil.which(name) is not None
+
+
 def python() -> str:
     """What runs this Python."""
     return _shown(pathlib.Path(sys.executable))

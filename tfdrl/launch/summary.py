@@ -72,7 +72,10 @@ def write(root_dir: pathlib.Path, page: str) -> None:
 def tensorboard(root_dir: pathlib.Path) -> list[str]:
     """The command that shows the run."""
     events = str(root_dir / run_directory.TENSORBOARD)
-    return [printed_commands.program("tensorboard"), "--logdir", events]
+    if printed_commands.is_found("tensorboard"):
+        return [printed_commands.program("tensorboard"), "--logdir", events]
+    # Scripts of a --target or --user installation lie elsewhere; the module is there.
+    return [printed_commands.python(), "-m", "tensorboard.main", "--logdir", events]
 
 
 def _result(root_dir: pathlib.Path, snapshot: RunStatus, started_at: float) -> dict[str, Any]:
