@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import gin
@@ -24,6 +25,8 @@ class Experiment:
       seed: of everything random; from 0 to `MAX_SEED`.
       solved_return: ends when the mean return of an evaluation reaches it.
       evaluation_episodes: episodes of one evaluation.
+      evaluation_policy: `policy(agent, num_envs, seed)` -> TFPolicy that plays them, such as
+        @acting_policy; None: the agent's greedy policy, which is exported in any case.
       max_frames: ends after so many environment frames, summed over the actors.
       max_learner_steps: ends after so many gradient steps.
       max_minutes: ends after so many minutes of training since the start or restart: from the first
@@ -34,6 +37,7 @@ class Experiment:
     seed: int = 1
     solved_return: float | None = None
     evaluation_episodes: int = 100
+    evaluation_policy: Callable | None = None
     max_frames: int | None = None
     max_learner_steps: int | None = None
     max_minutes: float | None = None

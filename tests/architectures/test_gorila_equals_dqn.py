@@ -78,7 +78,7 @@ def dqn_networks(root_dir, monkeypatch):
     def recorded(run, loss):
         count_update(run, loss)
         if not context.stop.is_set():
-            recorder.add(run._agent)
+            recorder.add(run.agent)
 
     monkeypatch.setattr(OneProcess, "count_update", recorded)
     dqn.learner(Experiment(config), context)

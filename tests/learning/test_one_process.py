@@ -15,6 +15,7 @@ from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.architectures import dqn
 from tfdrl.environments import gym_environment
+from tfdrl.evaluation.policies import acting_policy
 from tfdrl.experience.uniform_replay import UniformReplay
 from tfdrl.experiment import Experiment
 from tfdrl.learning.one_process import OneProcess
@@ -48,12 +49,12 @@ class Recorded:
 
         def recorded_begin(run, *arguments, **more):
             begin(run, *arguments, **more)
-            self.agent = run._agent
+            self.agent = run.agent
             self.sums_at_start = self.sums()
 
         def recorded_update(epsilon, step):
             update(epsilon, step)
-            self.steps.append(step)
+            self.steps.append(step + CONFIG.min_replay_steps)  # annealing begins with learning
             value = getattr(epsilon._policy, "_epsilon", None)
             self.epsilons.append(None if value is None else value.numpy())
 
@@ -99,7 +100,7 @@ def test_exploration_is_annealed_and_stays_so_after_a_restart(start):
     first = start(40)
     assert len(first.steps) == 40 and first.steps[0] == 0
     for steps, epsilon in zip(first.steps, first.epsilons):
-        expected = max(1 - 0.75 * steps / 100, 0.25)
+        expected = max(1 - 0.75 * max(steps - 16, 0) / 100, 0.25)
         np.testing.assert_allclose(epsilon, np.full(8, expected), rtol=1e-6)
     assert first.stored == 320 and 250 < first.steps[-1] < 320  # a reset is stored, and is no step
     second = start(1)
@@ -117,6 +118,19 @@ def test_a_run_that_is_started_again_and_is_over_at_once_keeps_its_checkpoint(st
     third = start(1)
     assert first.steps[-1] < third.steps[0] <= first.steps[-1] + 8
     assert third.stored == 320 + 8 + 8
+
+
+def test_evaluations_play_the_policy_that_gin_names(start, tmp_path):
+    asked = []
+
+    def policy(agent, num_envs, seed):
+        asked.append(num_envs)
+        return acting_policy(agent, num_envs, seed, exploration=1.0)
+
+    config = dataclasses.replace(CONFIG, evaluation_period_steps=64)
+    start(20, config, evaluation_episodes=3, evaluation_policy=policy)
+    assert json.loads((tmp_path / "result.json").read_text())["evaluation"]["episodes"] == 3
+    assert asked == [3]
 
 
 def test_learning_starts_where_the_capacity_is_no_multiple_of_the_environments(start, tmp_path):

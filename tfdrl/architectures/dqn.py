@@ -34,7 +34,8 @@ class Dqn(Settings):
       frame_stack: k > 1 where observations are stacks of k frames, to store each frame once.
       batch_size: transitions of one learner step.
       update_period_steps: agent steps for each learner step; 4 is 16 Atari frames.
-      epsilon_start, epsilon_end, epsilon_decay_steps: linear schedule over agent steps.
+      epsilon_start, epsilon_end, epsilon_decay_steps: linear schedule over agent steps, from the
+        first learner step on: the replay is filled at random.
       evaluation_period_steps: agent steps between evaluations.
       checkpoint_period_steps: agent steps between checkpoints. At a checkpoint the running
         episodes are cut off like at a time limit and new environments are made, so that a run
@@ -133,7 +134,7 @@ def learner(experiment: Experiment, context: Context) -> None:
     ) as run:
         environments = run.environments
         while run.session.goes_on():
-            epsilon.update(environments.steps)
+            epsilon.update(environments.steps - config.min_replay_steps)
             time_step = environments.time_step
             action = act(time_step)
             replay.add(time_step, action, environments.step(action))

@@ -47,6 +47,7 @@ class DistributedSettings(Settings):
             "agent": self.agent,
             "num_envs": self.evaluation_environments,
             "episodes": experiment.evaluation_episodes,
+            "policy": experiment.evaluation_policy,
             "seed": experiment.seed,
             "period_secs": self.evaluation_period_secs,
             "timeout_secs": self.timeout_secs,

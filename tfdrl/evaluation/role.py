@@ -12,6 +12,7 @@ from tfdrl.acting.learner_connection import LearnerConnection
 from tfdrl.acting.run_connection import no_episodes
 from tfdrl.errors import UnavailableError
 from tfdrl.evaluation.episodes import play, summarise
+from tfdrl.evaluation.policies import evaluation_policy
 from tfdrl.evaluation.policy_export import PolicyExport
 from tfdrl.runtime import agent_factory
 from tfdrl.runtime.compiled import act_function
@@ -27,6 +28,7 @@ def evaluate_until_stopped(
     agent: Callable,
     num_envs: int,
     episodes: int,
+    policy: Callable | None = None,
     seed: int,
     period_secs: float,
     timeout_secs: float,
@@ -42,6 +44,7 @@ def evaluate_until_stopped(
       environment, agent: factories.
       num_envs: environments that are stepped together, if there are as many episodes.
       episodes: of one evaluation.
+      policy: as `Experiment.evaluation_policy`.
       seed: of the run.
       period_secs: from the start of one evaluation to the next, at least.
       timeout_secs: how long the learner may be away.
@@ -49,7 +52,8 @@ def evaluate_until_stopped(
     num_envs = min(episodes, num_envs)
     batched = environment(num_envs=num_envs, training=False, seed=seed + 1_000_003)
     made = agent_factory.make_agent(agent, batched)
-    act, initial_state = act_function(made.policy), made.policy.get_initial_state
+    played = evaluation_policy(policy, made, num_envs, seed + 1_000_003)
+    act, initial_state = act_function(played), played.get_initial_state
     metrics = MetricsWriter(context.root_dir, context.role, context.task)
     export = PolicyExport(made.policy, pathlib.Path(context.root_dir) / "policy")
     stop = context.stop

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfdrl.environments.returned import checked
 from tfdrl.evaluation.episodes import play, summarise
+from tfdrl.evaluation.policies import evaluation_policy
 from tfdrl.evaluation.policy_export import PolicyExport
 from tfdrl.experience.uniform_replay import UniformReplay
 from tfdrl.experiment import Experiment
@@ -107,6 +108,7 @@ class OneProcess:
       evaluation_period_steps, checkpoint_period_steps: agent steps from one to the next.
 
     Attributes:
+      agent: that learns.
       session: the learner's session.
       environments: the training environments.
     """
@@ -128,9 +130,8 @@ class OneProcess:
         evaluation_period_steps: int,
         checkpoint_period_steps: int,
     ):
-        self._experiment, self._context, self._agent = experiment, context, agent
+        self._experiment, self._context, self.agent = experiment, context, agent
         self._replay, self._pace, self._make_environment = replay, pace, make_environment
-        self._evaluation_environments = evaluation_environments
         self._evaluation_period_steps = evaluation_period_steps
         self._checkpoint_period_steps = checkpoint_period_steps
         self._root_dir = pathlib.Path(context.root_dir)
@@ -146,7 +147,14 @@ class OneProcess:
             before_checkpoint=self._save_replay,
             returns=returns,
         )
-        self._greedy = act_function(agent.policy)
+        self._evaluation_environments = min(experiment.evaluation_episodes, evaluation_environments)
+        self._evaluated = evaluation_policy(
+            experiment.evaluation_policy,
+            agent,
+            self._evaluation_environments,
+            experiment.seed + 1_000_003,
+        )
+        self._act = act_function(self._evaluated)
         self._export = PolicyExport(agent.policy, self._root_dir / "policy")
         self._sender = training_pb2.Sender(
             role=context.role, task=context.task, run_id=random.SystemRandom().getrandbits(63)
@@ -190,15 +198,15 @@ class OneProcess:
     def _evaluate(self) -> None:
         limits, start_secs = self._experiment, time.monotonic()
         environment = self._make_environment(
-            num_envs=min(limits.evaluation_episodes, self._evaluation_environments),
+            num_envs=self._evaluation_environments,
             training=False,
             seed=limits.seed + 1_000_003 + self.environments.steps,
         )
         with environment:
             returns = play(
                 environment,
-                self._greedy,
-                self._agent.policy.get_initial_state,
+                self._act,
+                self._evaluated.get_initial_state,
                 limits.evaluation_episodes,
                 self._context.stop.is_set,
             )
