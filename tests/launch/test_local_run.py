@@ -317,6 +317,14 @@ def test_a_full_disk_is_said_where_somebody_reads_it(train, tmp_path):
         assert process.wait(timeout=20) == 0
 
 
+def test_a_first_start_that_is_refused_may_be_corrected(train, tmp_path):
+    assert train(actor="misconfigured").wait(timeout=20) == 2
+    corrected = train(learner="finish", actors=1)
+    assert corrected.wait(timeout=20) == 0, corrected.stdout.read()
+    assert train(actor="misconfigured").wait(timeout=20) == 2  # that run has begun
+    assert "tiny.actors = 1" in (tmp_path / "run" / "config.gin").read_text()
+
+
 def test_changed_settings_are_refused_unless_allowed(train, tmp_path):
     assert train(learner="finish").wait(timeout=30) == 0
     refused = train(learner="finish", actors=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import secrets
@@ -109,8 +110,10 @@ def check_name(root_dir: str | os.PathLike) -> None:
         )
 
 
-def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: bool = False) -> None:
+def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: bool = False) -> bool:
     """Writes config.gin at the first start; compares with it at every later one.
+
+    Returns whether this is the first.
 
     Args:
       root_dir: the run's directory, which exists.
@@ -125,7 +128,7 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
     try:
         old = configuration.read_utf8(path) if path.exists() else None
         if old == text:
-            return
+            return False
         if old is not None:
             if not allow_change:
                 raise _changed(path, old, text)
@@ -138,10 +141,17 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
         partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")
         partial.write_text(text)
         partial.rename(path)
+        return old is None
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be written: {error.strerror}; choose another --root_dir"
         ) from None
+
+
+def forget_configuration(root_dir: str | os.PathLike) -> None:
+    """After a first start that was refused: the corrected one is not a change of its settings."""
+    with contextlib.suppress(OSError):
+        (pathlib.Path(root_dir) / CONFIG).unlink()
 
 
 def _changed(path: pathlib.Path, old: str, new: str) -> ConfigurationError:

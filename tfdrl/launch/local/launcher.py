@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tfdrl.configuration import Configuration
-from tfdrl.errors import EXIT_FAILED, EXIT_OK
+from tfdrl.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK
 from tfdrl.experiment import Experiment
 from tfdrl.launch import curves, output, panel, process, run_directory, summary
 from tfdrl.launch.exits import describe
@@ -109,7 +109,8 @@ def run_local(
         run_directory.claim(root_dir) as lock,
         token.token_file(root_dir) as token_file,
     ):
-        run_directory.keep_configuration(root_dir, configuration.text, settings.allow_config_change)
+        text, allow_change = configuration.text, settings.allow_config_change
+        is_first = run_directory.keep_configuration(root_dir, text, allow_change)
         places = addresses.allocate(program)
         arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
         replicas = replicas_of(program, places, root_dir, arguments, token_file)
@@ -126,15 +127,16 @@ def run_local(
             disk = run_directory.DiskWatch(root_dir, lock)
             run = _Run(program, watch, interrupts, settings, experiment, disk)
             ending = run.to_its_end(replicas, starter, display)
-        target = experiment.solved_return
-        curves.draw(root_dir, target)
+        if is_first and ending.exit_code == EXIT_CONFIGURATION:
+            run_directory.forget_configuration(root_dir)
+        curves.draw(root_dir, experiment.solved_return)
         page = summary.text(
             root_dir,
             reason=ending.reason,
             exit_code=ending.exit_code,
             started_at=started_at,
             snapshot=run.watch.snapshot,
-            target=target,
+            target=experiment.solved_return,
             command=command,
         )
         summary.write(root_dir, page)
