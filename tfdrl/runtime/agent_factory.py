@@ -17,6 +17,7 @@ from tfdrl.agents.recurrent_q_policy import RecurrentQPolicy
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import ConfigurationError
 from tfdrl.runtime.autograph import leave_unconverted
+from tfdrl.runtime.eager_tensors import make_without_place_for_attributes
 from tfdrl.runtime.user_frames import own_frame
 from tfdrl.types import ArraySpec
 
@@ -39,6 +40,7 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
     """
     _check_precision()
     leave_unconverted()
+    make_without_place_for_attributes()
     time_step_spec = environments_tf.time_step_spec(environment.observation_spec)
     action_spec = environments_tf.to_tf_specs(environment.action_spec)
     name = getattr(factory, "__name__", factory)
