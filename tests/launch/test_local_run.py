@@ -145,7 +145,7 @@ def test_only_who_may_read_the_token_of_a_run_talks_to_its_learner(train, tmp_pa
 def test_what_a_role_says_to_its_user_is_said_on_the_console(train, tmp_path):
     process = train(replay="say")
     for line in process.stdout:
-        if "replay 0: somebody was here" in line:
+        if "replay: somebody was here" in line:
             break
     else:
         raise AssertionError("nothing was said")
