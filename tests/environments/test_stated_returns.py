@@ -88,3 +88,29 @@ class Paid(tfa_environment.PyEnvironment):
 
 def test_a_py_environment():
     assert environments_tf.UnbatchedPyEnvironments([Paid()]).return_range == (0.0, INF)
+
+
+class Shifted(gymnasium.RewardWrapper):
+    def reward(self, reward):
+        return reward - 1.0
+
+
+class Unknown(gymnasium.Wrapper):
+    """May do anything with rewards."""
+
+
+class Scaled(gymnasium.ObservationWrapper):
+    def observation(self, observation):
+        return observation
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "states"),
+    [((), True), ((Scaled,), True), ((Shifted,), False), ((Unknown,), False)],
+)
+def test_behind_a_wrapper_that_may_change_rewards_nothing_is_stated(wrappers, states):
+    environment = registry.gym_environment(
+        1, False, 0, id="stating/Limited-v0", kwargs={"reward_range": (0, 1)}, wrappers=wrappers
+    )
+    assert environment.return_range == ((0.0, 50.0) if states else ANY_RETURN)
+    environment.close()

@@ -154,7 +154,7 @@ def test_learner_rests_while_all_actors_are_dead(system):
 
 def test_sigterm_ends_every_role_within_ten_seconds(system):
     assert system.actors[0].terminate(10.0) == 0
-    system.wait_for_progress(5)
+    system.wait_for_progress(20)
     assert system.learner.terminate(10.0) == 0
     assert system.actors[1].terminate(10.0) == 0
     assert "Traceback" not in system.learner.log + system.actors[1].log

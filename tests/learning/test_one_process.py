@@ -120,6 +120,14 @@ def test_a_run_that_is_started_again_and_is_over_at_once_keeps_its_checkpoint(st
     assert third.stored == 320 + 8 + 8
 
 
+def test_foreign_files_beside_the_replay_are_left_alone_and_half_a_replay_is_not(start, tmp_path):
+    for name in ("steps-x", "steps-7b", "steps-5.new"):
+        (tmp_path / "replay" / name).mkdir(parents=True)
+    start(40, dataclasses.replace(CONFIG, checkpoint_period_steps=64))
+    names = sorted(path.name for path in (tmp_path / "replay").iterdir())
+    assert {"steps-x", "steps-7b"} < set(names) and len(names) == 5 and "steps-5.new" not in names
+
+
 def test_evaluations_play_the_policy_that_gin_names(start, tmp_path):
     asked = []
 

@@ -25,7 +25,7 @@ class ActorLoop:
     Args:
       environment: N environments.
       policy: acts for a batch of N.
-      connection: to who counts for the run; a `LearnerLink` to use `pull_parameters`.
+      connection: to who counts for the run; a `LearnerConnection` to use `pull_parameters`.
       context: of the role.
       max_frames_per_second: slows acting down to this; None for as fast as it goes.
 

@@ -17,7 +17,7 @@ import gin
 from tfdrl.architectures.settings import Settings
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
-from tfdrl.topology import Context, Program, Role
+from tfdrl.topology import REPLAY_FLUSH_SECS, Context, Program, chief_role
 
 
 @gin.configurable("dqn")
@@ -77,10 +77,8 @@ class Dqn(Settings):
 
     def program(self) -> Program:
         """One process."""
-        function = f"{__name__}:learner"
-        return Program(
-            "dqn", (Role("learner", function, serves=True, essential=True, threads=self.threads),)
-        )
+        more = {"threads": self.threads, "flush_secs": REPLAY_FLUSH_SECS}
+        return Program("dqn", (chief_role("learner", __name__, **more),))
 
 
 def learner(experiment: Experiment, context: Context) -> None:

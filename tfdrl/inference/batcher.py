@@ -101,7 +101,7 @@ class Batcher:
         Returns the outputs and the slice of their rows that belongs to this block.
 
         Raises:
-          StoppedError: the batcher was closed.
+          BatcherStoppedError: the batcher was closed.
           Exception: what `compute` raised, for all blocks of the batch.
         """
         rows = len(arrays[0])
@@ -135,7 +135,7 @@ class Batcher:
             self._seal()
 
     def close(self) -> None:
-        """Blocks that wait, or come, get StoppedError. From any thread."""
+        """Blocks that wait, or come, get BatcherStoppedError. From any thread."""
         self._is_closed = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._send_away)

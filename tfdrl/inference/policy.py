@@ -109,7 +109,7 @@ class BatchedPolicy:
         return self._batcher.statistics.take()
 
     def close(self) -> None:
-        """Blocks that wait get StoppedError."""
+        """Blocks that wait get BatcherStoppedError."""
         self._batcher.close()
 
     def _act(self, step_type, reward, discount, *rest):

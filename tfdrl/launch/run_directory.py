@@ -149,7 +149,12 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
 
 
 def forget_configuration(root_dir: str | os.PathLike) -> None:
-    """After a first start that was refused: the corrected one is not a change of its settings."""
+    """After a first start that was refused: the corrected one is not a change of its settings.
+
+    A run that has written a checkpoint keeps it: what is wrong came later.
+    """
+    if any(pathlib.Path(root_dir).glob(f"{CHECKPOINTS}/*")):
+        return
     with contextlib.suppress(OSError):
         (pathlib.Path(root_dir) / CONFIG).unlink()
 

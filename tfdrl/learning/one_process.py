@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pathlib
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -160,6 +161,7 @@ class OneProcess:
             role=context.role, task=context.task, run_id=random.SystemRandom().getrandbits(63)
         )
         self._reported_episodes = 0
+        self._saved_steps = -1  # at which this process last wrote the replay
         self._loss: float | None = None
         self._report_is_due = Every(_REPORT_PERIOD_SECS, at_once=True)
         state = self.session.restored_state or {"steps": 0}
@@ -225,15 +227,16 @@ class OneProcess:
         environments, steps = self.environments, self.environments.steps
         if environments.action is not None:
             self._replay.truncate(environments.time_step, environments.action)
-        if self._replay.size_steps:
-            directory = self._replay_directory(steps)
-            shutil.rmtree(directory, ignore_errors=True)
-            self._replay.save(directory)
-            kept = directory.parent.glob("steps-*")
-            for path in sorted(kept, key=lambda p: int(p.name.split("-")[1]))[:-_KEPT_REPLAYS]:
-                shutil.rmtree(path, ignore_errors=True)
-        environments.restart()
-        self._replay.forget_previous()
+        try:
+            if self._replay.size_steps and steps != self._saved_steps:
+                directory = self._replay_directory(steps)
+                shutil.rmtree(directory, ignore_errors=True)
+                self._replay.save(directory)
+                self._saved_steps = steps
+                _remove_all_but_newest(directory.parent)
+        finally:  # the episodes are cut off, also where the disk is full
+            environments.restart()
+            self._replay.forget_previous()
         return {"steps": steps, "updates": self._pace.updates, "replay": self._replay.state()}
 
     def _restore(self, state: dict) -> None:
@@ -269,3 +272,11 @@ class OneProcess:
             "agent/steps": self.environments.steps,
         }
         return values if self._loss is None else {**values, "learner/loss": self._loss}
+
+
+def _remove_all_but_newest(directory: pathlib.Path) -> None:
+    """Of the replays; what else lies there, but for one half written, is somebody else's."""
+    ours = [path for path in directory.iterdir() if re.fullmatch(r"steps-[0-9]+", path.name)]
+    ours.sort(key=lambda path: int(path.name.partition("-")[2]))
+    for path in [*ours[:-_KEPT_REPLAYS], *directory.glob("steps-*.new")]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -124,7 +124,7 @@ class GlobalParameters:
           gradient: of `LossGradient`, with the parts of `indices`.
           steps: agent steps that it was computed from.
 
-        Returns the verdict, see `parameter_protocol.VERDICTS`; None if the server was lost on the
+        Returns the verdict, see `protocol.VERDICTS`; None if the server was lost on the
         way. Raises as `connect`.
         """
         self.loss = gradient.loss

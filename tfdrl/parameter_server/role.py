@@ -34,7 +34,7 @@ class ShardServer:
       variables: of the agent, all shards', with their initial values.
       settings: of the servers.
       context: of the role; its `listen` is where TensorFlow's server listens.
-      barrier: as of `parameter_protocol.Layout`.
+      barrier: as of `protocol.Layout`.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def run(
       settings: of the server.
       coordinator, worker: the role functions; the worker's is called in `workers` threads.
       workers: how many.
-      barrier: as of `parameter_protocol.Layout`.
+      barrier: as of `protocol.Layout`.
 
     Raises:
       TfdrlError: as the coordinator, or the first worker that failed.

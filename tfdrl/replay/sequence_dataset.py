@@ -53,7 +53,7 @@ def sequence_dataset(
       signature: of `unroll_tables.unroll_signature`, thinned for stacks of frames.
       batch_size: B.
       importance_exponent: beta of w = (N P)^-beta, divided by the batch's maximum.
-      prefetch: batches that may be sampled ahead, as `replay_samples.sample_dataset` has it.
+      prefetch: batches that may be sampled ahead, as `transition_dataset.sample_dataset` has it.
       frame_stack: k frames in an observation, of which one is stored; else 1.
     """
     row = with_row(signature)

@@ -107,7 +107,7 @@ class InferenceClient:
           episodes: that ended since the last call.
 
         Raises:
-          StoppedError: training is over, or `stop` is set.
+          ActorStoppedError: training is over, or `stop` is set.
           LearnerRestartedError: see there; a new run has begun.
           UnavailableError: no answer for `timeout_secs`.
           ConfigurationError: the learner refused this actor.
