@@ -72,17 +72,13 @@ class Apex(DistributedReplay):
 def replay(experiment: Experiment, context: Context) -> None:
     """Serves the table and checkpoints it on a period and at the end."""
     from tfdrl.replay import transition_table
-    from tfdrl.replay.role import serve
+    from tfdrl.replay.role import serve_table
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         signature = transition_table.transition_signature(environment)
-    make = transition_table.make_table
-    serve(
-        lambda: [make(config.table, signature, transition_table.APEX)],
-        context,
-        config.replay_checkpoint_period_secs,
-    )
+    period_secs = config.replay_checkpoint_period_secs
+    serve_table(config.table, signature, transition_table.APEX, context, period_secs)
 
 
 def learner(experiment: Experiment, context: Context, replay: Address) -> None:

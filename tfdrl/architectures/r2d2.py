@@ -60,7 +60,7 @@ def replay(experiment: Experiment, context: Context) -> None:
     """Serves the prioritised replay of sequences; checkpoints it on a period and at the end."""
     from tfdrl.experience import frame_stacks
     from tfdrl.replay import transition_table, unroll_tables
-    from tfdrl.replay.role import serve
+    from tfdrl.replay.role import serve_table
     from tfdrl.replay.sequence_writer import SEQUENCES
     from tfdrl.runtime import agent_factory
 
@@ -70,12 +70,8 @@ def replay(experiment: Experiment, context: Context) -> None:
         signature = _signature(environment, agent, config)
         signature = frame_stacks.thin_signature(signature, environment.frame_stack)
     row = unroll_tables.with_row(signature)
-    make = transition_table.make_table
-    serve(
-        lambda: [make(config.table, row, transition_table.R2D2, SEQUENCES)],
-        context,
-        config.replay_checkpoint_period_secs,
-    )
+    period_secs = config.replay_checkpoint_period_secs
+    serve_table(config.table, row, transition_table.R2D2, context, period_secs, SEQUENCES)
 
 
 def learner(experiment: Experiment, context: Context, replay: Address) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import reverb
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.replay import client
 from tfdrl.replay.transition_table import TABLE, check_signature
 from tfdrl.rpc import tcp_timeouts
 from tfdrl.runtime.metrics import Every
@@ -36,7 +35,7 @@ class ReplayInfo:
     """
 
     def __init__(self, address: Address, timeout_secs: float, table: str = TABLE):
-        self._client = client.connect(address)
+        self._client = connect(address)
         self._address, self._timeout_secs = address, timeout_secs
         self._table = table
         self._answered_secs = time.monotonic()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tfdrl.errors import NOTICE
 from tfdrl.replay.server import ReplayServer
+from tfdrl.replay.transition_table import TABLE, TableDefaults, make_table
 from tfdrl.replay.unknown_changes import TableWatch
 from tfdrl.runtime.metrics import Every, MetricsWriter, Rate
 from tfdrl.topology import Context
@@ -45,6 +46,18 @@ def serve(tables: Callable, context: Context, checkpoint_period_secs: float) -> 
             server.checkpoint()
     server.checkpoint()
     metrics.close()
+
+
+def serve_table(
+    factory: Callable | None,
+    signature,
+    defaults: TableDefaults,
+    context: Context,
+    checkpoint_period_secs: float,
+    name: str = TABLE,
+) -> None:
+    """`serve` of an architecture's one table; arguments as of `make_table` and `serve`."""
+    serve(lambda: [make_table(factory, signature, defaults, name)], context, checkpoint_period_secs)
 
 
 def _write_metrics(metrics: MetricsWriter, name: str, info, rates: dict[str, Rate]) -> None:
