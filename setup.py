@@ -83,6 +83,7 @@ setuptools.setup(
         "atari": ATARI,
         "envpool": ["envpool>=1.2,<2"],
         "mujoco": MUJOCO,
+        "profile": ["py-spy>=0.3.14,<0.5"],  # who holds the interpreter's lock
         "video": VIDEO,
         "test": [
             "pytest>=8",

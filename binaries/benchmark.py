@@ -30,7 +30,9 @@ _USAGE = """Measures a program, and its parts beside the bare libraries.
 Parts: a environment stepping, b insertion into replay (IMPALA: the queue), c sampling from it, d
 training in memory (of that V-trace alone), e the whole program. Of SEED: a the inference service
 beside a bare gRPC stream, b more and more streams, e the whole. Of A3C and Gorila: a a worker's
-cycle beside the same step locally, b more and more workers, e the whole. Of every architecture, if
+cycle beside the same step locally, b more and more workers, e the whole, with the CPU time of each
+thread of the learner or coordinator for an environment step and, where py-spy is installed (pip
+install 'tfdrl[profile]'), how long each holds the interpreter's lock. Of every architecture, if
 asked for: s what a start costs, with forked roles and with fresh ones. V-trace at another size:
 
   tfdrl-benchmark --gin_file=impala/atari_pong.gin --parts=d \\

@@ -6,11 +6,13 @@ import time
 import types
 
 import benchmark_runs
+import paths
 import pytest
 
-from tfdrl.benchmarks import limits, measuring, page, proc, report, subjects, system
+from tfdrl.benchmarks import limits, measuring, page, proc, report, subjects, system, threads
 from tfdrl.benchmarks.harness import Found, Measured
 from tfdrl.benchmarks.measuring import Cost, Rounds, Turn, Variant
+from tfdrl.benchmarks.threads import ThreadUsage
 
 _GIN = """
 include 'environments/catch.gin'
@@ -201,15 +203,76 @@ def test_summary_of_readings_is_robust_to_late_answers():
             {"actor": 2**20 * (50 + secs)},
             {"actor": 0.5 * secs},
             1.75 * secs,
+            {"a": 0.1 * secs, "b": 0.3 * secs},
         )
         for secs, delay in [(0, 0), (1, 0.9), (2, 0.1), (3, 0), (4, 0.7)]
     ]
-    found = system.summarise(readings)
+    found = system.summarise(readings, {"b": 0.25, "c": 0.5})
     assert found.frames_per_second == pytest.approx(100.0)
     assert found.learner_steps_per_second == pytest.approx(7.0)
     assert found.metrics == {"learner/policy_lag": 4.0}
     assert found.processes["actor"] == pytest.approx((54.0, 60.0, 0.5))
     assert (found.cores, found.other_cores) == pytest.approx((0.5, 1.25))
+    assert list(found.threads) == ["b", "a"]  # the busiest first
+    assert found.threads["b"] == pytest.approx((0.3, 0.25))
+    assert found.threads["a"] == pytest.approx((0.1, 0.0))
+    assert system.summarise(readings, {}).threads["a"].lock_share is None
+
+
+def test_threads_cost_microseconds_of_an_environment_step():
+    used = {"busy": ThreadUsage(0.5, 0.25), "quiet": ThreadUsage(0.001, 0.001)}
+    whole = system.System(60.0, 2000.0, 1.0, {}, {}, 0.0, "coordinator", used)
+    tables = report.sections(Measured(subjects.APEX, types.SimpleNamespace(), 4, 2, {}, whole))
+    found = benchmark_runs.figures(page.as_json(tables)[-1])
+    assert tables[-1].title == "Threads of the coordinator (e)"
+    # 2,000 frames/s are 500 steps/s.
+    assert found == pytest.approx(
+        {
+            "all threads": 1002.0,
+            "busy": 1000.0,
+            "busy: holds the interpreter's lock": 0.25,
+            "quiet: holds the interpreter's lock": 0.001,
+            "the interpreter's lock is held": 0.251,
+        }
+    )
+
+
+_BUSY_THREAD = """
+import threading
+from tfdrl.launch.thread_names import show_thread_names
+
+def work():
+    print("here", flush=True)
+    while True:
+        pass
+
+show_thread_names()
+threading.Thread(target=work, name="a thread with a long name", daemon=True).start()
+threading.Event().wait()
+"""
+
+
+def test_cpu_time_is_told_by_the_names_of_threads():
+    command = [sys.executable, "-c", _BUSY_THREAD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=paths.CHECKOUT) as busy:
+        try:
+            busy.stdout.readline()
+            time.sleep(1.0)
+            used = threads.cpu_secs_by_thread(busy.pid)
+            assert used["a thread with a"] > 0.05
+            assert used[threads.MAIN] < proc.cpu_secs(busy.pid)
+        finally:
+            busy.kill()
+
+
+def test_samples_of_the_lock_are_counted_by_thread():
+    lines = [
+        "thread (12): MainThread;<module> (a.py:1);wait (b.py:2) 3",
+        "thread (13): a thread with a long name;run (c d.py:1) 4",
+        "thread (12): MainThread;<module> (a.py:1) 2",
+    ]
+    counts = threads.counts_of("\n".join(lines))
+    assert counts == {threads.MAIN: 5, "a thread with a": 4}
 
 
 def test_table_names_unit_and_verdict():

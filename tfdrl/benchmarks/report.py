@@ -95,7 +95,7 @@ def sections(measured: Measured) -> list[Section]:
         for letter, found in measured.found.items()
     ]
     if measured.system is not None:
-        tables += [_system(measured, costs), _processes(measured)]
+        tables += [_system(measured, costs), _processes(measured), _threads(measured)]
     if set(costs) >= set(parts):
         tables += measured.subject.limits(costs, measured)
     return tables
@@ -133,3 +133,29 @@ def _processes(measured: Measured) -> Section:
         Figure("everything else on this machine: CPU", measured.system.other_cores, "cores"),
     ]
     return Section("Processes of the whole system (e)", figures)
+
+
+def _threads(measured: Measured) -> Section:
+    """By thread, for an environment step of the run, which unlike a rate bears a busy machine.
+
+    Those that use less than a hundredth of the process are left out.
+    """
+    threads, steps_per_second = measured.system.threads, measured.steps_per_second
+    total = sum(usage.cores for usage in threads.values())
+    unit = "CPU us/environment step"
+    figures = [Figure("all threads", _per_step(total, steps_per_second), unit)]
+    for name, usage in threads.items():
+        if usage.cores > 0.01 * total:
+            figures.append(Figure(name, _per_step(usage.cores, steps_per_second), unit))
+    shares = {name: usage.lock_share for name, usage in threads.items() if usage.lock_share}
+    for name, share in shares.items():
+        figures.append(Figure(f"{name}: holds the interpreter's lock", share, "share of time"))
+    if shares:
+        held = sum(shares.values())
+        figures.append(Figure("the interpreter's lock is held", held, "share of time"))
+    return Section(f"Threads of the {measured.system.chief} (e)", figures)
+
+
+def _per_step(cores: float, steps_per_second: float) -> float:
+    """Microseconds of CPU time."""
+    return 1e6 * cores / steps_per_second

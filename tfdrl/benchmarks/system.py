@@ -9,11 +9,12 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tfdrl.benchmarks.measuring import slope
 from tfdrl.benchmarks.proc import Observer, children, cpu_secs, flag, machine_cpu_secs, rss_bytes
+from tfdrl.benchmarks.threads import LockSampler, ThreadUsage, cpu_secs_by_thread
 from tfdrl.configuration import Configuration
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
@@ -37,6 +38,7 @@ class Reading(NamedTuple):
     frames, learner_steps  counters
     metrics    by name
     rss_bytes, cpu_secs  by process, such as "actor 0"
+    thread_cpu_secs  of the chief, by thread
     """
 
     secs: float
@@ -47,6 +49,7 @@ class Reading(NamedTuple):
     rss_bytes: dict[str, int]
     cpu_secs: dict[str, float]
     machine_cpu_secs: float  # of everything that runs here
+    thread_cpu_secs: Mapping[str, float] = {}
 
 
 class Usage(NamedTuple):
@@ -61,7 +64,7 @@ class System(NamedTuple):
     """The running system over the window of measurement.
 
     `metrics` are means; `other_cores` are used by what does not belong to the run, or by the
-    virtual machine's host: the more, the less the figures say.
+    virtual machine's host: the more, the less the figures say. `threads` are those of the chief.
     """
 
     secs: float
@@ -70,6 +73,8 @@ class System(NamedTuple):
     metrics: dict[str, float]
     processes: dict[str, Usage]
     other_cores: float
+    chief: str = "learner"
+    threads: Mapping[str, ThreadUsage] = {}
 
     @property
     def cores(self) -> float:
@@ -89,10 +94,12 @@ class _RunObserver(Observer):
         self._warm_up_secs = min(_MAX_WARM_UP_SECS, 0.5 * window_secs)
         self._watch, self._learning_secs, self._start_secs = None, None, time.monotonic()
         self.readings: list[Reading] = []
-        self.is_complete = False
+        self.is_complete, self._lock, self.lock_shares = False, None, {}
 
     def __exit__(self, *unused) -> None:
         super().__exit__()
+        if self._lock is not None:
+            self._lock.close()
         if self._watch is not None:
             self._watch.close()
 
@@ -106,8 +113,13 @@ class _RunObserver(Observer):
         self._learning_secs = self._learning_secs or now_secs
         if now_secs - self._learning_secs < self._warm_up_secs:
             return False
-        self.readings.append(_reading(snapshot, processes, now_secs))
-        self.is_complete = now_secs - self.readings[0].secs >= self._window_secs
+        chief = processes.get(self._chief.name) or processes[f"{self._chief.name} 0"]
+        self._lock = self._lock or LockSampler(chief)
+        self.readings.append(_reading(snapshot, processes, now_secs, chief))
+        passed_secs = now_secs - self.readings[0].secs
+        self.is_complete = passed_secs >= self._window_secs
+        if self.is_complete:
+            self.lock_shares = self._lock.shares(passed_secs)
         return self.is_complete and _stop()
 
     def _watch_of(self, processes: dict[str, int]) -> Watch | None:
@@ -125,9 +137,11 @@ def _stop() -> bool:
     return True
 
 
-def _reading(snapshot, processes: dict[str, int], now_secs: float) -> Reading:
+def _reading(snapshot, processes: dict[str, int], now_secs: float, chief: int) -> Reading:
     metrics = {name: snapshot.metric(name) for name in _METRICS}
-    rss, cpu = {}, {}
+    rss, cpu, threads = {}, {}, {}
+    with contextlib.suppress(OSError):
+        threads = cpu_secs_by_thread(chief)
     for name, pid in processes.items():
         with contextlib.suppress(OSError):
             cpu[name] = cpu_secs(pid)
@@ -141,6 +155,7 @@ def _reading(snapshot, processes: dict[str, int], now_secs: float) -> Reading:
         rss,
         cpu,
         machine_cpu_secs(),
+        threads,
     )
 
 
@@ -178,11 +193,19 @@ def run(
         raise TfdrlError(
             f"the run ended with exit code {code} before {window_secs:g} s could be measured"
         )
-    return summarise(it.readings)
+    return summarise(it.readings, it.lock_shares, program.chief)
 
 
-def summarise(readings: Sequence[Reading]) -> System:
-    """Rates and growth by least squares over the readings, means of the rest."""
+def summarise(
+    readings: Sequence[Reading], lock_shares: Mapping[str, float], chief: str = "learner"
+) -> System:
+    """Rates and growth by least squares over the readings, means of the rest.
+
+    Args:
+      readings: in the order of time.
+      lock_shares: by thread of the chief, if they are known.
+      chief: name of its role.
+    """
     secs = [reading.secs for reading in readings]
     answered_secs = [reading.answered_secs for reading in readings]
     means = {}
@@ -199,7 +222,26 @@ def summarise(readings: Sequence[Reading]) -> System:
         means,
         processes,
         max(0.0, busy_cores - sum(usage.cores for usage in processes.values())),
+        chief,
+        _threads(readings, lock_shares),
     )
+
+
+def _threads(
+    readings: Sequence[Reading], lock_shares: Mapping[str, float]
+) -> dict[str, ThreadUsage]:
+    """The chief's, the busiest first."""
+    secs = [reading.secs for reading in readings]
+    names = {name for reading in readings for name in reading.thread_cpu_secs}
+    cores = {
+        name: slope(secs, [reading.thread_cpu_secs.get(name, 0.0) for reading in readings])
+        for name in names
+    }
+    unsampled = 0.0 if lock_shares else None
+    return {
+        name: ThreadUsage(cores[name], lock_shares.get(name, unsampled))
+        for name in sorted(names, key=cores.get, reverse=True)
+    }
 
 
 def _usage(name: str, readings: Sequence[Reading]) -> Usage:

@@ -25,6 +25,7 @@ from tfdrl.launch.role_addresses import (
     check_listen,
     resolve_addresses,
 )
+from tfdrl.launch.thread_names import show_thread_names
 from tfdrl.rpc import channels, security
 from tfdrl.runtime import locks
 from tfdrl.runtime.user_frames import own_frame
@@ -81,6 +82,7 @@ def run_role(
     try:
         process.leave_on_signals(stopped_exit_code)
         process.die_with_launcher()
+        show_thread_names()
         if not verbose:
             process.silence()
         _start_log()
