@@ -12,9 +12,11 @@ import tensorflow as tf
 from tfdrl.agents import optimizers
 from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.environments import gym_environment
+from tfdrl.experience.unroll_batches import to_batch
 from tfdrl.networks.q_networks import MlpQNetwork
 from tfdrl.runtime import agent_factory
 from tfdrl.runtime.compiled import act_function
+from tfdrl.types import TimeSteps, Unrolls
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,33 @@ def _kept_blocks(function, times):
 
 def test_acting_keeps_nothing(act):
     assert _kept_blocks(act, 1000) < 0.5  # without the cure one for each tensor: 2
+
+
+def test_zeros_and_batches_of_unrolls_keep_nothing(act):
+    observation = np.ones((4, 6, 2), np.float32)
+    steps = TimeSteps(np.ones((4, 6), np.int32), *np.ones((2, 4, 6), np.float32), observation)
+    action = np.ones((4, 5), np.int64)
+    unrolls = Unrolls(steps, action, (), (), version=np.ones(4), time_secs=np.ones(4))
+    assert _kept_blocks(lambda: tf.zeros([2]), 1000) < 0.5  # without the cure 2
+    assert _kept_blocks(lambda: to_batch(unrolls), 300) < 0.5  # without the cure 8
+
+
+def test_a_second_gradient_of_a_cross_entropy_is_what_it_was(act):
+    """By finite differences of the first."""
+    labels, logits = tf.constant([[0.3, 0.7]]), tf.Variable([[0.5, -1.0]])
+
+    def first():
+        with tf.GradientTape() as tape:
+            loss = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+        return tape.gradient(loss, logits)
+
+    with tf.GradientTape() as tape:
+        slope = first()[0, 0]
+    second = tape.gradient(slope, logits).numpy()[0, 0]
+    before = first().numpy()[0, 0]
+    logits.assign_add([[1e-2, 0.0]])
+    assert second == pytest.approx((first().numpy()[0, 0] - before) / 1e-2, rel=0.02)
+    assert second > 0.1
 
 
 def test_tensors_are_what_they_were(act):
