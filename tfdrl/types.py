@@ -81,11 +81,12 @@ def stack_starts(step_type: np.ndarray, stacks: np.ndarray) -> np.ndarray:
 
     Args:
       step_type: <int>[...].
-      stacks: [..., height, width, k], the newest frame last.
+      stacks: [..., *shape of a frame, k], the newest frame last.
     """
     starts = step_type == FIRST
     if starts.any():
-        starts[starts] = ~stacks[starts][..., :-1].any(axis=(-3, -2, -1))
+        before = stacks[starts][..., :-1]
+        starts[starts] = ~before.reshape(len(before), -1).any(axis=1)
     return starts
 
 

@@ -1,37 +1,112 @@
-"""Sequences whose observations are stacks of frames, stored with each frame once.
+"""Observations that are stacks of k frames, with each frame once.
 
-A stack of k frames holds what the k-1 steps before showed, zeros before the start of a game. A
-lost life ends an episode and no game: where stacks begin anew is stored with the frames.
+A stack shows its newest frame and those of up to k-1 steps before, and zeros before the start of a
+game. Its depth is how many frames it shows: 1 at the start, then one more at each step, up to k. A
+lost life ends an episode and no game: the stack goes on.
+
+Single frames are what travels and is stored; `restack` is for the compiled step that trains.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfdrl.types import Unrolls, stack_starts
+from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.environments.returned import misfit
+from tfdrl.types import Nest, TimeSteps, Unrolls, stack_starts
+
+#: k bytes as one number, whose lowest byte is the oldest frame's.
+_WORDS = {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}
 
 
 class Frames(NamedTuple):
-    """The observations of sequences of T+1 steps, each frame once.
+    """The observations of T+1 steps on end.
 
-    frames  [B, T+k, ...], the oldest first
-    starts  <bool>[B, T+1], where a stack is empty but for its newest frame
+    frames  [B, T+k, ...], the oldest first: those of the k-1 steps before come before
+    depth   <uint8>[B, T+1], how many frames each stack shows; what is not shown may be anything
+
+    Of one step of N environments, frames [N, ...] are the newest and depth is <uint8>[N].
     """
 
     frames: Any
-    starts: Any
+    depth: Any
+
+
+class FramePairs(NamedTuple):
+    """The observations at t and t+m, in windows of n >= m steps.
+
+    frames        [B, n+k, ...] of the steps t-k+1 to t+n
+    depth         <uint8>[B, n+1] of the steps t to t+n
+    length_steps  <int32>[B], m
+    """
+
+    frames: Any
+    depth: Any
+    length_steps: Any
+
+
+def next_depth(depth: np.ndarray, starts: np.ndarray, frame_stack: int) -> np.ndarray:
+    """Of the stacks that follow those of `depth`; `starts` says which of them begin anew."""
+    return np.where(starts, 1, np.minimum(depth, frame_stack - 1) + 1).astype(np.uint8)
+
+
+class SingleFrames:
+    """Takes the newest frames out of the stacks that N environments show, step after step.
+
+    Where the environments do not stack, nothing changes.
+
+    Args:
+      environment: says by `frame_stack` that it stacks.
+    """
+
+    def __init__(self, environment: BatchedEnvironment):
+        self._frame_stack = environment.frame_stack
+        self._name = environment.name or type(environment).__name__
+        self._depth = np.zeros(environment.num_envs, np.uint8)
+        self._compares, self._before = not environment.is_checked, None
+
+    def __call__(self, time_step: TimeSteps) -> TimeSteps:
+        """Steps whose observation is `Frames`.
+
+        Raises:
+          MisfitError: the environment's own stacks are not those of its last k frames. Asked of
+            environments that do not check themselves what they return.
+        """
+        if self._frame_stack == 1:
+            return time_step
+        stacks = time_step.observation
+        starts = stack_starts(time_step.step_type, stacks)
+        if self._compares:
+            self._compare(stacks, starts)
+        self._depth = next_depth(self._depth, starts, self._frame_stack)
+        return time_step._replace(observation=Frames(stacks[..., -1], self._depth))
+
+    def _compare(self, stacks: np.ndarray, starts: np.ndarray) -> None:
+        before = np.zeros_like(stacks) if self._before is None else self._before
+        goes_on = (stacks[..., :-1] == before[..., 1:]).reshape(len(stacks), -1).all(axis=1)
+        self._before = stacks
+        if not (goes_on | starts).all():
+            expected = f"the last {self._frame_stack} frames (its frame_stack), oldest first"
+            came = f"a stack in environment {int(np.argmin(goes_on | starts))} that does not go on"
+            raise misfit(
+                self._name,
+                f"{came} with the one before",
+                f"{expected}, zeros before a "
+                "game; frame_stack = 1 says that observations are no such stacks",
+            )
 
 
 def thin_signature(signature: Unrolls, frame_stack: int) -> Unrolls:
-    """Of what `thin` returns, from `unroll_tables.unroll_signature`."""
+    """Of unrolls with `Frames`, from `unroll_tables.unroll_signature`."""
     if frame_stack == 1:
         return signature
     length, *shape, _ = signature.steps.observation.shape
     frames = tf.TensorSpec([length + frame_stack - 1, *shape], signature.steps.observation.dtype)
-    observation = Frames(frames, tf.TensorSpec([length], tf.bool))
+    observation = Frames(frames, tf.TensorSpec([length], tf.uint8))
     return signature._replace(steps=signature.steps._replace(observation=observation))
 
 
@@ -43,23 +118,60 @@ def thin(unrolls: Unrolls, frame_stack: int) -> Unrolls:
     stacks = steps.observation
     before = np.moveaxis(stacks[:, 0, ..., :-1], -1, 1)
     frames = np.concatenate([before, stacks[..., -1]], axis=1)
-    thinned = Frames(frames, stack_starts(steps.step_type, stacks))
+    starts = stack_starts(steps.step_type, stacks)
+    # What the first stack holds is right as it is, whatever its step is.
+    depths = [np.full(len(stacks), frame_stack, np.uint8)]
+    for start in starts.T[1:]:
+        depths.append(next_depth(depths[-1], start, frame_stack))
+    thinned = Frames(frames, np.stack(depths, axis=1))
     return unrolls._replace(steps=steps._replace(observation=thinned))
 
 
-def restack(observation: Frames, frame_stack: int) -> tf.Tensor:
-    """The observations [B, T+1, ..., k]; without stacks they are what came."""
-    if frame_stack == 1:
-        return observation
-    frames, starts = observation.frames, tf.cast(observation.starts, tf.int32)
-    length = starts.shape[1]
-    # What the first stack holds is right as it is, whatever its step is.
-    episode = tf.cumsum(tf.concat([tf.zeros_like(starts[:, :1]), starts[:, 1:]], axis=1), axis=1)
-    parts = []
-    for age in reversed(range(frame_stack)):  # steps since a frame was new
-        first = frame_stack - 1 - age
-        then = tf.concat([tf.zeros_like(episode[:, :age]), episode], axis=1)[:, :length]
-        is_same = tf.reshape(then == episode, [-1, length] + [1] * (frames.shape.rank - 2))
-        part = frames[:, first : first + length]
-        parts.append(tf.where(is_same, part, tf.zeros_like(part)))
-    return tf.stack(parts, axis=-1)
+def restack(observation: Nest) -> Nest:
+    """The stacks of `Frames` [B, T+1, ..., k] or `FramePairs` [B, 2, ..., k], bit for bit.
+
+    Any other observation is returned as it is.
+    """
+    if isinstance(observation, Frames):
+        frames, depth = observation
+        length = depth.shape[1]
+        frame_stack = frames.shape[1] - length + 1
+        parts = [frames[:, i : i + length] for i in range(frame_stack)]
+        return _stacked()(parts, depth)
+    if isinstance(observation, FramePairs):
+        frames, depth, length_steps = observation
+        frame_stack = frames.shape[1] - depth.shape[1] + 1
+        steps = tf.stack([tf.zeros_like(length_steps), length_steps], axis=1)
+        parts = [tf.gather(frames, steps + i, batch_dims=1) for i in range(frame_stack)]
+        return _stacked()(parts, tf.gather(depth, steps, batch_dims=1))
+    return observation
+
+
+def with_stacks(experience: Any) -> Any:
+    """A Trajectory whose observations are stacks, as agents take them."""
+    return experience._replace(observation=restack(experience.observation))
+
+
+def _stacked():
+    """On a CPU, XLA makes one loop of it, five times as fast as one operation after the other."""
+    is_cpu = not (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+    return tf.function(_stack, jit_compile=True) if is_cpu else _stack
+
+
+def _stack(parts: list[tf.Tensor], depth: tf.Tensor) -> tf.Tensor:
+    """k tensors [B, S, ...], oldest frames first, and depth [B, S] -> [B, S, ..., k]."""
+    frame_stack, rank = len(parts), parts[0].shape.rank
+    depth = depth[(...,) + (None,) * (rank - 2)]
+    shown = [
+        tf.where(depth >= frame_stack - i, part, tf.zeros([], part.dtype))
+        for i, part in enumerate(parts)
+    ]
+    word = _WORDS.get(frame_stack)
+    if word is None or parts[0].dtype != tf.uint8:
+        return tf.stack(shown, axis=-1)
+    # Several times as fast as to move the bytes one by one.
+    words = [
+        tf.bitwise.left_shift(tf.cast(part, word), tf.constant(8 * i, word))
+        for i, part in enumerate(shown)
+    ]
+    return tf.bitcast(functools.reduce(tf.bitwise.bitwise_or, words), tf.uint8)

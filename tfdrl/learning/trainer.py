@@ -9,12 +9,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError, DivergedError
+from tfdrl.experience.frame_stacks import with_stacks
 from tfdrl.experience.transitions import to_trajectory
 from tfdrl.types import Transitions
 
 
 class Trainer:
     """Trains an agent on K batches at once.
+
+    Observations may be single frames (`frame_stacks`): the compiled step makes stacks of them.
 
     Args:
       agent: a TFAgent, built under the strategy's scope.
@@ -119,7 +122,7 @@ class Trainer:
     @tf.autograph.experimental.do_not_convert
     def _train_sequences(self, experience, arguments):
         def replica(experience, arguments):
-            info = self._agent.train(experience, **arguments)
+            info = self._agent.train(with_stacks(experience), **arguments)
             return info.loss, info.extra.priority, scalars(info.extra)
 
         strategy = self._strategy
@@ -134,7 +137,7 @@ class Trainer:
     @tf.autograph.experimental.do_not_convert
     def _train_once(self, experience, arguments):
         def replica(experience, arguments):
-            info = self._agent.train(experience, **arguments)
+            info = self._agent.train(with_stacks(experience), **arguments)
             return info.loss, scalars(info.extra)
 
         strategy = self._strategy
@@ -175,7 +178,7 @@ class Trainer:
         return tf.concat([values[:1], means], axis=0), td_error
 
     def _train_replica(self, experience, weights):
-        info = self._agent.train(experience, weights=weights)
+        info = self._agent.train(with_stacks(experience), weights=weights)
         td_error = getattr(info.extra, "td_error", None)
         self._gives_td_error = td_error is not None
         extra = scalars(info.extra)

@@ -44,7 +44,6 @@ def sequence_dataset(
     batch_size: int,
     importance_exponent: float,
     prefetch: int,
-    frame_stack: int = 1,
 ) -> tf.data.Dataset:
     """Dataset of `SequenceBatch`; it blocks until the replay has enough.
 
@@ -54,7 +53,6 @@ def sequence_dataset(
       batch_size: B.
       importance_exponent: beta of w = (N P)^-beta, divided by the batch's maximum.
       prefetch: batches that may be sampled ahead, as `transition_dataset.sample_dataset` has it.
-      frame_stack: k frames in an observation, of which one is stored; else 1.
     """
     row = with_row(signature)
     dataset = reverb.TrajectoryDataset(
@@ -68,8 +66,6 @@ def sequence_dataset(
 
     def to_batch(sample):
         unrolls = tf.nest.map_structure(lambda leaf: leaf[:, 0], sample.data)
-        stacks = frame_stacks.restack(unrolls.steps.observation, frame_stack)
-        unrolls = unrolls._replace(steps=unrolls.steps._replace(observation=stacks))
         info = sample.info
         return SequenceBatch(
             unroll_batches.to_batch(unrolls),
@@ -142,7 +138,7 @@ class SequenceSamples:
         timeout_secs: float,
         prefetch_batches: int = PREFETCH_BATCHES,
     ):
-        self._address, self._frame_stack, self._prefetch = address, frame_stack, prefetch_batches
+        self._address, self._prefetch = address, prefetch_batches
         self._batch_size, self._importance_exponent = batch_size, importance_exponent
         self._signature = frame_stacks.thin_signature(signature, frame_stack)
         self._server, self._stop = ReplayInfo(address, timeout_secs, SEQUENCES), stop
@@ -164,7 +160,6 @@ class SequenceSamples:
                 self._batch_size,
                 self._importance_exponent,
                 self._prefetch,
-                self._frame_stack,
             )
             self._samples = Samples(dataset, ready_of(self._prefetch), self._server, self._stop)
             self.waiting = self._samples.waiting
