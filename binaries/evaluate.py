@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from tfdrl.errors import EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line, process, run_directory
+from tfdrl.launch import command_line, gpus, process, run_directory
 from tfdrl.launch.tools import evaluate
 
 _USAGE = """Plays whole episodes with what a run has learnt, and says how good they were.
@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
     command_line.parse(values, argv, _USAGE)
     if not values.verbose:
         process.silence()
+    gpus.see("CPU")  # as the evaluator: the GPU may be a learner's
     stop = threading.Event()
     process.stop_on_signals(stop)
     evaluate.evaluate(

@@ -45,6 +45,14 @@ def _flags() -> flags.FlagValues:
         ("tls_secret", "", "Secret with tls.crt, tls.key, ca.crt and token: mutual TLS."),
     ):
         flags.DEFINE_string(name, default, about, flag_values=values)
+    flags.DEFINE_integer(
+        "gpus",
+        0,
+        "NVIDIA GPUs for each process of a role that sees GPUs (the learner); --image must have "
+        "CUDA then.",
+        lower_bound=0,
+        flag_values=values,
+    )
     flags.DEFINE_bool(
         "allow_config_change",
         False,
@@ -77,7 +85,8 @@ def main(argv: Sequence[str]) -> int:
         run_flags, directory = compose.gin_flags(values.gin_file, values.gin_bindings)
         run_flags += ["--allow_config_change"] * settings.allow_config_change
         run = compose.Run(check_name(settings.name), program, run_flags, directory)
-        documents = [compose.document([run], settings.image, settings.light_image)]
+        images = settings.image, settings.light_image
+        documents = [compose.document([run], *images, settings.gpus)]
     else:
         documents = objects(program, loaded, settings)
     print(plain_yaml.text(documents, compact=values.format == "compose"), end="")

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import pathlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Union
 
 from tfdrl.errors import ConfigurationError
@@ -78,6 +78,8 @@ class Role:
       clusters: whether its replicas, if there are several, talk to each other by TensorFlow's
         collectives, each at a second address (`context.cluster`).
       needs_tensorflow: whether its process loads TensorFlow.
+      devices: "GPU" for a process that sees the GPUs of its machine; one with "CPU" sees none, so
+        that they are left to who trains.
       threads: TensorFlow threads of the process; 0 lets TensorFlow choose.
       niceness: 0 to 19; where cores are shared, processes with a lower one go first.
     """
@@ -95,6 +97,7 @@ class Role:
     exports: bool = False
     clusters: bool = False
     needs_tensorflow: bool = True
+    devices: str = "CPU"
     threads: int = 1
     niceness: int = 0
 
@@ -116,10 +119,14 @@ def replay_role(page: str, **more) -> Role:
 
 
 def chief_role(name: str, page: str, **more) -> Role:
-    """Who counts for the run and serves parameters, metrics and status: learner, coordinator."""
-    return Role(
-        name, **{"function": f"{page}:{name}", **more}, serves=True, encrypts=True, essential=True
-    )
+    """Who counts for the run and serves parameters, metrics and status: learner, coordinator.
+
+    Whoever trains sees GPUs; a coordinator does not.
+    """
+    served = {"serves": True, "encrypts": True, "essential": True}
+    devices = "CPU" if name == "coordinator" else "GPU"
+    own = {"function": f"{page}:{name}", "devices": devices, **more}
+    return Role(name, **own, **served)
 
 
 def parameter_server_role(page: str, replicas: int) -> Role:
@@ -162,6 +169,20 @@ class Program:
                 return role
         names = ", ".join(role.name for role in self.roles)
         raise ConfigurationError(f"{self.name} has no role {name!r}; its roles are: {names}")
+
+    def on_gpus(self, names: Iterable[str] | None) -> Program:
+        """The same program in which these roles, and no others, see GPUs; None: as it says.
+
+        Raises ConfigurationError that lists the roles there are.
+        """
+        if names is None:
+            return self
+        chosen = {self.role(name).name for name in names}
+        roles = (
+            dataclasses.replace(role, devices="GPU" if role.name in chosen else "CPU")
+            for role in self.roles
+        )
+        return dataclasses.replace(self, roles=tuple(roles))
 
 
 @dataclasses.dataclass

@@ -124,11 +124,15 @@ def test_compose_file_of_ones_own_gin_file(tmp_path):
     mine = tmp_path / "mine.gin"
     mine.write_text("include 'impala/cartpole.gin'\nimpala.actors = 3\n")
     flags = [f"--gin_file={mine}", "--gin_bindings=experiment.seed = 5", "--name=mine"]
+    flags.append("--gpus=1")
     command = [sys.executable, "-m", "binaries.manifests", "--format=compose", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     services = _services(done.stdout)
     assert sum("-actor-" in name for name in services) == 3
     learner = services["mine-learner-0"]
+    assert [name for name, service in services.items() if "deploy" in service] == ["mine-learner-0"]
+    (device,) = learner["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     assert learner["volumes"] == ["mine:/run/tfdrl", f"{tmp_path}:/etc/tfdrl:ro"]
     assert "--gin_file=/etc/tfdrl/mine.gin" in learner["entrypoint"]
     assert "--gin_bindings=experiment.seed = 5" in learner["entrypoint"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import fake_nvidia_smi
 import pytest
 from paths import python_path
 from running_roles import small_disk
@@ -255,8 +256,11 @@ def test_roles_get_the_addresses_that_were_announced(train, tmp_path):
     assert (tmp_path / "run" / "ready-replay-0").read_text() == ""
 
 
-def test_several_learners_get_one_list_of_addresses_and_end_together(train, tmp_path):
-    process = train(learners=2, learner_serves=True)
+def test_several_learners_get_one_list_of_addresses_and_end_together(train, tmp_path, environment):
+    there = fake_nvidia_smi.install(tmp_path / "bin", 143000, 143000)
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    environment["PATH"] = f"{there}:{environment['PATH']}"
+    process = train(learners=2, learner_serves=True, gpu_roles=("learner",))
     names = ("replay-0", "learner-0", "learner-1", "actor-0", "actor-1")
     _wait_until_up(tmp_path / "run", names)
     told = [(tmp_path / "run" / f"ready-learner-{task}").read_text() for task in (0, 1)]
@@ -266,6 +270,9 @@ def test_several_learners_get_one_list_of_addresses_and_end_together(train, tmp_
     output, _ = process.communicate(timeout=10)
     listening = output.split("2 learner at ")[1].splitlines()[0].split(", ")
     assert len({*cluster, *listening}) == 4
+    seen = [(tmp_path / "run" / f"gpus-{name}").read_text() for name in names]
+    assert seen == ["", "GPU-0a1b2", "GPU-1a1b2", "", ""]
+    assert "GPU 0 (NVIDIA H200), 1 (NVIDIA H200): learner" in output
     stopped = (tmp_path / "run" / "stopped").read_text().split()
     assert sorted(stopped[2:4]) == ["learner-0", "learner-1"] and stopped[4] == "replay-0"
 

@@ -77,7 +77,7 @@ def test_every_program_is_valid_and_its_addresses_are_pods(gin_file):
 
 def test_numbers_images_and_requests_are_those_asked_for():
     flags = ["--image=here/tfdrl:2", "--light_image=here/light:2", "--cpu=250m"]
-    flags += ["--storage=3Gi", "--memory=1Gi, learner=9Gi"]
+    flags += ["--storage=3Gi", "--memory=1Gi, learner=9Gi", "--gpus=2"]
     bindings = ["--gin_bindings=seed.actors = 7"]
     done = _written("--gin_file=seed/cartpole_vtrace.gin", *flags, *bindings)
     documents = {(d["kind"], d["metadata"]["name"]): d for d in yaml.safe_load_all(done.stdout)}
@@ -89,7 +89,10 @@ def test_numbers_images_and_requests_are_those_asked_for():
     assert learner["resources"]["requests"] == {"cpu": "250m", "memory": "9Gi"}
     evaluator = documents["Job", "seed-evaluator-0"]["spec"]["template"]["spec"]["containers"][0]
     assert evaluator["resources"]["requests"] == {"cpu": "250m", "memory": "1Gi"}
-    assert learner["resources"]["limits"] == {"memory": "18Gi"}
+    assert learner["resources"]["limits"] == {"memory": "18Gi", "nvidia.com/gpu": 2}
+    assert evaluator["resources"]["limits"] == {"memory": "2Gi"}
+    pods = {n: d["spec"]["template"]["spec"] for (k, n), d in documents.items() if k == "Job"}
+    assert [name for name, pod in pods.items() if "tolerations" in pod] == ["seed-learner-0"]
     claim = documents["PersistentVolumeClaim", "seed-learner-0"]["spec"]["resources"]
     assert claim["requests"]["storage"] == "3Gi"
     (config,) = (d for (kind, _), d in documents.items() if kind == "ConfigMap")

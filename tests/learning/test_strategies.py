@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.learning.clusters import Cluster, Peers
-from tfdrl.learning.devices import make_strategy, strategy
+from tfdrl.learning.devices import check_devices, make_strategy, strategy
 from tfdrl.topology import Address, Context
 
 ALONE = Context("learner", 0, 1, pathlib.Path())
@@ -57,6 +57,7 @@ def test_mirrored_on_one_device_is_one_replica():
         ),
         ({"kind": "one_device"}, r"strategy.devices = None for 'one_device'; name one"),
         ({"kind": "one_device", "devices": ("GPU:7",)}, "GPU:7, but this machine has only"),
+        ({"devices": ("GPU:0",)}, r"'default', which takes TensorFlow's first device; use 'one_d"),
         ({"kind": "tpu"}, "strategy.tpu = 'local': no TPU answers"),
         ({"kind": "mirrored", "devices": ("GPU:7",)}, r"GPU:7, but this machine has only .*CPU:0"),
     ],
@@ -64,6 +65,12 @@ def test_mirrored_on_one_device_is_one_replica():
 def test_what_cannot_work(kwargs, message):
     with pytest.raises(ConfigurationError, match=message):
         strategy(**kwargs)
+
+
+def test_a_hidden_device_is_told_from_one_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigurationError, match=r"only CPU:0; CUDA_VISIBLE_DEVICES= lets it see"):
+        check_devices("seed.inference_devices", ("GPU:0",))
 
 
 def test_default_factory_is_told_of_the_cluster():

@@ -25,6 +25,7 @@ class tiny:
     actors: int = 2
     learner_serves: bool = False
     learners: int = 1
+    gpu_roles: tuple | None = None
 
     def program(self):
         function = f"{__name__}:behave"
@@ -51,7 +52,7 @@ class tiny:
                     needs_tensorflow=False,
                 ),
             ),
-        )
+        ).on_gpus(self.gpu_roles)
 
 
 @gin.configurable
@@ -87,6 +88,8 @@ def behave(experiment, context, **addresses):
     told = [f"{name}={address}" for name, address in sorted(addresses.items())]
     if context.cluster:
         told.append(f"cluster={','.join(map(str, context.cluster))}")
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    pathlib.Path(context.root_dir, f"gpus-{context.role}-{context.task}").write_text(seen)
     trace.write_text(" ".join(told))
     return _BEHAVIOURS[getattr(experiment.architecture, context.role)](context)
 

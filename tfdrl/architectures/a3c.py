@@ -103,13 +103,15 @@ class A3c(ParameterServers):
                 "coordinator", __name__, function=f"{__name__}:threads", threads=0
             )
             threads = (("worker", self.workers),)
-            return Program("a3c", (everything, evaluator), chief="coordinator", threads=threads)
+            program = Program("a3c", (everything, evaluator), "coordinator", threads)
+            return program.on_gpus(self.gpu_roles)
         process, told = {"threads": self.worker_threads}, ("parameter_server", "coordinator")
         server = parameter_server_role(__name__, self.parameter_servers)
         coordinator = chief_role("coordinator", __name__, talks_to=("parameter_server",), **process)
         process["needs_all"] = self.synchronous
         worker = Role("worker", f"{__name__}:worker", self.workers, told, **process)
-        return Program("a3c", (server, coordinator, worker, evaluator), chief="coordinator")
+        program = Program("a3c", (server, coordinator, worker, evaluator), "coordinator")
+        return program.on_gpus(self.gpu_roles)
 
 
 def parameter_server(experiment: Experiment, context: Context) -> None:

@@ -66,7 +66,7 @@ class Apex(DistributedReplay):
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        return Program("apex", self.roles(__name__))
+        return Program("apex", self.roles(__name__)).on_gpus(self.gpu_roles)
 
 
 def replay(experiment: Experiment, context: Context) -> None:

@@ -78,7 +78,7 @@ class Dqn(Settings):
     def program(self) -> Program:
         """One process."""
         more = {"threads": self.threads, "flush_secs": REPLAY_FLUSH_SECS}
-        return Program("dqn", (chief_role("learner", __name__, **more),))
+        return Program("dqn", (chief_role("learner", __name__, **more),)).on_gpus(self.gpu_roles)
 
 
 def learner(experiment: Experiment, context: Context) -> None:

@@ -166,14 +166,16 @@ class Gorila(ParameterServers):
         if self.bundled:
             worker = Role("worker", f"{__name__}:worker", self.workers, told, **process)
             roles = (server, coordinator, worker, evaluator)
-            return Program("gorila", roles, chief="coordinator")
+            return Program("gorila", roles, "coordinator").on_gpus(self.gpu_roles)
         unbundled = "tfdrl.architectures.gorila_unbundled"
         told = ("replay", *told)
-        learner = Role("learner", f"{unbundled}:learner", self.learners, told, **process)
+        learner = Role(
+            "learner", f"{unbundled}:learner", self.learners, told, devices="GPU", **process
+        )
         actor = actor_role(unbundled, self.actors, told, niceness=self.actor_niceness, **process)
         replay = replay_role(unbundled, replicas=self.replays)
         roles = (replay, server, coordinator, learner, actor, evaluator)
-        return Program("gorila", roles, chief="coordinator")
+        return Program("gorila", roles, "coordinator").on_gpus(self.gpu_roles)
 
 
 def parameter_server(experiment: Experiment, context: Context) -> None:

@@ -119,7 +119,7 @@ class Impala(ActorsAndLearner):
                 actor_role(__name__, self.actors, ("replay", "learner"), **actors),
                 evaluator_role(__name__, "learner", self.actor_niceness),
             ),
-        )
+        ).on_gpus(self.gpu_roles)
 
 
 def replay(experiment: Experiment, context: Context) -> None:

@@ -53,7 +53,7 @@ class R2d2(DistributedReplay):
 
     def program(self) -> Program:
         """The processes and who talks to whom."""
-        return Program("r2d2", self.roles(__name__))
+        return Program("r2d2", self.roles(__name__)).on_gpus(self.gpu_roles)
 
 
 def replay(experiment: Experiment, context: Context) -> None:

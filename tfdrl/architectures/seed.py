@@ -150,7 +150,7 @@ class Seed(PrioritisedReplay):
                 actor_role(__name__, self.actors, ("learner",), **light),
                 evaluator_role(__name__, "learner", self.actor_niceness),
             ),
-        )
+        ).on_gpus(self.gpu_roles)
 
 
 def learner(experiment: Experiment, context: Context, replay: Address | None = None) -> None:

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 
 from tfdrl.benchmarks.processes import Job
 from tfdrl.errors import EXIT_OK
-from tfdrl.launch import command_line, process
+from tfdrl.launch import command_line, gpus, process
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,6 +52,7 @@ def _configure(role_name: str, gin_files: Sequence[str], gin_bindings: Sequence[
     experiment = Experiment.from_gin()
     role = experiment.architecture.program().role(role_name)
     process.limit_threads(role.threads)
+    gpus.see(role.devices)
     if not role.needs_tensorflow:
         return experiment
     configuration.load(gin_files, gin_bindings, tensorflow=True)

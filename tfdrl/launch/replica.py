@@ -8,7 +8,7 @@ import dataclasses
 import os
 import pathlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tfdrl.launch.local.fork_client import Process
@@ -21,6 +21,7 @@ class Replica:
     """One process of the run. It is waiting for its start, running, or done.
 
     Attributes:
+      environment: variables of its process, beside those that every role has.
       is_given_up: it died too often, and is not started again.
     """
 
@@ -28,6 +29,7 @@ class Replica:
     task: int
     command: Sequence[str]
     log: pathlib.Path
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     process: Process | None = None
     start_at_secs: float | None = 0.0  # None: running or done
     recent_starts: collections.deque = dataclasses.field(default_factory=collections.deque)

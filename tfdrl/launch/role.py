@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
-from tfdrl.launch import command_line, process, role_flags, run_directory
+from tfdrl.launch import command_line, gpus, process, role_flags, run_directory
 from tfdrl.launch.cluster import membership as clusters
 from tfdrl.launch.role_addresses import (
     address_to_listen_at,
@@ -127,14 +127,14 @@ def call(
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else EXIT_FAILED
     except BaseException as error:
-        frame = own_frame(error)
+        frame, advice = own_frame(error), gpus.words_of_full_memory(error)
         text = str(error).strip().partition("\n")[0]
         words = f"{type(error).__name__}: {text} (at {frame})"
         if frame:  # the traceback has many others
             print(words, file=sys.stderr)
         traceback.print_exc()
-        if frame:
-            print(f"tfdrl {role.name}: {words}", file=sys.stderr)
+        if frame or advice:
+            print(f"tfdrl {role.name}: {advice or words}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK if code is None else int(code)
 
@@ -170,6 +170,7 @@ def _configure(
     context = _context(program, role, place(role), root_dir, listen, loaded.digest)
     resolved = resolve_addresses(program, role, addresses)
     process.limit_threads(role.threads)
+    gpus.see(role.devices)
     os.nice(role.niceness)
     if role.needs_tensorflow:
         configuration.load(gin_files, gin_bindings, tensorflow=True)

@@ -161,8 +161,9 @@ class Supervisor:
             marker = f"{START_MARKER} {replica.name} starts at {time.strftime('%F %T')} ===="
             log.write(f"{marker}\n".encode())
             log.flush()
+            environment = {**role_environment(), **replica.environment}
             replica.process = self._starter.start(
-                replica.role, replica.name, replica.command, log, role_environment()
+                replica.role, replica.name, replica.command, log, environment
             )
         replica.start_at_secs = None
 

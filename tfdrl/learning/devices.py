@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -91,6 +92,11 @@ def strategy(
             f"strategy.kind = {kind!r} is unknown; use {', '.join(map(repr, _KINDS))}"
         )
     _check_number_of_learners(kind, cluster)
+    if kind == "default" and devices:
+        raise ConfigurationError(
+            f"strategy.devices = {devices} would be left out by strategy.kind = 'default', which "
+            "takes TensorFlow's first device; use 'one_device' or 'mirrored'"
+        )
     if kind == "default":
         return tf.distribute.get_strategy()
     if kind == "multi_worker":
@@ -156,8 +162,18 @@ def check_devices(setting: str, devices: Sequence[str]) -> None:
     if missing:
         raise ConfigurationError(
             f"{setting} asks for {', '.join(missing)}, but this machine has only "
-            f"{', '.join(there_are)}"
+            f"{', '.join(there_are)}{_hidden()}"
         )
+
+
+def _hidden() -> str:
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is None:
+        return ""
+    return (
+        f"; CUDA_VISIBLE_DEVICES={variable} lets it see no other GPUs (the setting gpu_roles names "
+        "the roles that see any)"
+    )
 
 
 def tpu_strategy(tpu: str, devices: Sequence[str] | None) -> tf.distribute.TPUStrategy:

@@ -73,11 +73,11 @@ def gin_flags(gin_files: Sequence[str], bindings: Sequence[str]) -> tuple[list[s
     return flags, "".join(directories)
 
 
-def document(runs: Sequence[Run], image: str, light_image: str) -> dict[str, Any]:
-    """The Compose file of these runs, as a dictionary."""
+def document(runs: Sequence[Run], image: str, light_image: str, gpus: int = 0) -> dict[str, Any]:
+    """The Compose file of these runs, as a dictionary; `gpus` for each role that sees GPUs."""
     services: dict[str, Any] = {}
     for run in runs:
-        services.update(_services(run, {True: image, False: light_image}))
+        services.update(_services(run, {True: image, False: light_image}, gpus))
         services[f"{run.name}-tensorboard"] = _tensorboard(run, image)
     return {
         "services": services,
@@ -86,7 +86,7 @@ def document(runs: Sequence[Run], image: str, light_image: str) -> dict[str, Any
     }
 
 
-def _services(run: Run, images: Mapping[bool, str]) -> dict[str, Any]:
+def _services(run: Run, images: Mapping[bool, str], gpus: int) -> dict[str, Any]:
     # Compose replaces variables: a dollar of ours is written twice.
     run_flags = [flag.replace("$", "$$") for flag in run.run_flags]
     host = functools.partial(replica_name, run.name)
@@ -106,6 +106,9 @@ def _services(run: Run, images: Mapping[bool, str]) -> dict[str, Any]:
             }
             if run.gin_directory:
                 service["volumes"].append(f"{run.gin_directory}:{CONFIG_DIR}:ro")
+            if gpus and role.devices == "GPU":
+                wanted = [{"driver": "nvidia", "count": gpus, "capabilities": ["gpu"]}]
+                service["deploy"] = {"resources": {"reservations": {"devices": wanted}}}
             if has_cluster(role):
                 service["environment"] = {"TF_CONFIG": containers.tf_config(role, task)}
     return found

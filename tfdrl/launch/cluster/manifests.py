@@ -34,6 +34,7 @@ from tfdrl.topology import Program, Role
 _USER = 1000  # of the images
 _GRACE_SECS, _START_SECS, _MAX_RESTARTS = 30, 300, 20
 _PROBE_SECS = 10
+_GPU = "nvidia.com/gpu"
 _SCRATCH = "1Gi"  # logs and events of a role that leaves nothing else; /tmp
 
 
@@ -46,6 +47,7 @@ class ManifestSettings(NamedTuple):
       light_image: of roles without.
       storage: of a volume, such as "10Gi", by role; "" for the others (as `amounts` reads them).
       cpu, memory: that a pod requests; the same. One that takes twice the memory is ended.
+      gpus: NVIDIA GPUs of a pod whose role sees GPUs.
       tls_secret: name of a Secret with tls.crt, tls.key, ca.crt and token, for tfdrl's own
         services (mutual TLS); empty: they are as open as the network policy lets them be.
       allow_config_change: volumes may be of an earlier run with other settings.
@@ -57,6 +59,7 @@ class ManifestSettings(NamedTuple):
     storage: Mapping[str, str] = {"": "10Gi"}
     cpu: Mapping[str, str] = {"": "1"}
     memory: Mapping[str, str] = {"": "2Gi"}
+    gpus: int = 0
     tls_secret: str = ""
     allow_config_change: bool = False
 
@@ -224,6 +227,8 @@ def _pod(run: _Run, role: Role, task: str, volume: dict[str, Any]) -> dict[str, 
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
+    if settings.gpus and role.devices == "GPU":
+        container["resources"]["limits"][_GPU] = settings.gpus
     if role.serves:
         container["ports"] = [{"containerPort": PORT}]
         container |= _probes(role, settings)
@@ -249,6 +254,8 @@ def _pod(run: _Run, role: Role, task: str, volume: dict[str, Any]) -> dict[str, 
             {"name": "tmp", "emptyDir": {"sizeLimit": _SCRATCH}},
         ],
     }
+    if _GPU in container["resources"]["limits"]:
+        spec["tolerations"] = [{"key": _GPU, "operator": "Exists", "effect": "NoSchedule"}]
     if containers.encrypts(role):
         mount = {"name": "tls", "mountPath": TLS_DIR, "readOnly": True}
         container["volumeMounts"].append(mount)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tfdrl.configuration import Configuration
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK
 from tfdrl.experiment import Experiment
-from tfdrl.launch import curves, output, panel, process, run_directory, summary
+from tfdrl.launch import curves, gpus, output, panel, process, run_directory, summary
 from tfdrl.launch.exits import describe
 from tfdrl.launch.local import addresses, token
 from tfdrl.launch.local.notices import Notices
@@ -100,6 +100,7 @@ def run_local(
     which ended the run. Raises ConfigurationError before any process has started.
     """
     check_room(program)
+    found = gpus.of(program)
     root_dir = pathlib.Path(root_dir).resolve()
     started_at = time.time()
     process.reap_children()
@@ -113,8 +114,8 @@ def run_local(
         is_first = run_directory.keep_configuration(root_dir, text, allow_change)
         places = addresses.allocate(program)
         arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
-        replicas = replicas_of(program, places, root_dir, arguments, token_file)
-        print(announcement(program, places, root_dir), flush=True)
+        replicas = replicas_of(program, places, root_dir, arguments, token_file, found)
+        print(announcement(program, places, root_dir, found), flush=True)
         with contextlib.ExitStack() as held:
             title = f"tfdrl: {program.name}"
             display = held.enter_context(contextlib.closing(panel.display(title)))
@@ -170,8 +171,7 @@ class _Run:
     ) -> RunEnd:
         """Starts, supervises and ends the processes."""
         finisher = _finisher(self._program)
-        limits = self._settings.limits
-        supervisor = Supervisor(replicas, finisher, limits, display.say, starter)
+        supervisor = Supervisor(replicas, finisher, self._settings.limits, display.say, starter)
         self._starter = starter
         self._notices = Notices((r.name, r.log) for r in replicas if r.role.serves)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pathlib
 import shlex
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.launch import run_directory, summary
+from tfdrl.launch import gpus, run_directory, summary
 from tfdrl.launch.local import addresses
 from tfdrl.launch.replica import Replica
 from tfdrl.topology import Program
@@ -45,6 +46,15 @@ def _memory_bytes() -> int:
     return memory
 
 
+def _cores() -> int:
+    """Of the machine, or what this process may use of them."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # "max", or no control groups
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return cores
+
+
 def common_arguments(
     root_dir: pathlib.Path,
     gin_files: Sequence[str],
@@ -64,8 +74,9 @@ def replicas_of(
     root_dir: pathlib.Path,
     arguments: Sequence[str],
     token_file: pathlib.Path,
+    found: Sequence[gpus.Gpu] = (),
 ) -> list[Replica]:
-    """Every process, in the order of starting, with its command and its log."""
+    """Every process, in the order of starting, with its command, its log and its GPUs."""
     replicas = []
     with_token = {role.name for role in program.roles if role.encrypts}
     for role in program.roles:
@@ -79,7 +90,8 @@ def replicas_of(
             command = [sys.executable, "-m", _ROLE_MODULE, f"--role={role.name}", f"--task={task}"]
             log = root_dir / run_directory.LOGS / f"{role.name}-{task}.log"
             command += [*listen, *told, *arguments]
-            replicas.append(Replica(role, task, command, log))
+            share = gpus.share(role, task, found)
+            replicas.append(Replica(role, task, command, log, environment=share))
     return replicas
 
 
@@ -87,11 +99,28 @@ def _list(found: Sequence[object]) -> str:
     return ",".join(map(str, found))
 
 
-def announcement(program: Program, places: addresses.Addresses, root_dir: pathlib.Path) -> str:
-    """What is printed before the first process starts: roles, addresses, how to watch."""
+def announcement(
+    program: Program,
+    places: addresses.Addresses,
+    root_dir: pathlib.Path,
+    found: Sequence[gpus.Gpu] = (),
+) -> str:
+    """What is printed before the first process starts: roles, addresses, GPUs, how to watch."""
     lines = [f"{program.name} in {root_dir}"]
     for role in program.roles:
         at = f" at {', '.join(map(str, places.listeners[role.name]))}" if role.serves else ""
         lines.append(f"  {role.replicas} {role.name}{at}")
+    lines += gpus.announcement(program, found)
+    lines += crowding(program, _cores())
     lines.append(f"watch it: {shlex.join(summary.tensorboard(root_dir))}")
     return "\n".join(lines)
+
+
+def crowding(program: Program, cores: int) -> list[str]:
+    """A line for each role of which there are more processes than cores: they get parts of one."""
+    return [
+        f"  NOTE: {role.replicas} {role.name} processes share {cores} core{'s' * (cores > 1)}: "
+        "fewer, with more environments each, would do the same in larger batches"
+        for role in program.roles
+        if role.replicas > cores
+    ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from tfdrl.errors import EXIT_OK, ConfigurationError, UnavailableError
-from tfdrl.launch import command_line, process
+from tfdrl.launch import command_line, gpus, process
 from tfdrl.topology import Address
 
 _USAGE = """Shows how parameter servers are, or asks them for something.
@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
     addresses = tuple(Address.parse(text.strip(), "parameter_server") for text in texts)
     process.silence()
     process.limit_threads(1)
+    gpus.see("CPU")
     from tfdrl.parameter_server.watch import ParameterWatch
 
     watch = ParameterWatch(addresses, "tfdrl parameters")
