@@ -1,6 +1,7 @@
 """Checkpoints that were interrupted, damaged or had no room: the last good one is what counts."""
 
 import logging
+import pathlib
 import socket
 import subprocess
 import sys
@@ -104,6 +105,36 @@ def test_nothing_readable_is_no_fresh_start(tmp_path):
     with pytest.raises(TfdrlError, match=r"none of the 2 checkpoints .* --root_dir") as error:
         Saved(tmp_path).restore()
     assert error.value.exit_code == 1
+
+
+class Killed(BaseException):
+    """Instead of a real one, which leaves no process to look from."""
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2, 3])
+def test_one_of_the_same_step_is_replaced_as_a_whole(tmp_path, monkeypatch, moves):
+    saved, left = Saved(tmp_path), iter(range(moves))
+    saved.save(10, 20)
+
+    def dying(move):
+        def moved(*paths):
+            if next(left, None) is None:
+                raise Killed
+            return move(*paths)
+
+        return moved
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        for name in ("rename", "replace"):
+            patched.setattr(pathlib.Path, name, dying(getattr(pathlib.Path, name)))
+        saved.variable.assign(tf.fill([_VALUES], 20.5))
+        saved.checkpoints.save(20, {"frames": 205})
+        raise Killed
+    again = Saved(tmp_path)
+    assert again.checkpoints.restore() == 20
+    expected = (205, 20.5) if moves else (200, 20.0)
+    assert (again.checkpoints.counters.values["frames"], *set(again.variable.numpy())) == expected
+    assert saved.save(30) and "written" not in saved.names()
 
 
 def test_an_empty_directory_is_a_fresh_start(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import logging
@@ -69,8 +70,13 @@ class RunFiles:
             self._write(path, gin.operative_config_str())
 
     def _write(self, path: pathlib.Path, text: str) -> None:
+        """Whole or not at all: a kill leaves what was there before."""
+        partial = path.with_name(f"{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            partial.write_text(text)
+            partial.replace(path)
         except OSError as error:
             logging.warning("%s could not be written: %s", path, error)
+            with contextlib.suppress(OSError):
+                partial.unlink()

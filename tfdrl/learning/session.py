@@ -85,8 +85,9 @@ class LearnerSession:
         self.step = int(agent.train_step_counter.numpy())
         self._trained_secs = counters.get("training_secs", 0.0)
         rules = ReportRules.of(experiment, returns)
+        evaluation = counters.get("evaluation")
         self.evaluation, self._best = rules.believed(
-            _evaluation_from(counters.get("evaluation")), counters.get("best_return")
+            Evaluation(**evaluation) if evaluation else None, counters.get("best_return")
         )
         self._start_secs = time.monotonic()
         self._reason: str | None = None
@@ -166,8 +167,7 @@ class LearnerSession:
         """
         if not self._status_is_due():
             return
-        for evaluation in self.service.take_evaluations():
-            self.add_evaluation(evaluation)
+        self._take_evaluations()
         values = {
             "environment/frames_per_second": self._frame_rate.take(self.service.frames()),
             "learner/steps_per_second": self._step_rate.take(self.step),
@@ -194,11 +194,9 @@ class LearnerSession:
         self._files.add_evaluation(evaluation, self.training_secs)
         self._metrics.write(self.step, {"evaluation/return": evaluation.mean})
         logging.info(
-            "evaluation at step %d: %.1f +- %.1f over %d episodes",
-            evaluation.version,
-            evaluation.mean,
-            evaluation.standard_error,
-            evaluation.episodes,
+            "evaluation at step %(version)d: %(mean).1f +- %(standard_error).1f over "
+            "%(episodes)d episodes",
+            evaluation._asdict(),
         )
 
     def checkpoint(self, is_last: bool = False) -> bool:
@@ -229,6 +227,7 @@ class LearnerSession:
             self.checkpoint(is_last=True)
         if self.step:
             self._files.write_operative_config()
+        self._take_evaluations()
         self._write_result(reason)
         self.service.close()
         self._metrics.close()
@@ -265,12 +264,18 @@ class LearnerSession:
             return f"reached max_minutes = {limits.max_minutes:g}"
         return None
 
+    def _take_evaluations(self) -> None:
+        for evaluation in self.service.take_evaluations():
+            self.add_evaluation(evaluation)
+
     def _counters(self, is_last: bool) -> dict[str, Any]:
+        counts = self.service.state(is_last)
+        self._take_evaluations()  # those that came while the roles were leaving, too
         return {
             "training_secs": self.training_secs,
             "best_return": self._best,
             "evaluation": self.evaluation and self.evaluation._asdict(),
-            "service": self.service.state(is_last),
+            "service": counts,
         }
 
     def _write_result(self, reason: str) -> None:
@@ -292,7 +297,3 @@ def _waits_for(values: Mapping[str, float]) -> str:
         return f"replay: {size:,.0f} of {least:,.0f} items"
     has_batches = size is not None or "learner/queue" in values
     return f"waiting for the first {'batch' if has_batches else 'gradient'}"
-
-
-def _evaluation_from(values: Mapping[str, Any] | None) -> Evaluation | None:
-    return Evaluation(**values) if values else None

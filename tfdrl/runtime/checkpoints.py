@@ -33,7 +33,8 @@ class Counters(tf.train.experimental.PythonState):
 class Checkpoints:
     """Saves and restores trackable objects and counters under root_dir/checkpoints.
 
-    One process may use the directory at a time.
+    One process may use the directory at a time. A checkpoint counts from one rename on, that of
+    the directory it was written in: one of the same step is replaced as a whole or not at all.
 
     Args:
       directory: for the checkpoints.
@@ -45,6 +46,7 @@ class Checkpoints:
         self.counters = Counters()
         self._directory = pathlib.Path(directory)
         self._partial = self._directory / "partial"
+        self._written = self._directory / "written"
         self._keep = max(keep, 2)
         self._checkpoint = tf.train.Checkpoint(counters=self.counters, **objects)
 
@@ -56,6 +58,7 @@ class Checkpoints:
         Raises:
           TfdrlError: there are checkpoints, and none can be read: never a silent fresh start.
         """
+        self._move_into_place()
         paths = self._paths()
         for number, path in enumerate(reversed(paths)):
             try:
@@ -77,9 +80,11 @@ class Checkpoints:
         """Saves now; False, with a warning, where it cannot be written (training goes on)."""
         self.counters.values = dict(counters)
         try:
+            self._move_into_place()
             self._remove_partial()  # of a process that was killed while it wrote
             self._partial.mkdir(parents=True)
             self._checkpoint.write(str(self._partial / f"{_PREFIX}-{step}"))
+            self._partial.rename(self._written)
             self._move_into_place()
             self._remove_old()
         except (tf.errors.OpError, OSError) as error:
@@ -99,10 +104,11 @@ class Checkpoints:
         return sorted({path.with_suffix("") for path in files if _is_ours(path)}, key=_step)
 
     def _move_into_place(self) -> None:
-        files = [path for path in self._partial.iterdir() if path.is_file()]
-        for path in sorted(files, key=_is_index):
-            path.replace(self._directory / path.name)
-        self._remove_partial()
+        """Of the newest checkpoint what is not there yet, also of a process that was killed."""
+        if self._written.is_dir():
+            for path in sorted(self._written.glob(f"{_PREFIX}-*"), key=_is_index):
+                path.replace(self._directory / path.name)
+            shutil.rmtree(self._written)
 
     def _remove_old(self) -> None:
         kept = {path.name for path in self._paths()[-self._keep :]}

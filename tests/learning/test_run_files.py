@@ -1,0 +1,39 @@
+"""What a learner writes for people is whole, or as it was."""
+
+import json
+import logging
+import pathlib
+
+import pytest
+
+from tfdrl.learning.run_files import RunFiles
+
+
+class Killed(BaseException):
+    """Instead of a real one, which leaves no process to look from."""
+
+
+def test_a_result_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    files = RunFiles(tmp_path)
+    files.write_result({"learner_steps": 1})
+
+    def dies(path, text, *unused):
+        with path.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(pathlib.Path, "write_text", dies)
+        files.write_result({"learner_steps": 2})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"learner_steps": 1}
+    files.write_result({"learner_steps": 3})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"learner_steps": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_one_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
+    (tmp_path / "result.json").mkdir()
+    with caplog.at_level(logging.WARNING):
+        RunFiles(tmp_path).write_result({})
+    assert "result.json could not be written" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
