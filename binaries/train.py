@@ -111,6 +111,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(values: flags.FlagValues, program_name: str) -> int:
+    run_directory.check_temporary_directory()
     here = os.getcwd()
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     os.chdir(here)  # a user's package may have moved; paths mean what they meant when typed

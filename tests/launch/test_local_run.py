@@ -230,7 +230,7 @@ def test_killed_launcher_leaves_no_deaf_role_behind(train, tmp_path):
     ("bindings", "exit_code", "words"),
     [
         ({"replay": "die"}, 7, "replay died (exit code 7)"),
-        ({"replay": "kill_self"}, 1, "replay died (killed by SIGKILL)"),
+        ({"replay": "kill_self", "learner": "kill_self"}, 1, ": died (killed by SIGKILL)"),
         ({"learner": "diverge"}, 3, "the loss was not finite 10 times in a row"),
         ({"actor": "misconfigured"}, 2, "tfdrl actor: tiny.actor is wrong"),
         ({"learner": "finish"}, 0, "learner finished"),
@@ -319,7 +319,7 @@ def test_a_full_disk_is_said_where_somebody_reads_it(train, tmp_path):
         lines = iter(process.stdout.readline, "")
         assert any(f"the disk of {tmp_path}/run is full: checkpoints" in line for line in lines)
         filler.unlink()
-        assert any("run has room again" in line for line in lines)
+        assert any("run can be written to again" in line for line in lines)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
 

@@ -93,6 +93,15 @@ def gym_environment(
     except (gymnasium.error.Error, TypeError, ImportError) as error:
         drawn = " so that it can be drawn" if render else ""
         raise ConfigurationError(f"gym_environment: cannot make {id!r}{drawn}: {error}") from error
+    except OSError as error:
+        if mode != "async":
+            raise  # of the environment's own files
+        raise ConfigurationError(
+            f"gym_environment.vectorization = 'async': {num_envs} processes of {id!r} cannot be "
+            f"started: {error.strerror or error}. They need semaphores and shared memory in "
+            "/dev/shm (docker run --shm-size=1g; an emptyDir with medium: Memory), file "
+            "descriptors and processes; or set 'sync'"
+        ) from error
     return VectorizedEnvironment(vector_env, seed, clip_reward if training else None, action_mask)
 
 

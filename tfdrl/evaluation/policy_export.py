@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -19,6 +20,7 @@ from tfdrl.rpc.run_messages import Evaluation
 
 #: Of what is exported, beside the SavedModel's own files.
 _EVALUATION = "evaluation.json"
+_SIZE = "saved_model_bytes"  # in it: a part that is missing or cut short tells
 
 
 class ActionsOnly(tf_policy.TFPolicy):
@@ -90,6 +92,8 @@ class PolicyExport:
       policy: a TFPolicy.
       directory: of the SavedModel; its evaluation.json says how good it was.
 
+    A kill or a full disk at any moment leaves one that is whole, which the next start finds.
+
     Attributes:
       best: mean return of the policy that is there; None if there is none that is known.
     """
@@ -97,35 +101,80 @@ class PolicyExport:
     def __init__(self, policy, directory: pathlib.Path):
         self._policy, self._directory = policy, pathlib.Path(directory)
         self._saver = None  # tracing it takes seconds: only when there is something to save
-        try:
-            self.best = float(json.loads((self._directory / _EVALUATION).read_text())["mean"])
-        except (OSError, ValueError, TypeError, KeyError):
-            self.best = None
+        self._new, self._old = (
+            self._directory.with_name(self._directory.name + end) for end in (".new", ".old")
+        )
+        self.best = self._found()
 
     def offer(self, evaluation: Evaluation) -> bool:
         """Exports the policy if this evaluation of it is the best; returns whether it did."""
         is_better = self.best is None or evaluation.mean > self.best
         return is_better and math.isfinite(evaluation.mean) and self._save(evaluation)
 
+    def _found(self) -> float | None:
+        """How good the policy is that is there, or that a kill left on its way to it."""
+        places = (self._directory, self._new, self._old)
+        whole = {place: best for place in places if (best := _best(place)) is not None}
+        if whole:
+            place = max(whole, key=whole.get)
+            with contextlib.suppress(OSError):  # a disk that cannot be written to: later
+                self._move_into_place(place)
+            return whole[place]
+        if self._directory.exists():
+            words = "%s is no whole policy with its evaluation; the next evaluation replaces it"
+            logging.warning(words, self._directory)
+        return None
+
+    def _move_into_place(self, place: pathlib.Path) -> None:
+        """There is a whole policy at any moment, if only under one of the other two names."""
+        if place == self._new and self._directory.exists():
+            shutil.rmtree(self._old, ignore_errors=True)
+            self._directory.rename(self._old)
+        if place == self._old:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        if place != self._directory:
+            place.rename(self._directory)
+        for rest in (self._new, self._old):
+            shutil.rmtree(rest, ignore_errors=True)
+
     def _save(self, evaluation: Evaluation) -> bool:
         """Writes the policy beside the old one, then swaps them; False with a warning if not.
 
         Training goes on in any case: a policy that cannot be exported can be trained.
         """
-        temporary = self._directory.with_name(self._directory.name + ".new")
         try:
             if self._saver is None:
                 self._saver = policy_saver.PolicySaver(
                     ActionsOnly(self._policy), batch_size=None, use_nest_path_signatures=False
                 )
-            shutil.rmtree(temporary, ignore_errors=True)
-            self._saver.save(str(temporary))
-            (temporary / _EVALUATION).write_text(json.dumps(evaluation._asdict(), indent=2))
-            shutil.rmtree(self._directory, ignore_errors=True)
-            temporary.rename(self._directory)
+            shutil.rmtree(self._new, ignore_errors=True)
+            self._saver.save(str(self._new))
+            words = {**evaluation._asdict(), _SIZE: _saved_model_bytes(self._new)}
+            (self._new / _EVALUATION).write_text(json.dumps(words, indent=2))
+            self._move_into_place(self._new)
         except Exception as error:  # of the disk, or what a network or a spec makes of a SavedModel
             logging.warning("the policy could not be exported to %s: %s", self._directory, error)
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(self._new, ignore_errors=True)
             return False
         self.best = evaluation.mean
         return True
+
+
+def _best(directory: pathlib.Path) -> float | None:
+    """The mean return that a whole export says it has; None of any other directory."""
+    try:
+        found = json.loads((directory / _EVALUATION).read_text())
+        size_bytes = _saved_model_bytes(directory)
+        is_whole = size_bytes > 0 and found.get(_SIZE, size_bytes) == size_bytes
+        return float(found["mean"]) if is_whole else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _saved_model_bytes(directory: pathlib.Path) -> int:
+    """What the files of the SavedModel hold; 0 if one is missing that every export has."""
+    index = directory / "variables" / "variables.index"
+    if not (tf.saved_model.contains_saved_model(str(directory)) and index.is_file()):
+        return 0
+    files = [directory / "saved_model.pb", *index.parent.iterdir()]
+    return sum(path.stat().st_size for path in files)

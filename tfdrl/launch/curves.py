@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import logging
 import pathlib
 
 from tfdrl.launch import run_directory
@@ -27,14 +28,15 @@ def read(root_dir: pathlib.Path) -> list[dict[str, float]]:
 def draw(root_dir: pathlib.Path, target: float | None = None) -> pathlib.Path | None:
     """Draws learning_curve.png: mean return with two standard errors against frames and time.
 
-    Returns its path; None without evaluations or without matplotlib.
+    Returns its path; None without evaluations, matplotlib, or room for either.
     """
     rows = read(root_dir)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where its cache lies
     try:
         # Not pyplot: no display, no global state.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError:
+    except (ImportError, OSError):  # it wants a directory for its cache
         return None
     if not rows or not {"frames", "seconds", "mean", "standard_error"} <= rows[0].keys():
         return None

@@ -70,6 +70,7 @@ class ExitedReplica(NamedTuple):
 
     replica: Replica
     exit_code: int
+    was_in_time: bool = True  # False: it had to be killed
 
 
 def kill(replicas: Sequence[Replica]) -> list[ExitedReplica]:
@@ -80,4 +81,4 @@ def kill(replicas: Sequence[Replica]) -> list[ExitedReplica]:
     for replica in running:
         replica.process.wait()
         replica.process = None
-    return [ExitedReplica(replica, -signal.SIGKILL) for replica in running]
+    return [ExitedReplica(replica, -signal.SIGKILL, False) for replica in running]

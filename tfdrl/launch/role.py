@@ -173,6 +173,7 @@ def _configure(
     gpus.see(role.devices)
     os.nice(role.niceness)
     if role.needs_tensorflow:
+        run_directory.check_temporary_directory()
         configuration.load(gin_files, gin_bindings, tensorflow=True)
     return _Configured(program, role, Experiment.from_gin(), context, resolved, loaded.text)
 

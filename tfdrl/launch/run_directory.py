@@ -6,7 +6,7 @@ import contextlib
 import os
 import pathlib
 import secrets
-import shutil
+import tempfile
 import time
 
 from tfdrl import configuration
@@ -25,6 +25,7 @@ PREDECESSOR_SECS = 20.0
 _LOOK_SECS = 2.0
 #: Free space below which a disk is full; none of what a run writes fits into less.
 _FULL_BYTES = 1 << 20
+_FULL = "is full"
 
 
 def fresh(gin_files: list[str], parent: str | os.PathLike = "runs") -> pathlib.Path:
@@ -74,7 +75,7 @@ class DiskWatch:
 
     def __init__(self, root_dir: pathlib.Path, lock: locks.Lock):
         self.root_dir, self.is_lost = root_dir, False
-        self._lock, self._is_full = lock, False
+        self._lock, self._trouble = lock, ""
         self._look_at_secs = 0.0
 
     def look(self) -> str:
@@ -83,17 +84,40 @@ class DiskWatch:
             return ""
         self._look_at_secs = time.monotonic() + _LOOK_SECS
         self.is_lost = self._lock.is_lost
-        try:
-            free_bytes = shutil.disk_usage(self.root_dir).free
-        except OSError:
-            return ""
-        was_full, self._is_full = self._is_full, free_bytes < _FULL_BYTES * (1 + self._is_full)
-        if self._is_full and not was_full:
+        before, self._trouble = self._trouble, self._find_trouble()
+        if self._trouble and self._trouble != before:
             return (
-                f"the disk of {self.root_dir} is full: checkpoints, events and logs are not "
-                "written; the training goes on, and they will be when there is room"
+                f"the disk of {self.root_dir} {self._trouble}: checkpoints, events and logs are "
+                "not written; the training goes on, and they will be when they can"
             )
-        return f"the disk of {self.root_dir} has room again" if was_full > self._is_full else ""
+        if before and not self._trouble and not self.is_lost:
+            return f"the disk of {self.root_dir} can be written to again"
+        return ""
+
+    def _find_trouble(self) -> str:
+        """What is wrong with the disk, in words; "" for nothing, or where there is no directory."""
+        try:
+            disk = os.statvfs(self.root_dir)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"does not answer ({error.strerror})"
+        if disk.f_flag & os.ST_RDONLY:
+            return "is read-only now"
+        was_full = self._trouble == _FULL
+        free_bytes = disk.f_bavail * disk.f_frsize
+        return _FULL if free_bytes < _FULL_BYTES * (1 + was_full) else ""
+
+
+def check_temporary_directory() -> None:
+    """Raises ConfigurationError where there is none: TensorFlow could not even be imported."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "there is no directory for temporary files that can be written (tried TMPDIR, /tmp, "
+            "/var/tmp, /usr/tmp and the current one); set TMPDIR to one that can"
+        ) from None
 
 
 def check_name(root_dir: str | os.PathLike) -> None:

@@ -215,11 +215,15 @@ class _Run:
             return RunEnd(EXIT_FAILED, "killed by a second signal")
         for departure in unclean:
             display.say(f"{departure.replica.name}: {_in_words(departure)}")
-        failed = [d for d in unclean if d.replica.role.essential and d.exit_code > 0]
-        if failed and ending.exit_code == EXIT_OK:
-            words = ", ".join(f"{d.replica.name}: {_in_words(d)}" for d in failed)
-            return RunEnd(EXIT_FAILED, f"{ending.reason}; {words}")
-        return ending
+        by_themselves = [d for d in unclean if d.replica.role.essential and d.was_in_time]
+        if ending.exit_code == EXIT_OK:  # a server that dies of being stopped has served
+            failed = [d for d in by_themselves if d.exit_code > 0]
+            exit_code = EXIT_FAILED if failed else EXIT_OK
+        else:  # at the same moment: what kills one, such as a lack of memory, may kill several
+            failed = [d for d in by_themselves if d.exit_code < 0]
+            exit_code = ending.exit_code
+        words = [ending.reason, *(f"{d.replica.name}: {_in_words(d)}" for d in failed)]
+        return RunEnd(exit_code, "; ".join(words))
 
     def _stuck(self) -> RunEnd | None:
         snapshot, limit_secs = self.watch.snapshot, self._settings.stuck_after_secs
@@ -291,8 +295,10 @@ def _who_waits(snapshot: RunStatus) -> str:
 
 
 def _in_words(departure: ExitedReplica) -> str:
-    if departure.exit_code == -signal.SIGKILL:
+    if not departure.was_in_time:
         return "did not stop in time and was killed"
+    if departure.exit_code < 0:
+        return f"died ({describe(departure.exit_code)})"
     return f"failed in stopping ({describe(departure.exit_code)}); its log: {departure.replica.log}"
 
 
