@@ -222,7 +222,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         player.open(session.service.record, lambda: session.step)
         try:
             if replay is None:
-                _train_on_the_queue(config.batch_size, agent, session, trainer, queue, player)
+                _train_on_the_queue(config.batch_size, session, trainer, queue, player)
             else:
                 seed_replay.train(
                     config,
@@ -244,9 +244,8 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
             queue.close()
 
 
-def _train_on_the_queue(batch_size, agent, session, trainer, queue, player):
+def _train_on_the_queue(batch_size, session, trainer, queue, player):
     """Every unroll once, in the order of their completion."""
-    from tfdrl.experience.unroll_batches import to_batch, train_arguments
     from tfdrl.learning.learner_metrics import UnrollMetrics
     from tfdrl.runtime.metrics import Every, WaitingClock
 
@@ -256,10 +255,9 @@ def _train_on_the_queue(batch_size, agent, session, trainer, queue, player):
         with waiting:
             unrolls = queue.take(batch_size, timeout_secs=0.5)
         if unrolls is not None:
-            batch = to_batch(unrolls)
-            step = trainer.train_once(**train_arguments(agent, batch))
+            step = trainer.train_unrolls(unrolls)
             session.count(1)
-            learning.add(*step, batch, session.step)
+            learning.add(*step, unrolls, session.step)
         elif warning_is_due():
             player.warn_of_waiting()
         session.tick(lambda: {**learning.take(), **player.statistics()})

@@ -1,6 +1,6 @@
 """The learner's own queue: blocks of unrolls from many actors, made into batches.
 
-A batch's arrays are used again for the next but one.
+A batch's arrays are used again for the next but one; TensorFlow reads them where they are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tree
 from tfdrl.errors import TfdrlError
 from tfdrl.experience.unrolls import CollectedUnrolls
 from tfdrl.runtime.futures import settle
+from tfdrl.runtime.host_tensors import aligned_empty
 from tfdrl.types import Nest, Unrolls
 
 #: The learner may still read the batch before.
@@ -125,12 +126,12 @@ def _tell(place: asyncio.Future, error: Exception | None) -> None:
 def _empty_batch(unrolls: CollectedUnrolls, batch_size: int) -> tuple[Unrolls, Nest]:
     def rows(nest):  # of [N, ...]
         return tree.map_structure(
-            lambda leaf: np.empty((batch_size, *leaf.shape[1:]), leaf.dtype), nest
+            lambda leaf: aligned_empty((batch_size, *leaf.shape[1:]), leaf.dtype), nest
         )
 
     def arrays(nest):  # of [time, N, ...]
         return tree.map_structure(
-            lambda leaf: np.empty((batch_size, len(leaf), *leaf.shape[2:]), leaf.dtype), nest
+            lambda leaf: aligned_empty((batch_size, len(leaf), *leaf.shape[2:]), leaf.dtype), nest
         )
 
     action, info = unrolls.acted

@@ -13,6 +13,7 @@ from tfdrl.replay.client import ReplayInfo
 from tfdrl.replay.reading import Samples
 from tfdrl.replay.transition_dataset import PriorityWriter, SampledBatch
 from tfdrl.runtime.metrics import WaitingClock
+from tfdrl.types import Unrolls
 
 
 class LearningMetrics:
@@ -74,7 +75,7 @@ class UnrollMetrics:
         self._fresh = fresh
         self._last = None
 
-    def add(self, loss: float, info: dict, batch: UnrollBatch, step: int) -> None:
+    def add(self, loss: float, info: dict, batch: UnrollBatch | Unrolls, step: int) -> None:
         """Remembers the newest step; the arithmetic waits until `take`."""
         self._last = (loss, info, batch, step)
 

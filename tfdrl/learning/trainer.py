@@ -11,7 +11,9 @@ import tensorflow as tf
 from tfdrl.errors import ConfigurationError, DivergedError
 from tfdrl.experience.frame_stacks import with_stacks
 from tfdrl.experience.transitions import to_trajectory
-from tfdrl.types import Transitions
+from tfdrl.experience.unroll_batches import to_batch, train_arguments
+from tfdrl.runtime.host_tensors import on_host, shared
+from tfdrl.types import Transitions, Unrolls
 
 
 class Trainer:
@@ -23,7 +25,7 @@ class Trainer:
       agent: a TFAgent, built under the strategy's scope.
       strategy: replicas get equal parts of each batch.
       max_bad_steps: non-finite losses in a row before `DivergedError`; 1 stops at the first.
-      jit_compile: whether XLA compiles `train_once` and `train_sequences`.
+      jit_compile: whether XLA compiles `train_once`, `train_unrolls` and `train_sequences`.
       says: is told, in words, that the training step is traced now, which takes seconds.
 
     Attributes:
@@ -44,12 +46,12 @@ class Trainer:
         self._is_default = strategy is tf.distribute.get_strategy()
         self._max_bad_steps = max_bad_steps
         self._bad_in_a_row, self._says = 0, says
-        self._gives_td_error, self._names = True, []  # known once `_train` was traced
+        self._gives_td_error, self._names = True, []  # known once a step was traced
         self.bad_steps, self.scalars = 0, {}
-        self._train = tf.function(self._train_all)
-        jit = jit_compile or None
-        self._train_one = tf.function(self._train_once, jit_compile=jit)
-        self._train_on_sequences = tf.function(self._train_sequences, jit_compile=jit)
+        self._train = on_host(self._train_all)
+        self._train_one = on_host(self._train_once, jit_compile)
+        self._train_on_unrolls = on_host(self._train_unrolls, jit_compile)
+        self._train_on_sequences = on_host(self._train_sequences, jit_compile)
 
     def gives_td_error(self, experience, weights) -> bool:
         """Whether `train` gives TD errors; builds its graph, for batches of these specs."""
@@ -89,7 +91,7 @@ class Trainer:
         losses, _ = self.train(experience, tf.ones([1, len(batch.n_step_return)]))
         return float(losses[0])
 
-    def train_once(self, experience, **arguments) -> tuple[float, dict[str, np.ndarray]]:
+    def train_once(self, experience, **arguments) -> tuple[float, dict[str, float]]:
         """One gradient step on one batch.
 
         Args:
@@ -103,56 +105,69 @@ class Trainer:
           DivergedError: as `train`.
         """
         self._will_trace()
-        loss, extra = self._train_one(experience, arguments)
-        loss = loss.numpy()
-        self._check_finite(loss[None])
-        return float(loss), tf.nest.map_structure(lambda leaf: leaf.numpy(), extra)
+        return self._read(self._train_one(experience, arguments))
+
+    def train_unrolls(self, unrolls: Unrolls) -> tuple[float, dict[str, float]]:
+        """As `train_once`, on arrays [B, ...]: no other operation is run for a step."""
+        self._will_trace()
+        unrolls = unrolls._replace(version=(), time_secs=())
+        return self._read(self._train_on_unrolls(tf.nest.map_structure(shared, unrolls)))
 
     def train_sequences(
         self, experience, **arguments
-    ) -> tuple[float, np.ndarray, dict[str, np.ndarray]]:
+    ) -> tuple[float, np.ndarray, dict[str, float]]:
         """As `train_once`; returns also the priorities <float32>[B] of LossInfo.extra."""
         self._will_trace()
-        loss, priority, extra = self._train_on_sequences(experience, arguments)
-        loss = loss.numpy()
-        self._check_finite(loss[None])
-        extra = tf.nest.map_structure(lambda leaf: leaf.numpy(), extra)
-        return float(loss), priority.numpy(), extra
+        values, priority = self._train_on_sequences(experience, arguments)
+        loss, extra = self._read(values)
+        return loss, priority.numpy(), extra
+
+    def _read(self, values: tf.Tensor) -> tuple[float, dict[str, float]]:
+        """The loss and the named scalars."""
+        values = values.numpy()
+        self._check_finite(values[:1])
+        loss, *extra = values.tolist()
+        return loss, dict(zip(self._names, extra))
+
+    @tf.autograph.experimental.do_not_convert
+    def _train_unrolls(self, unrolls):
+        arguments = train_arguments(self._agent, to_batch(unrolls))
+        return self._train_once(arguments.pop("experience"), arguments)
+
+    @tf.autograph.experimental.do_not_convert
+    def _train_once(self, experience, arguments):
+        def replica(experience, arguments):
+            return self._values(self._agent.train(with_stacks(experience), **arguments))
+
+        strategy = self._strategy
+        if strategy.num_replicas_in_sync == 1:
+            return self._run_alone(replica, experience, arguments)
+        return self._reduced(strategy.run(replica, self._split((experience, arguments))))
 
     @tf.autograph.experimental.do_not_convert
     def _train_sequences(self, experience, arguments):
         def replica(experience, arguments):
             info = self._agent.train(with_stacks(experience), **arguments)
-            return info.loss, info.extra.priority, scalars(info.extra)
+            return self._values(info), info.extra.priority
 
         strategy = self._strategy
         if strategy.num_replicas_in_sync == 1:
             return self._run_alone(replica, experience, arguments)
-        loss, priority, extra = strategy.run(replica, self._split((experience, arguments)))
-        loss = strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+        values, priority = strategy.run(replica, self._split((experience, arguments)))
         priority = tf.concat(strategy.experimental_local_results(priority), axis=0)
-        mean = tf.distribute.ReduceOp.MEAN
-        return loss, priority, {k: strategy.reduce(mean, v, axis=None) for k, v in extra.items()}
+        return self._reduced(values), priority
 
-    @tf.autograph.experimental.do_not_convert
-    def _train_once(self, experience, arguments):
-        def replica(experience, arguments):
-            info = self._agent.train(with_stacks(experience), **arguments)
-            return info.loss, scalars(info.extra)
+    def _values(self, info) -> tf.Tensor:
+        """<float32>[1 + scalars]: one tensor is one exchange of replicas, one read of the host."""
+        extra = scalars(info.extra)
+        self._names = list(extra)
+        return tf.stack([info.loss, *(tf.cast(value, tf.float32) for value in extra.values())])
 
-        strategy = self._strategy
-        if strategy.num_replicas_in_sync == 1:
-            return self._run_alone(replica, experience, arguments)
-
-        def values(experience, arguments):  # one tensor: one exchange
-            loss, extra = replica(experience, arguments)
-            names.extend(extra)
-            return tf.stack([loss, *extra.values()])
-
-        names = []
-        found = strategy.run(values, self._split((experience, arguments)))
-        loss, *sums = tf.unstack(strategy.reduce(tf.distribute.ReduceOp.SUM, found, axis=None))
-        return loss, {k: v / strategy.num_replicas_in_sync for k, v in zip(names, sums)}
+    def _reduced(self, values: tf.Tensor) -> tf.Tensor:
+        """Of all replicas: the sum of the losses, the means of the others."""
+        sums = self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+        means = sums[1:] / self._strategy.num_replicas_in_sync
+        return tf.concat([sums[:1], means], axis=0)
 
     def _train_all(self, experience, weights):
         updates = tf.nest.flatten(experience)[0].shape[0]
@@ -172,19 +187,14 @@ class Trainer:
             return self._run_alone(self._train_replica, experience, weights)
         parts = self._split((experience, weights))
         values, td_error = strategy.run(self._train_replica, parts)
-        values = strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
-        means = values[1:] / strategy.num_replicas_in_sync
         td_error = tf.concat(strategy.experimental_local_results(td_error), axis=0)
-        return tf.concat([values[:1], means], axis=0), td_error
+        return self._reduced(values), td_error
 
     def _train_replica(self, experience, weights):
         info = self._agent.train(with_stacks(experience), weights=weights)
         td_error = getattr(info.extra, "td_error", None)
         self._gives_td_error = td_error is not None
-        extra = scalars(info.extra)
-        self._names = list(extra)
-        values = tf.stack([info.loss, *(tf.cast(value, tf.float32) for value in extra.values())])
-        return values, tf.zeros_like(weights) if td_error is None else td_error
+        return self._values(info), tf.zeros_like(weights) if td_error is None else td_error
 
     def _run_alone(self, replica, *arguments):
         """On the strategy's only device."""
