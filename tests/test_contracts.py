@@ -3,6 +3,7 @@
 import inspect
 import pathlib
 import re
+import types
 
 import numpy as np
 import pytest
@@ -94,6 +95,18 @@ def test_what_a_sequence_agent_lacks_is_named(present, missing):
     with pytest.raises(ConfigurationError, match=f"seed.agent: Theirs gives no .*{missing}"):
         contracts.require_sequence_agent(agent, "seed")
     assert contracts.burn_in_steps(agent) == present.get("burn_in_steps", 0)
+
+
+@pytest.mark.parametrize("state", [(), [tf.TensorSpec([3])]])
+def test_steps_after_the_trained_ones_are_for_agents_without_a_state(state):
+    policy = types.SimpleNamespace(policy_state_spec=state)
+    assert contracts.lookahead_steps(types.SimpleNamespace(collect_policy=policy)) == 0
+    agent = types.SimpleNamespace(collect_policy=policy, lookahead_steps=1)
+    if state:
+        with pytest.raises(ConfigurationError, match="lookahead_steps = 1 with a recurrent policy"):
+            contracts.lookahead_steps(agent)
+    else:
+        assert contracts.lookahead_steps(agent) == 1
 
 
 @pytest.mark.parametrize("taken", [(), ("policy_state",), ("policy_state", "last_reward")])

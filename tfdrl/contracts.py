@@ -109,6 +109,21 @@ def burn_in_steps(agent: Any) -> int:
     return getattr(agent, "burn_in_steps", 0)
 
 
+def lookahead_steps(agent: Any) -> int:
+    """Steps after the trained ones that an agent on unrolls asks for (Sarsa); 0 unless it says so.
+
+    Raises:
+      ConfigurationError: its policy has a state, of which only that before an unroll is kept.
+    """
+    steps = getattr(agent, "lookahead_steps", 0)
+    if steps and agent.collect_policy.policy_state_spec:
+        raise ConfigurationError(
+            f"{type(agent).__name__}.lookahead_steps = {steps} with a recurrent policy: unrolls "
+            "that share steps would begin with the state of a later one; use a feed-forward network"
+        )
+    return steps
+
+
 def arguments_taken(agent: Any, offered: dict[str, Any]) -> dict[str, Any]:
     """What of `offered` the agent's loss takes: `TFAgent.train` hands keywords on to `_train`.
 

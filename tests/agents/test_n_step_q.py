@@ -73,22 +73,24 @@ def gradient_of(agent, experience, **kwargs):
     return info, tf.convert_to_tensor(tape.gradient(info.loss, agent.network.table)).numpy()
 
 
-def td_errors(u, q, q_target, n, double):
+def td_errors(u, q, q_target, n, double=False, sarsa=False):
     """delta_t = sum_k gamma^k r_{t+k} + gamma^m max_a Q(s_{t+m}, a) - Q(s_t, a_t), [B, T].
 
-    m is n, or less where the unroll or the episode ends before; 0 for steps that are LAST.
+    m is n, or less where the unroll or the episode ends before; 0 for steps that are LAST. Of
+    Sarsa, whose unroll ends one transition earlier, Q(s_{t+m}, a_{t+m}) for the maximum.
     """
-    errors = np.zeros((BATCH, LENGTH))
+    errors, length = np.zeros((BATCH, LENGTH)), LENGTH - sarsa
     selector = q if double else q_target
-    for b, s in np.ndindex(BATCH, LENGTH):
+    for b, s in np.ndindex(BATCH, length):
         if u.step_type[b, s] == LAST:
             continue
         errors[b, s], product = -q[b, s, u.action[b, s]], 1.0
-        for t in range(s, LENGTH):
+        for t in range(s, length):
             errors[b, s] += product * u.reward[b, t]
             product *= GAMMA * u.discount[b, t]
-            if t + 1 == LENGTH or t + 1 == s + n or u.step_type[b, t + 1] == LAST:
-                errors[b, s] += product * q_target[b, t + 1, selector[b, t + 1].argmax()]
+            if t + 1 == length or t + 1 == s + n or u.step_type[b, t + 1] == LAST:
+                action = u.action[b, t + 1] if sarsa else selector[b, t + 1].argmax()
+                errors[b, s] += product * q_target[b, t + 1, action]
                 break
     return errors
 
@@ -121,12 +123,45 @@ def test_loss_and_gradient_from_the_equation(loss, reduction, n_step, double):
     np.testing.assert_allclose(info.extra.q, taken[mask].mean(), **TOLERANCE)
 
 
-def script(step_type, reward, discount):
-    """Trajectory [1, T+1] of states 0, 1, 2, ..., in all of which action 0 is taken."""
+@pytest.mark.parametrize("n_step", [None, 1, 3])
+def test_sarsa_from_the_equation(n_step):
+    """Of T transitions T-1 are learnt from; the action at a LAST step is one that was chosen."""
+    u, (q, q_target) = Unrolls(is_discrete=True), random_tables()
+    agent = agent_of(q, q_target, algorithm="sarsa", n_step=n_step)
+    info, gradient = gradient_of(agent, u.experience())
+    errors = td_errors(u, q, q_target, n_step or LENGTH, sarsa=True)
+    assert (errors[:, -1] == 0).all() and (errors[:, :-1] != 0).any(axis=0).all()
+    np.testing.assert_allclose(info.loss, 0.5 * (errors**2).sum(), **TOLERANCE)
+    wanted = np.zeros_like(q)
+    np.put_along_axis(wanted[:, :-1], u.action[..., None], -errors[..., None], axis=-1)
+    np.testing.assert_allclose(gradient.reshape(q.shape), wanted, **TOLERANCE)
+
+
+def test_one_step_sarsa_bootstraps_from_the_action_that_was_taken():
+    """Whatever is best; by the target network; nothing after a termination, of a truncation the
+    value of the action that was chosen at its last step."""
+    step_type, discount = [FIRST, MID, LAST, FIRST, LAST, FIRST], [1.0, 0.0, 1.0, 1.0, 1.0]
+    experience = script(step_type, [1.0, 2.0, 99.0, 4.0, 99.0], discount, [0, 1, 1, 0, 1, 0])
+    q_target = [[9.0, 9.0], [8.0, 6.0], [7.0, 7.0], [9.0, 9.0], [16.0, 12.0], [9.0, 9.0]]
+    agent = table_agent(np.zeros((6, 2)), q_target, gamma=0.5, algorithm="sarsa", n_step=1)
+    found = -gradient_of(agent, experience)[1]
+    wanted = [[1 + 0.5 * 6, 0], [0, 2], [0, 0], [4 + 0.5 * 12, 0], [0, 0], [0, 0]]
+    np.testing.assert_allclose(found, wanted)
+
+
+def test_sarsa_needs_the_action_that_follows():
+    agent = table_agent(np.zeros((2, 2)), np.zeros((2, 2)), algorithm="sarsa")
+    with pytest.raises(ConfigurationError, match="unrolls of 2 transitions or more"):
+        agent.loss(script([MID, MID], [2.0], [1.0]))
+    assert agent.lookahead_steps == 1 and mlp_agent().lookahead_steps == 0
+
+
+def script(step_type, reward, discount, action=0):
+    """Trajectory [1, T+1] of states 0, 1, 2, ..., in which these actions are taken."""
     size = len(step_type)
-    step_type = tf.constant([step_type])
+    step_type, action = tf.constant([step_type]), tf.constant(action, tf.int32)
     return trajectory.Trajectory(
-        *(step_type, tf.range(size)[None], tf.zeros([1, size], tf.int32), (), step_type),
+        *(step_type, tf.range(size)[None], tf.broadcast_to(action, [1, size]), (), step_type),
         *(tf.constant([[*reward, 0.0]]), tf.constant([[*discount, 1.0]])),
     )
 
@@ -319,6 +354,8 @@ SHARED = tf.keras.Sequential([tf.keras.layers.Dense(2)])
     [
         ({"loss": "l1"}, r"NStepQAgent\.loss = 'l1' is unknown; use one of half_squared, huber"),
         ({"reduction": "max"}, r"NStepQAgent\.reduction = 'max' is unknown; use one of sum, mean"),
+        ({"algorithm": "td"}, r"algorithm = 'td' is unknown; use one of q_learning, sarsa"),
+        ({"algorithm": "sarsa", "double": True}, r"double = True with algorithm = 'sarsa'"),
         ({"n_step": 0}, r"NStepQAgent\.n_step = 0 must be at least 1, or None"),
         (
             {"target_update_period_steps": 0},

@@ -46,6 +46,16 @@ def test_unrolls_without_the_shared_step_are_the_stream(num_envs, unroll_steps, 
     assert_same(last, step_at(times[-1] + 1, num_envs))
 
 
+@pytest.mark.parametrize(("unroll_steps", "overlap"), [(2, 1), (6, 1), (7, 3)])
+def test_unrolls_that_share_their_last_transitions_with_the_next(unroll_steps, overlap):
+    """Unroll i has the steps from i (T - overlap) on: every transition is in one, none is lost."""
+    for number, u in enumerate(unrolls_of(4, unroll_steps, 5, overlap=overlap)):
+        start = number * (unroll_steps - overlap)
+        assert_same(u.steps, stream(step_at, range(start, start + unroll_steps + 1), 4))
+        times = range(start, start + unroll_steps)
+        assert_same((u.action, u.info), stream(acted_at, times, 4))
+
+
 def test_all_are_of_full_length_and_pass_through_episode_ends():
     batches = unrolls_of(4, 7, 6)
     for u in batches:

@@ -14,7 +14,7 @@ LIMIT_SECS = 480.0
     [
         *("dqn/cartpole.gin", "apex/cartpole.gin", "impala/cartpole.gin"),
         *("seed/cartpole_vtrace.gin", "gorila/cartpole.gin", "gorila/cartpole_global.gin"),
-        *("a3c/cartpole.gin", "a3c/cartpole.gin a3c.workers = 4"),
+        *("a3c/cartpole.gin", "a3c/cartpole.gin a3c.workers = 4", "a3c/cartpole_sarsa.gin"),
     ],
 )
 def test_cartpole_is_solved(gin_file, seed, tmp_path, record_property):

@@ -31,16 +31,17 @@ def state_at(t, num_envs):
     return [np.full((num_envs, 2), t, np.float32), np.arange(num_envs) + 0.5 * t]
 
 
-def unrolls_of(num_envs, unroll_steps, count, begin=0):
+def unrolls_of(num_envs, unroll_steps, count, begin=0, overlap=0):
     """`count` batches of consecutive unrolls of versions 0, 1, ..., as an actor makes them."""
-    assembler, batches = UnrollAssembler(num_envs, unroll_steps), []
-    for t in range(begin, begin + count * unroll_steps):
+    assembler, batches = UnrollAssembler(num_envs, unroll_steps, overlap), []
+    for t in range(begin, begin + count * (unroll_steps - overlap) + overlap):
         if assembler.is_at_start:
             assembler.begin(state_at(t, num_envs))
         action, info = acted_at(t, num_envs)
         now, then = step_at(t, num_envs), step_at(t + 1, num_envs)
         found = assembler.add(now, action, then, info, version=len(batches))
-        assert (found is None) == bool((t - begin + 1) % unroll_steps)
+        is_due = t >= begin + overlap and (t - begin + 1 - overlap) % (unroll_steps - overlap) == 0
+        assert (found is not None) == is_due
         assert assembler.is_at_start == (found is not None)
         if found is not None:
             batches.append(found)

@@ -1,4 +1,4 @@
-"""Q-learning on unrolls, without replay: the agent of asynchronous (n-step) Q-learning."""
+"""Q-learning and Sarsa on unrolls, without replay: the agent of A3C's value-based siblings."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tfdrl.networks.q_networks import num_actions
 from tfdrl.ops import q_learning, recurrent_q_learning
 
 _LOSSES = {"half_squared": q_learning.half_squared, "huber": q_learning.huber}
+_ALGORITHMS = ("q_learning", "sarsa")
 _REDUCTIONS = ("sum", "mean")
 _COLLECT_EPSILON = 0.1  # of `collect_policy` alone; an actor brings its own to `actor_policy`
 
@@ -36,13 +37,16 @@ class NStepQInfo(NamedTuple):
 
 @gin.configurable
 class NStepQAgent(tf_agent.TFAgent):
-    """Asynchronous one-step and n-step Q-learning (Mnih 2016, section 4, algorithms 1 and S2).
+    """Asynchronous one-step and n-step Q-learning, and Sarsa (Mnih 2016, section 4).
 
-    y_t = r_t + gamma r_{t+1} + ... + gamma^n max_a Q(s_{t+n}, a; theta^-), with theta^- of the
-    target network. It trains on trajectories [B, T+1]: T transitions and, at index T, the step
-    that the last of them led to, whose action and reward are not used. Steps of step_type LAST
-    are no transitions of the task (their action was ignored) and are masked; a truncated episode
-    is bootstrapped from the value of its last observation.
+    y_t = r_t + gamma r_{t+1} + ... + gamma^n v_{t+n}, with v = max_a Q(s, a; theta^-) of the
+    target network (Q-learning; algorithms 1 and S2), or v = Q(s, a; theta^-) of the action a that
+    was taken (Sarsa). It trains on trajectories [B, T+1]: T transitions and, at index T, the step
+    that the last of them led to, whose action and reward are not used. Sarsa trains on the first
+    T-1 transitions: the last gives no more than its action, and A3C makes it the first of the
+    next rollout. Steps of step_type LAST are no transitions of the task and are masked; a
+    truncated episode is bootstrapped from the value of its last observation, by Sarsa of the
+    action that the policy chose there and the environment ignored.
 
     Args:
       time_step_spec, action_spec: of the environment, without batch dimension.
@@ -51,9 +55,11 @@ class NStepQAgent(tf_agent.TFAgent):
       optimizer: a Keras optimizer; None where parameter servers apply the gradients: `loss` then
         works, `train` does not.
       gamma: discount factor of one step.
+      algorithm: "q_learning" or "sarsa".
       n_step: most steps of a return; None for all to the end of the unroll or of the episode
-        (algorithm S2); 1 is one-step Q-learning (algorithm 1).
-      double: select the bootstrap action by the online network; the paper does not.
+        (algorithm S2); 1 is one-step Q-learning (algorithm 1), or one-step Sarsa.
+      double: select the bootstrap action by the online network; the paper does not, and Sarsa
+        has none to select.
       loss: "half_squared" (the paper, but for the 1/2) or "huber".
       reduction: "sum" over B and T (the paper) or "mean": learning rates of one do not fit the
         other.
@@ -78,6 +84,7 @@ class NStepQAgent(tf_agent.TFAgent):
         network: Callable = gin.REQUIRED,
         optimizer=None,
         gamma: float = 0.99,
+        algorithm: str = "q_learning",
         n_step: int | None = None,
         double: bool = False,
         loss: str = "half_squared",
@@ -89,10 +96,16 @@ class NStepQAgent(tf_agent.TFAgent):
         name: str = "NStepQAgent",
     ):
         actions = num_actions(action_spec)
+        _check_choice("algorithm", algorithm, _ALGORITHMS)
         _check_choice("loss", loss, _LOSSES)
         _check_choice("reduction", reduction, _REDUCTIONS)
         _check_count("n_step", n_step, "no limit")
         _check_count("target_update_period_steps", target_update_period_steps, "no copies")
+        if double and algorithm == "sarsa":
+            raise ConfigurationError(
+                "NStepQAgent.double = True with algorithm = 'sarsa': Sarsa bootstraps from the "
+                "action that was taken and selects none; set double = False"
+            )
         splitter = observation_and_action_constraint_splitter
         self._splitter = mask_alone(splitter)
         network = masked(network, splitter, "NStepQAgent")
@@ -101,6 +114,7 @@ class NStepQAgent(tf_agent.TFAgent):
         )
         _check_networks(self._network, self._target, actions)
         self._optimizer, self._gamma, self._n_step = optimizer, gamma, n_step
+        self._is_sarsa = algorithm == "sarsa"
         self._double, self._element_loss, self._reduction = double, _LOSSES[loss], reduction
         self._target_update_period_steps = target_update_period_steps
         self._gradient_clip_norm = gradient_clip_norm
@@ -136,6 +150,11 @@ class NStepQAgent(tf_agent.TFAgent):
     def gradient_clip_norm(self) -> float | None:
         """Global norm that gradients are clipped to; None for none."""
         return self._gradient_clip_norm
+
+    @property
+    def lookahead_steps(self) -> int:
+        """Transitions at an unroll's end of which the loss takes no more than the action."""
+        return int(self._is_sarsa)
 
     def actor_policy(self, epsilon, seed: int) -> EpsilonGreedyQPolicy:
         """An epsilon-greedy policy with random numbers of its own."""
@@ -174,16 +193,22 @@ class NStepQAgent(tf_agent.TFAgent):
           weights: <float32>[B] of the unrolls, or None.
           training: passed to the online network.
         """
+        if self._is_sarsa:  # index T then has an action, too
+            experience = _without_last(experience)
         q = _values(self._network, experience, training)
         q_target = _values(self._target, experience, training=False)
         action, reward = _steps(experience.action), _steps(experience.reward)
-        td_error = recurrent_q_learning.td_errors(
-            q[:-1],
-            action,
+        taken = tf.gather(q[:-1], tf.cast(action, tf.int32), batch_dims=2)
+        if self._is_sarsa:
+            next_action = tf.cast(tf.transpose(experience.action[:, 1:]), tf.int32)
+        else:
+            selector = q[1:] if self._double else q_target[1:]
+            next_action = tf.argmax(selector, axis=-1, output_type=tf.int32)
+        td_error = recurrent_q_learning.td_errors_of_values(
+            taken,
             reward,
             self._gamma * _steps(experience.discount),
-            q_target[1:],
-            q[1:] if self._double else q_target[1:],
+            tf.gather(q_target[1:], next_action, batch_dims=2),
             n=self._n_step or reward.shape[0],
             is_end=tf.transpose(experience.step_type[:, 1:] == StepType.LAST),
             rescaling_epsilon=None,
@@ -194,7 +219,6 @@ class NStepQAgent(tf_agent.TFAgent):
         if weights is not None:
             td_loss *= weights
         steps = tf.maximum(tf.reduce_sum(tf.cast(~is_last, tf.float32)), 1.0)
-        taken = tf.gather(q[:-1], tf.cast(action, tf.int32), batch_dims=2)
         info = NStepQInfo(
             td_error=tf.reduce_sum(tf.abs(td_error)) / steps,
             q=tf.reduce_sum(tf.where(is_last, 0.0, taken)) / steps,
@@ -210,6 +234,15 @@ class NStepQAgent(tf_agent.TFAgent):
         if self._network.losses:
             loss += tf.add_n(self._network.losses) / replicas
         return loss
+
+
+def _without_last(experience):
+    if experience.step_type.shape[1] < 3:
+        raise ConfigurationError(
+            "NStepQAgent.algorithm = 'sarsa' needs unrolls of 2 transitions or more: the last of "
+            "them gives the action that follows the others"
+        )
+    return tf.nest.map_structure(lambda leaf: leaf[:, :-1], experience)
 
 
 def _steps(tensor: tf.Tensor) -> tf.Tensor:

@@ -11,8 +11,8 @@
 
 No replay and no lock: a worker copies the network, acts for t_max steps, sends the gradient of
 these steps, which is applied on arrival, and copies the network again. Its siblings are agents:
-n-step and one-step Q-learning. With `synchronous` all workers make each update together: A2C. With
-`threads` everything but the evaluator is one process, the paper's own form.
+n-step and one-step Q-learning, and Sarsa. With `synchronous` all workers make each update together:
+A2C. With `threads` everything but the evaluator is one process, the paper's own form.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class A3c(ParameterServers):
     Attributes, with those of `ParameterServers`:
       agent: such as @NStepActorCriticAgent or @NStepQAgent.
       t_max: agent steps of each environment in a rollout. A rollout goes on through an episode's
-        end, where its returns are cut, so that all gradients are of equally many steps.
+        end, where its returns are cut, so that all gradients are of equally many steps. One
+        of Sarsa acts once more, to know the last action, and the next begins with that step.
       synchronous: every update is the mean of one gradient of each worker (A2C).
       threads: workers and servers are threads of one process (section 4).
       epsilon_start, epsilon_decay_steps: of agents that act epsilon-greedily: epsilon falls
@@ -139,6 +140,7 @@ def worker(
     experiment: Experiment, context: Context, parameter_server: Addresses, coordinator: Address
 ) -> None:
     """Copies the network, acts for t_max steps, sends their gradient, and again (algorithm S3)."""
+    from tfdrl import contracts
     from tfdrl.acting.artificial_stragglers import Straggling
     from tfdrl.acting.exploration import AnnealedEpsilon
     from tfdrl.acting.loop import ActorLoop
@@ -167,7 +169,8 @@ def worker(
         epsilon = AnnealedEpsilon(policy, num_envs, start, final, config.epsilon_decay_steps)
         target = TargetNetwork(agent, config.target_period_steps)
         straggling = Straggling(config.slowed_workers, config.slowdown, context)
-        rollout = UnrollAssembler(num_envs, config.t_max)
+        shared = contracts.lookahead_steps(agent)
+        rollout = UnrollAssembler(num_envs, config.t_max + shared, shared)
         loop = ActorLoop(environment, policy, connection, context)
         rollout.begin(loop.state)
         epsilon.update(parameters.steps)

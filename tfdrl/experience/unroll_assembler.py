@@ -15,18 +15,19 @@ class UnrollAssembler:
 
     Args:
       num_envs: N.
-      unroll_steps: T.
+      unroll_steps: T, the overlap included.
+      overlap: transitions at an unroll's end that are the first of the next; below T.
     """
 
-    def __init__(self, num_envs: int, unroll_steps: int):
-        self._num_envs, self._unroll_steps = num_envs, unroll_steps
-        self._steps = self._acted = self._policy_state = None
+    def __init__(self, num_envs: int, unroll_steps: int, overlap: int = 0):
+        self._num_envs, self._unroll_steps, self._overlap = num_envs, unroll_steps, overlap
+        self._steps = self._acted = self._policy_state = self._shared = None
         self._position = 0
 
     @property
     def is_at_start(self) -> bool:
         """Whether the next step begins an unroll: the only moment to change parameters."""
-        return self._position == 0
+        return self._steps is None
 
     def begin(self, policy_state: Nest) -> None:
         """Sets the policy state before the unroll that begins, nest of [N, ...]."""
@@ -50,24 +51,33 @@ class UnrollAssembler:
           version: of the parameters that chose the action.
         """
         if self.is_at_start:
-            self._steps = self._empty(time_step, self._unroll_steps + 1)
-            self._acted = self._empty((action, info), self._unroll_steps)
-            self._write(self._steps, 0, time_step)
+            self._start(time_step, (action, info))
         self._write(self._acted, self._position, (action, info))
         self._position += 1
         self._write(self._steps, self._position, next_time_step)
         if self._position < self._unroll_steps:
             return None
-        self._position = 0
-        actions, infos = self._acted
+        steps, (actions, infos) = self._steps, self._acted
+        self._shared, self._steps = (steps, self._acted), None
         return Unrolls(
-            steps=self._steps,
+            steps=steps,
             action=actions,
             info=infos,
             policy_state=self._policy_state,
             version=np.full(self._num_envs, version, np.int64),
             time_secs=np.full(self._num_envs, time.time()),
         )
+
+    def _start(self, time_step: TimeSteps, acted: Nest) -> None:
+        self._steps = self._empty(time_step, self._unroll_steps + 1)
+        self._acted = self._empty(acted, self._unroll_steps)
+        self._position = 0 if self._shared is None else self._overlap
+        if self._position:
+            shared = slice(self._unroll_steps - self._overlap, self._unroll_steps)
+            mine, others = (self._steps, self._acted), self._shared
+            for to, leaf in zip(tree.flatten(mine), tree.flatten(others)):
+                to[:, : self._overlap] = leaf[:, shared]
+        self._write(self._steps, self._position, time_step)
 
     def _empty(self, example: Nest, length: int) -> Nest:
         return tree.map_structure(

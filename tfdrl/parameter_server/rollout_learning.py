@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from tfdrl import contracts
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.parameter_server.gradients import LossGradient
@@ -19,9 +20,10 @@ def rollout_gradient(agent, policy, environment: BatchedEnvironment, t_max: int)
       agent: that trains on unrolls.
       policy: by which it acts here.
       environment: N environments.
-      t_max: T.
+      t_max: T, to which the agent's lookahead_steps are added.
     """
-    signature = unroll_tables.unroll_signature(environment, policy, t_max)
+    steps = t_max + contracts.lookahead_steps(agent)
+    signature = unroll_tables.unroll_signature(environment, policy, steps)
     example = tf.nest.map_structure(
         lambda spec: np.zeros((environment.num_envs, *spec.shape), spec.dtype.as_numpy_dtype),
         signature,
