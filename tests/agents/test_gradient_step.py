@@ -93,13 +93,21 @@ def weights_of(agent):
     return [variable.numpy() for variable in agent.network.variables]
 
 
-def results_of(strategy, reduction, correction, clip_norm):
+def multiplier_of(agent):
+    """The cost of the entropy, of each replica, where it is trained."""
+    if agent._multiplier is None:
+        return []
+    copies = DEFAULT.experimental_local_results(agent._multiplier.variable)
+    copies = getattr(agent._multiplier.variable, "values", copies)
+    assert len({float(copy) for copy in copies}) == 1
+    return [copies[0].numpy()]
+
+
+def results_of(strategy, reduction, correction, clip_norm, **settings):
     """Losses, info and weights over 4 steps, of which the third is bad in one replica's half."""
+    settings |= {"reduction": reduction, "correction": correction, "gradient_clip_norm": clip_norm}
     with strategy.scope():
-        agent = make_agent(
-            optimizers.sgd(0.25 / clip_norm),
-            **{"reduction": reduction, "correction": correction, "gradient_clip_norm": clip_norm},
-        )
+        agent = make_agent(optimizers.sgd(0.25 / clip_norm), **settings)
     trainer, losses, norms = Trainer(agent, strategy, max_bad_steps=2), [], []
     for seed, bad_unroll in enumerate([None, None, 1, None]):
         loss, info = trainer.train_once(**batch(seed, bad_unroll))
@@ -108,7 +116,7 @@ def results_of(strategy, reduction, correction, clip_norm):
     assert np.isnan(losses[2]) and np.isfinite(losses[:2]).all() and np.isfinite(losses[3])
     assert min(norms[:2]) > clip_norm  # clipped: it matters when, before the sum or after it
     assert agent.train_step_counter.numpy() == 4
-    return [losses, norms, *weights_of(agent)]
+    return [losses, norms, *weights_of(agent), *multiplier_of(agent)]
 
 
 def compare_strategies():
@@ -117,8 +125,12 @@ def compare_strategies():
 
     mirrored = strategy(kind="mirrored", devices=("CPU:0", "CPU:1"))
     assert mirrored.num_replicas_in_sync == 2
-    for settings in (("sum", "vtrace", 0.5), ("mean", "one_step_is", 0.02)):
-        left, right = results_of(mirrored, *settings), results_of(DEFAULT, *settings)
+    held = {"target_entropy": 0.7, "kl_cost": 0.2}
+    for *settings, more in (
+        ("sum", "vtrace", 0.5, {}),
+        ("mean", "one_step_is", 0.02, held),
+    ):
+        left, right = (results_of(s, *settings, **more) for s in (mirrored, DEFAULT))
         for a, b in zip(left, right):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=str(settings))
         start = weights_of(make_agent(optimizers.sgd()))
@@ -135,15 +147,15 @@ SCHEDULE = functools.partial(optimizers.linear_schedule, 1e-2, 0.0, 6)
 
 
 @pytest.mark.parametrize(
-    "optimizer",
+    ("optimizer", "settings"),
     [
-        lambda: optimizers.adam(1e-2),
-        lambda: optimizers.rmsprop_release(SCHEDULE()),
+        (lambda: optimizers.adam(1e-2), {"target_entropy": 0.5}),
+        (lambda: optimizers.rmsprop_release(SCHEDULE()), {}),
     ],
-    ids=["adam", "rmsprop with a schedule"],
+    ids=["adam and an entropy that is held", "rmsprop with a schedule"],
 )
-def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_been(optimizer, tmp_path):
-    agent, other = make_agent(optimizer()), make_agent(optimizer(), seed=4)
+def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_been(optimizer, settings, tmp_path):
+    agent, other = (make_agent(optimizer(), seed=seed, **settings) for seed in (3, 4))
     trainer = Trainer(agent, DEFAULT, 1)
     for seed in range(2):
         trainer.train_once(**batch(seed))
@@ -154,6 +166,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_been(optimizer, tm
     assert first == [trainer.train_once(**batch(seed))[0] for seed in (2, 3)]
     for left, right in zip(weights_of(agent), weights_of(other)):
         np.testing.assert_array_equal(left, right)
+    assert multiplier_of(agent) == multiplier_of(other)
     assert agent.train_step_counter.numpy() == other.train_step_counter.numpy() == 4
 
 

@@ -210,8 +210,14 @@ def test_train_names_what_a_batch_of_unrolls_offers():
 def test_settings_of_vtrace_are_not_its_own():
     u = Unrolls(is_discrete=True)
     before = agent_of(u).loss(u.experience()).loss
-    for setting in ("VTraceAgent.lambda_ = 0.5", "VTraceAgent.baseline_cost = 9.0"):
-        gin.parse_config(setting)
+    for name, value in {
+        "lambda_": 0.5,
+        "baseline_cost": 9.0,
+        "target_entropy": 1.0,
+        "kl_cost": 9.0,
+        "last_reward_clip": 0.5,
+    }.items():
+        gin.parse_config(f"VTraceAgent.{name} = {value}")
     try:
         assert u.agent(correction="none").loss(u.experience()).loss != before
         np.testing.assert_array_equal(agent_of(u).loss(u.experience()).loss, before)

@@ -108,7 +108,7 @@ def expected(u, correction, rho_bar, c_bar, pg_rho_bar, lambda_):
     epsilon = 1e-6 if correction == "epsilon" else 0.0
     probability = np.exp(log_pi)
     factor = mask * -advantage * probability / (probability + epsilon)
-    entropy, by_policy = _entropy_and_gradients(u, factor, -ENTROPY_COST * mask)
+    entropy, by_policy = entropy_and_gradients(u, factor, -ENTROPY_COST * mask)
     losses = {
         "policy": (mask * -advantage * np.log(probability + epsilon)).sum(),
         "value": (mask * 0.5 * (vs - u.values[:, :-1]) ** 2).sum(),
@@ -119,7 +119,7 @@ def expected(u, correction, rho_bar, c_bar, pg_rho_bar, lambda_):
     return losses, [*by_policy, by_values], mask * log_rho
 
 
-def _entropy_and_gradients(u, factor, entropy_factor):
+def entropy_and_gradients(u, factor, entropy_factor):
     """Entropy [B, T], and d/dtables of factor log pi(a) + entropy_factor H(pi), [B, T+1, ...]."""
     rows, factors = [table[:, :-1] for table in u.policy], (factor[..., None],)
     weight = entropy_factor[..., None]

@@ -85,6 +85,43 @@ def network_input(
     )
 
 
+def training_state(policy, policy_state, experience):
+    """A policy's state before unrolls, in its own structure; None stands for the initial one.
+
+    Args:
+      policy: that acted.
+      policy_state: nest of [B, ...] before index 0, or None.
+      experience: Trajectory of [B, ...].
+    """
+    if policy_state is None:
+        return policy.get_initial_state(tf.shape(experience.step_type)[0])
+    # tf.data makes tuples of the lists in which Keras' cells keep their states
+    return tf.nest.pack_sequence_as(policy.policy_state_spec, tf.nest.flatten(policy_state))
+
+
+def training_input(
+    experience, last_action, last_reward, action_spec, last_reward_clip: float | None
+) -> ActorCriticInput:
+    """What the network saw while unrolls were made.
+
+    Args:
+      experience: Trajectory of [B, T+1, ...].
+      last_action: [B, ...], that led to index 0.
+      last_reward: <float32>[B], that led to index 0; None for zero.
+      action_spec, last_reward_clip: as of `network_input`.
+    """
+    if last_reward is None:
+        last_reward = tf.zeros(tf.shape(experience.step_type)[:1])
+    return network_input(
+        experience.observation,
+        experience.step_type,
+        tf.concat([last_action[:, None], experience.action[:, :-1]], axis=1),
+        tf.concat([last_reward[:, None], experience.reward[:, :-1]], axis=1),
+        action_spec,
+        last_reward_clip,
+    )
+
+
 def parameters(distribution):
     """The tensors that determine a distribution, as a nest: logits, or mean and deviation."""
     return distribution_utils.parameters_to_dict(

@@ -13,6 +13,7 @@ def apply_gradients(
     variables: Sequence[tf.Variable],
     loss: tf.Tensor,
     clip_norm: float | None,
+    unclipped: int = 0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Sums the gradients over all replicas, clips them by their global norm and applies them.
 
@@ -25,6 +26,7 @@ def apply_gradients(
       variables: in the same order.
       loss: <float32>[], this replica's share.
       clip_norm: global norm to clip to; None for none.
+      unclipped: how many of the last variables' gradients count for no norm and are not clipped.
 
     Returns:
       This replica's loss, or NaN; and the global norm before clipping <float32>[].
@@ -35,10 +37,12 @@ def apply_gradients(
     if replica is not None and replica.num_replicas_in_sync > 1:
         # The loss too: all replicas must agree on whether to skip the step.
         *gradients, total = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, loss])
+    clipped = len(gradients) - unclipped
+    gradients, others = gradients[:clipped], gradients[clipped:]
     norm = tf.linalg.global_norm(gradients)
     is_finite = tf.math.is_finite(norm) & tf.math.is_finite(total)
     if clip_norm is not None:
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, norm)
-    gradients = [tf.where(is_finite, g, tf.zeros_like(g)) for g in gradients]
+    gradients = [tf.where(is_finite, g, tf.zeros_like(g)) for g in [*gradients, *others]]
     optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
     return tf.where(is_finite, loss, float("nan")), norm

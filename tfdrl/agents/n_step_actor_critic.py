@@ -33,7 +33,8 @@ class NStepActorCriticAgent(VTraceAgent):
       entropy_cost: of the entropy bonus (beta in the paper).
       reduction: "sum" over B and T (the paper) or "mean": learning rates of one do not fit the
         other.
-      reward_clipping, reward_scale_factor, last_action_and_reward: see `VTraceAgent`.
+      reward_clipping, reward_scale_factor, last_action_and_reward, last_reward_clip: see
+        `VTraceAgent`.
       gradient_clip_norm: global norm to clip to; None for none.
       policy_seed: of `collect_policy`; an actor makes a policy of its own by `actor_policy`.
       observation_and_action_constraint_splitter: takes the mask of allowed actions out of an
@@ -59,6 +60,7 @@ class NStepActorCriticAgent(VTraceAgent):
         reward_clipping: str = "none",
         reward_scale_factor: float = 1.0,
         last_action_and_reward: bool = False,
+        last_reward_clip: float | None = 1.0,
         gradient_clip_norm: float | None = 40.0,
         policy_seed: int = 0,
         observation_and_action_constraint_splitter: Callable | None = None,
@@ -81,9 +83,13 @@ class NStepActorCriticAgent(VTraceAgent):
                 reduction=reduction,
                 baseline_cost=value_cost,
                 entropy_cost=entropy_cost,
+                target_entropy=None,
+                entropy_cost_adjustment_speed=10.0,
+                kl_cost=0.0,
                 reward_clipping=reward_clipping,
                 reward_scale_factor=reward_scale_factor,
                 last_action_and_reward=last_action_and_reward,
+                last_reward_clip=last_reward_clip,
                 gradient_clip_norm=gradient_clip_norm,
                 policy_seed=policy_seed,
                 observation_and_action_constraint_splitter=(

@@ -237,27 +237,13 @@ class R2D2Agent(tf_agent.TFAgent):
         return tf.transpose(q, [1, 0, 2])
 
     def _network_input(self, experience, policy_state, last_reward):
-        batch = tf.shape(experience.step_type)[0]
-        if policy_state is None:
-            policy_state = self.collect_policy.get_initial_state(batch)
-        else:  # tf.data makes tuples of the lists in which Keras' cells keep their states
-            spec = self.collect_policy.policy_state_spec
-            policy_state = tf.nest.pack_sequence_as(spec, tf.nest.flatten(policy_state))
-        if last_reward is None:
-            last_reward = tf.zeros([batch])
-        first_action = policy_state.last_action
+        policy_state = acp.training_state(self.collect_policy, policy_state, experience)
         network_state = policy_state.network
         if self._initial_state == "zero":
             network_state = tf.nest.map_structure(tf.zeros_like, network_state)
-        last_action = tf.concat([first_action[:, None], experience.action[:, :-1]], axis=1)
-        last_rewards = tf.concat([last_reward[:, None], experience.reward[:, :-1]], axis=1)
-        observation = acp.network_input(
-            experience.observation,
-            experience.step_type,
-            last_action,
-            last_rewards,
-            self.action_spec,
-            self._last_reward_clip,
+        last = (policy_state.last_action, last_reward)
+        observation = acp.training_input(
+            experience, *last, self.action_spec, self._last_reward_clip
         )
         return observation, network_state
 

@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import gin
-import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
 from tfdrl.agents import actor_critic_policy as acp
+from tfdrl.agents.entropy_multiplier import EntropyMultiplier
 from tfdrl.agents.gradient_step import apply_gradients
 from tfdrl.agents.masked_network import mask_alone, masked
-from tfdrl.agents.v_trace_checks import check_choice, check_clips, parameter_specs
+from tfdrl.agents.v_trace_checks import check_choice, check_clips, check_factors, parameter_specs
+from tfdrl.agents.v_trace_total import TotalLoss
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks import actor_critic_networks
 from tfdrl.ops import actor_critic, rewards
 
 _REDUCTIONS = ("sum", "mean")
-_ROUNDING = 1e-4
-
-
-class VTraceInfo(NamedTuple):
-    """What a learner step showed, <float32>[] each; losses as they enter the total.
-
-    `log_rho` is the mean of |log pi/mu|, `clipped_rhos` the share of ratios above rho-bar:
-    0 on-policy, both grow with policy lag.
-    """
-
-    policy_loss: tf.Tensor
-    value_loss: tf.Tensor
-    entropy: tf.Tensor
-    log_rho: tf.Tensor
-    clipped_rhos: tf.Tensor
-    gradient_norm: tf.Tensor
 
 
 @gin.configurable
@@ -60,7 +44,12 @@ class VTraceAgent(tf_agent.TFAgent):
       reduction: "sum" over B and T (the paper) or "mean" (SEED RL): learning rates of one do not
         fit the other.
       baseline_cost: of the value loss, which has a factor 1/2 of its own.
-      entropy_cost: of the entropy bonus.
+      entropy_cost: of the entropy bonus; with a target_entropy, where it starts from.
+      target_entropy: mean entropy in nats that the cost is trained to hold (SEED RL's release);
+        None for a constant cost.
+      entropy_cost_adjustment_speed: how fast the cost is trained; see `EntropyMultiplier`.
+      kl_cost: of log mu(a) - log pi(a), whose mean over mu's actions is KL(mu | pi); 0 in IMPALA,
+        and unless it is set in SEED RL's release.
       reward_clipping: "none", "abs_one" ([-1, 1]), "soft_asymmetric" (the release's) or
         "asymmetric_paper" (figure D.1); on top of what the environment clips.
       reward_scale_factor: of rewards in the loss, before they are clipped. Rewards of which the
@@ -95,6 +84,9 @@ class VTraceAgent(tf_agent.TFAgent):
         reduction: str = "sum",
         baseline_cost: float = 0.5,
         entropy_cost: float = 0.01,
+        target_entropy: float | None = None,
+        entropy_cost_adjustment_speed: float = 10.0,
+        kl_cost: float = 0.0,
         reward_clipping: str = "none",
         reward_scale_factor: float = 1.0,
         last_action_and_reward: bool = False,
@@ -109,10 +101,7 @@ class VTraceAgent(tf_agent.TFAgent):
         check_choice("reduction", reduction, _REDUCTIONS)
         check_choice("reward_clipping", reward_clipping, rewards.REWARD_CLIPPINGS)
         check_clips(rho_bar, c_bar, pg_rho_bar, lambda_)
-        if not reward_scale_factor > 0:
-            raise ConfigurationError(
-                f"VTraceAgent.reward_scale_factor = {reward_scale_factor} must be positive"
-            )
+        check_factors(reward_scale_factor, kl_cost)
         splitter = observation_and_action_constraint_splitter
         self._splitter = mask_alone(splitter)
         self._network = masked(network, splitter, "VTraceAgent")(
@@ -130,8 +119,13 @@ class VTraceAgent(tf_agent.TFAgent):
             "lambda_": lambda_,
             "pg_rho_bar": pg_rho_bar,
         }
-        self._reduction = reduction
-        self._baseline_cost, self._entropy_cost = baseline_cost, entropy_cost
+        self._entropy_cost, self._multiplier = entropy_cost, None
+        if target_entropy is not None:
+            speed = entropy_cost_adjustment_speed
+            self._multiplier = EntropyMultiplier(entropy_cost, target_entropy, speed)
+        self._total = TotalLoss(
+            reduction, baseline_cost, self._multiplier or entropy_cost, kl_cost, rho_bar
+        )
         self._reward_clipping, self._reward_scale = reward_clipping, reward_scale_factor
         self._last_action_and_reward = last_action_and_reward
         self._last_reward_clip = last_reward_clip
@@ -147,7 +141,7 @@ class VTraceAgent(tf_agent.TFAgent):
         )
         self._name = name
         if hasattr(optimizer, "build"):  # slots must exist before a checkpoint is restored
-            optimizer.build(self._network.trainable_weights)
+            optimizer.build(self._trained())
 
     @property
     def network(self) -> tf.Module:
@@ -169,6 +163,11 @@ class VTraceAgent(tf_agent.TFAgent):
         del epsilon
         return self._make_policy(self.time_step_spec, self.action_spec, greedy=False, seed=seed)
 
+    def _trained(self) -> list[tf.Variable]:
+        """The network's variables, then the entropy's multiplier if there is one."""
+        multiplier = [] if self._multiplier is None else [self._multiplier.variable]
+        return [*self._network.trainable_weights, *multiplier]
+
     def _make_policy(self, time_step_spec, action_spec, greedy: bool, seed: int):
         return acp.ActorCriticPolicy(
             time_step_spec,
@@ -183,13 +182,20 @@ class VTraceAgent(tf_agent.TFAgent):
         )
 
     def _train(self, experience, weights=None, policy_state=None, last_reward=None):
-        variables = self._network.trainable_weights
+        variables = self._trained()
         with tf.GradientTape() as tape:
             info = self._loss(experience, weights, True, policy_state, last_reward)
         gradients = tape.gradient(info.loss, variables)
         loss, norm = apply_gradients(
-            self._optimizer, gradients, variables, info.loss, self._gradient_clip_norm
+            self._optimizer,
+            gradients,
+            variables,
+            info.loss,
+            self._gradient_clip_norm,
+            unclipped=0 if self._multiplier is None else 1,
         )
+        if self._multiplier is not None:
+            self._multiplier.clip()
         self.train_step_counter.assign_add(1)
         return tf_agent.LossInfo(loss, info.extra._replace(gradient_norm=norm))
 
@@ -231,29 +237,16 @@ class VTraceAgent(tf_agent.TFAgent):
         if weights is not None:
             mask *= weights
         entropy = self._entropy(pi, log_prob)
-        log_rho = log_prob - behaviour_log_prob
-        return self._total(losses, entropy, tf.stop_gradient(log_rho), mask)
+        log_rho = log_prob - tf.stop_gradient(behaviour_log_prob)
+        return self._total(losses, entropy, log_rho, mask, self._network.losses)
 
     def _network_input(self, experience, policy_state, last_reward):
-        batch = tf.shape(experience.step_type)[0]
-        if policy_state is None:
-            policy_state = self.collect_policy.get_initial_state(batch)
-        else:  # tf.data makes tuples of the lists in which Keras' cells keep their states
-            spec = self.collect_policy.policy_state_spec
-            policy_state = tf.nest.pack_sequence_as(spec, tf.nest.flatten(policy_state))
+        policy_state = acp.training_state(self.collect_policy, policy_state, experience)
         if not self._last_action_and_reward:
             return experience.observation, policy_state
-        if last_reward is None:
-            last_reward = tf.zeros([batch])
-        last_action = tf.concat([policy_state.last_action[:, None], experience.action[:, :-1]], 1)
-        last_rewards = tf.concat([last_reward[:, None], experience.reward[:, :-1]], axis=1)
-        observation = acp.network_input(
-            experience.observation,
-            experience.step_type,
-            last_action,
-            last_rewards,
-            self.action_spec,
-            self._last_reward_clip,
+        last = (policy_state.last_action, last_reward)
+        observation = acp.training_input(
+            experience, *last, self.action_spec, self._last_reward_clip
         )
         return observation, policy_state.network
 
@@ -267,31 +260,6 @@ class VTraceAgent(tf_agent.TFAgent):
                     f"{type(pi).__name__} is not known in closed form; set it to 0"
                 ) from None
             return tf.zeros_like(log_prob)
-
-    def _total(self, losses, entropy, log_rho, mask) -> tf_agent.LossInfo:
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        # A mean is over all B x T steps of all replicas, as in SEED RL: masked ones count as 0.
-        scale = 1.0 if self._reduction == "sum" else 1.0 / (replicas * tf.size(mask, tf.float32))
-        policy_loss = scale * tf.reduce_sum(losses.policy * mask)
-        value_loss = scale * self._baseline_cost * tf.reduce_sum(losses.value * mask)
-        bonus = scale * self._entropy_cost * tf.reduce_sum(entropy * mask)
-        loss = policy_loss + value_loss - bonus
-        if self._network.losses:
-            loss += tf.add_n(self._network.losses) / replicas
-        steps = tf.maximum(tf.reduce_sum(mask), 1.0)
-        rho_bar = self._corrections["rho_bar"]
-        # On-policy ratios are 1 but for rounding, and 1 is the usual rho_bar.
-        limit = np.inf if rho_bar is None else np.log(rho_bar) + _ROUNDING
-        above = tf.cast(log_rho > limit, tf.float32)
-        info = VTraceInfo(
-            policy_loss=policy_loss,
-            value_loss=value_loss,
-            entropy=tf.reduce_sum(entropy * mask) / steps,
-            log_rho=tf.reduce_sum(tf.abs(log_rho) * mask) / steps,
-            clipped_rhos=tf.reduce_sum(above * mask) / steps,
-            gradient_norm=tf.zeros([]),
-        )
-        return tf_agent.LossInfo(loss, info)
 
 
 def _steps(tensor: tf.Tensor) -> tf.Tensor:

@@ -38,6 +38,19 @@ def check_choice(name: str, value: str, choices) -> None:
         )
 
 
+def check_factors(reward_scale_factor: float, kl_cost: float) -> None:
+    """Raises ConfigurationError for a scale that is not positive, or a negative cost."""
+    if not reward_scale_factor > 0:
+        raise ConfigurationError(
+            f"VTraceAgent.reward_scale_factor = {reward_scale_factor} must be positive"
+        )
+    if not kl_cost >= 0:
+        raise ConfigurationError(
+            f"VTraceAgent.kl_cost = {kl_cost} must be 0 or more: the policy would be driven away "
+            "from the one that acted"
+        )
+
+
 def check_clips(rho_bar, c_bar, pg_rho_bar, lambda_) -> None:
     """Raises ConfigurationError for clips that section 4.1 does not allow."""
     values = {"rho_bar": rho_bar, "c_bar": c_bar, "pg_rho_bar": pg_rho_bar}
