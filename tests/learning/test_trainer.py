@@ -1,6 +1,7 @@
 """The trainer: several updates in one call, several replicas, and when it gives up."""
 
 import functools
+import unittest.mock
 
 import numpy as np
 import preloaded
@@ -39,6 +40,16 @@ def make_agent(optimizer=None, factory=None):
 
     with gym_environment(1, True, 0, id="tfdrl/Chain-v0") as environment:
         return agent_factory.make_agent(factory or n_step_dqn, environment)
+
+
+def stock(time_step_spec, action_spec, train_step_counter):
+    """TF-Agents' own."""
+    return dqn_agent.DqnAgent(
+        *(time_step_spec, action_spec),
+        q_network=q_network.QNetwork(time_step_spec.observation, action_spec),
+        optimizer=tf.keras.optimizers.Adam(),
+        train_step_counter=train_step_counter,
+    )
 
 
 def batches(updates, seed, n_step_return=None):
@@ -94,6 +105,24 @@ def test_several_updates_in_one_call_are_the_updates_one_by_one():
     assert min(changed) > 1e-3
 
 
+@pytest.mark.parametrize("factory", [None, stock])
+def test_compiled_updates_give_the_same_numbers(factory):
+    results = []
+    for jit_compile in (False, True):
+        trained = make_agent(factory=factory)
+        trainer = Trainer(trained, DEFAULT, 1, jit_compile)
+        found = [trainer.train(*batches(3, seed=call)) for call in range(2)]  # a copy in the second
+        variables = [v.numpy() for v in trained.collect_policy.variables()]
+        results.append([*(x for both in found for x in both), *variables])
+    for left, right in zip(*results):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
+def test_several_replicas_are_not_compiled():
+    with pytest.raises(ConfigurationError, match="jit_compile = True with 2 replicas"):
+        Trainer(make_agent(), unittest.mock.Mock(num_replicas_in_sync=2), 1, jit_compile=True)
+
+
 def test_same_seed_same_training():
     results = []
     for _ in range(2):
@@ -138,15 +167,6 @@ def test_only_bad_losses_in_a_row_end_the_run():
 
 def test_an_agent_of_tf_agents():
     """Its TD errors are there, too; a loss without any gives None."""
-
-    def stock(time_step_spec, action_spec, train_step_counter):
-        return dqn_agent.DqnAgent(
-            *(time_step_spec, action_spec),
-            q_network=q_network.QNetwork(time_step_spec.observation, action_spec),
-            optimizer=tf.keras.optimizers.Adam(),
-            train_step_counter=train_step_counter,
-        )
-
     losses, td_error = train(make_agent(factory=stock), DEFAULT, 2, 1)
     assert np.isfinite(losses).all() and td_error.shape == (2, BATCH)
 

@@ -116,6 +116,16 @@ def plain_gradient(agent, batch, variables):
     return float(info.loss), [tf.convert_to_tensor(g).numpy() for g in found]
 
 
+def test_compiled_it_is_the_same():
+    agent, gradient, example = made("NStepActorCriticAgent")
+    batch = batch_of(agent, example.reward.shape[1], seed=1)
+    compiled = LossGradient(agent, arguments, [example], jit_compile=True)
+    for found, wanted in zip(compiled(batch), gradient(batch)):
+        tf.nest.map_structure(
+            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, wanted
+        )
+
+
 def test_it_is_a_plain_tapes(plugged_in):
     agent, gradient, example = plugged_in
     batch = batch_of(agent, example.reward.shape[1], seed=1)

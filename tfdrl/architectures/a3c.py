@@ -159,7 +159,7 @@ def worker(
         seed + 1009 * (task + 1),
         environment=config.environment,
         agent=config.agent,
-        gradient=_gradient(config.t_max),
+        gradient=_gradient(config),
         num_envs=num_envs,
         epsilon=start,
         settings=config.parameter_server,
@@ -218,12 +218,14 @@ def make_learner(experiment: Experiment):
     from tfdrl.parameter_server import coordinator
 
     config = experiment.architecture
-    gradient = _gradient(config.t_max)
+    gradient = _gradient(config)
     return coordinator.make_learner(config.environment, config.agent, gradient, experiment.seed)
 
 
-def _gradient(t_max: int):
+def _gradient(config: A3c):
     """`gradient(agent, policy, environment)` of rollouts of t_max steps."""
     from tfdrl.parameter_server.rollout_learning import rollout_gradient
 
-    return lambda agent, policy, environment: rollout_gradient(agent, policy, environment, t_max)
+    return lambda agent, policy, environment: rollout_gradient(
+        agent, policy, environment, config.t_max, config.jit_compile
+    )

@@ -104,7 +104,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         specs, returns = agent_factory.specs_text(environment), environment.return_range
         agent_factory.set_seed(experiment.seed)
         with strategy.scope():
-            agent = agent_factory.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment, config.compute_dtype)
     check_gamma(agent, config.gamma, "apex.gamma")
     session = LearnerSession(
         experiment,
@@ -115,7 +115,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
         returns=returns,
     )
-    trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
+    trainer = Trainer(agent, strategy, config.max_bad_steps, config.jit_compile, says=session.says)
     server = ReplayInfo(replay, config.timeout_secs)
     table_info = server.wait(signature, "the learner", context.stop)
     require_other_process(replay, transition_table.TABLE)

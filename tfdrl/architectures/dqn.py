@@ -14,7 +14,7 @@ import dataclasses
 
 import gin
 
-from tfdrl.architectures.settings import Settings
+from tfdrl.architectures.settings import Settings, check_compute_dtype
 from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import REPLAY_FLUSH_SECS, Context, Program, chief_role
@@ -42,6 +42,7 @@ class Dqn(Settings):
         which continues from it goes on exactly as the uninterrupted one.
       max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
       threads: TensorFlow threads; 0: TensorFlow chooses.
+      compute_dtype: "bfloat16": torsos calculate in it, for GPU and TPU; else "float32".
     """
 
     gamma: float = 0.99
@@ -59,6 +60,7 @@ class Dqn(Settings):
     checkpoint_period_steps: int = 250_000
     max_bad_steps: int = 1
     threads: int = 0
+    compute_dtype: str = "float32"
 
     def __post_init__(self):
         least_one = (
@@ -67,6 +69,7 @@ class Dqn(Settings):
             "checkpoint_period_steps"
         )
         require_at_least_one(self, "dqn", least_one)
+        check_compute_dtype("dqn", self.compute_dtype)
         least = self.environments * (self.n_step + 1)
         if not least <= self.min_replay_steps <= self.replay_capacity_steps:
             raise ConfigurationError(
@@ -97,7 +100,7 @@ def learner(experiment: Experiment, context: Context) -> None:
     num_envs, start = config.environments, config.epsilon_start
     agent_factory.set_seed(seed)
     with config.environment(num_envs=1, training=True, seed=0) as environment:
-        agent = agent_factory.make_agent(config.agent, environment)
+        agent = agent_factory.make_agent(config.agent, environment, config.compute_dtype)
         specs, returns = agent_factory.specs_text(environment), environment.return_range
     agent_factory.check_gamma(agent, config.gamma, "dqn.gamma")
     policy = collect_policy(agent, [start] * num_envs, seed)
@@ -114,7 +117,7 @@ def learner(experiment: Experiment, context: Context) -> None:
         seed,
     )
     pace = UpdatePace(config.min_replay_steps, config.update_period_steps)
-    trainer = Trainer(agent, tf.distribute.get_strategy(), config.max_bad_steps)
+    trainer = Trainer(agent, tf.distribute.get_strategy(), config.max_bad_steps, config.jit_compile)
     with OneProcess(
         experiment,
         context,

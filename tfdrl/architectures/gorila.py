@@ -287,6 +287,7 @@ def _gradient(config: Gorila):
 
     def gradient(agent, _, environment):
         check_gamma(agent, config.gamma, "gorila.gamma")
-        return transition_gradient(agent, environment, config.batch_size)
+        batch_size, jit_compile = config.batch_size, config.jit_compile
+        return transition_gradient(agent, environment, batch_size, jit_compile)
 
     return gradient

@@ -46,7 +46,7 @@ def learner(
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         agent = agent_factory.make_agent(config.agent, environment)
-        gradient = trajectory_gradient(agent, environment, config.batch_size)
+        gradient = trajectory_gradient(agent, environment, config.batch_size, config.jit_compile)
         specs = agent_factory.specs_text(environment)
         samples = SharedSamples(
             replay,

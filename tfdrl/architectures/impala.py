@@ -162,12 +162,12 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
         specs, returns = agent_factory.specs_text(environment), environment.return_range
         agent_factory.set_seed(experiment.seed)
         with group.together(), strategy.scope():
-            agent = agent_factory.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment, config.compute_dtype)
         signature = unroll_tables.unroll_signature(
             environment, agent.collect_policy, config.unroll_steps
         )
     session = _session(experiment, context, agent, specs, group, returns)
-    trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
+    trainer = Trainer(agent, strategy, config.max_bad_steps, config.jit_compile, says=session.says)
     info = ReplayInfo(queue, config.timeout_secs, unroll_tables.QUEUE)
     info.wait(unroll_tables.with_row(signature), "the learner", context.stop)
     require_other_process(queue, unroll_tables.QUEUE)

@@ -93,7 +93,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         frame_stack = environment.frame_stack
         agent_factory.set_seed(experiment.seed)
         with strategy.scope():
-            agent = agent_factory.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment, config.compute_dtype)
         signature = _signature(environment, agent, config)
     session = LearnerSession(
         experiment,
@@ -104,7 +104,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
         checkpoint_period_secs=config.learner_checkpoint_period_secs,
         returns=returns,
     )
-    trainer = Trainer(agent, strategy, config.max_bad_steps, says=session.says)
+    trainer = Trainer(agent, strategy, config.max_bad_steps, config.jit_compile, says=session.says)
     sequences = SequenceSamples(
         replay,
         signature,

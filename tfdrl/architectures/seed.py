@@ -62,7 +62,6 @@ class Seed(PrioritisedReplay):
       inference_time_limit_ms: how long the first block of a batch waits for others.
       inference_devices: such as ("GPU:0",) or ("TPU:0", "TPU:1"), in turn; ("",) takes
         TensorFlow's choice. Those that `strategy` does not train on leave it alone.
-      jit_compile: whether XLA compiles inference and training: for TPU and GPU.
       environment_rebuilds: how often an actor replaces environments that raise, hang or reward
         with NaN before it gives up; 1,000 good steps, and it counts anew.
       environment_step_timeout_secs: of one step of an actor's environments.
@@ -77,7 +76,6 @@ class Seed(PrioritisedReplay):
     inference_max_batch_size: int | None = None
     inference_time_limit_ms: float = 10.0
     inference_devices: tuple = ("",)
-    jit_compile: bool = False
     publish_period_steps: int = 20
     environment_rebuilds: int = 3
     environment_step_timeout_secs: float = 60.0
@@ -179,7 +177,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         specs = environment_specs.environment_specs(environment)
         agent_factory.set_seed(experiment.seed)
         with strategy.scope():
-            agent = agent_factory.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment, config.compute_dtype)
         overlap = contracts.burn_in_steps(agent)
         signature = unroll_tables.unroll_signature(
             environment, agent.collect_policy, overlap + config.unroll_steps

@@ -8,9 +8,18 @@ from typing import Any
 
 import gin
 
-from tfdrl.errors import require_at_least_one
+from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Role, actor_role, chief_role, evaluator_role, replay_role
+
+
+def check_compute_dtype(scope: str, compute_dtype: str) -> None:
+    """Raises ConfigurationError if learners cannot calculate in it."""
+    if compute_dtype not in ("float32", "bfloat16"):
+        raise ConfigurationError(
+            f"{scope}.compute_dtype = {compute_dtype!r} must be 'float32' or 'bfloat16'; the range "
+            "of float16 is too small for gradients that are not scaled"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +32,14 @@ class Settings:
       evaluation_environments: environments that are evaluated together.
       gpu_roles: names of the roles whose processes see the GPUs of their machine, such as
         ("learner", "evaluator"); each takes 0.5 to 0.9 GB of one. () for none; None: the learners.
+      jit_compile: whether XLA compiles training, and SEED RL's inference: for GPU and TPU.
     """
 
     environment: Callable = gin.REQUIRED
     agent: Callable = gin.REQUIRED
     evaluation_environments: int = 100
     gpu_roles: tuple | None = None
+    jit_compile: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +82,9 @@ class ActorsAndLearner(DistributedSettings):
       max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
       actor_niceness: of actors and evaluator, 0 to 19, where they share cores with the learner.
       learner_threads: TensorFlow threads of a learner; 0: TensorFlow chooses.
+      compute_dtype: "bfloat16": the learner's torsos calculate in it (and so does SEED RL's
+        inference), for GPU and TPU; variables, recurrent layers, heads, losses and all other
+        roles stay in float32. Else "float32".
     """
 
     strategy: Callable | None = None
@@ -82,9 +96,14 @@ class ActorsAndLearner(DistributedSettings):
     max_bad_steps: int = 1
     actor_niceness: int = 0
     learner_threads: int = 0
+    compute_dtype: str = "float32"
 
     def check_counts(self, scope: str, more: str) -> None:
-        """Raises ConfigurationError for a number below 1, of those above or named in `more`."""
+        """Raises ConfigurationError for a number below 1, of those above or named in `more`.
+
+        And for a `compute_dtype` that there is not.
+        """
+        check_compute_dtype(scope, self.compute_dtype)
         mine = "actors environments_per_actor publish_period_steps max_bad_steps"
         require_at_least_one(self, scope, f"{more} {mine} evaluation_environments")
 

@@ -89,7 +89,7 @@ def learner(job: Job, signature_of: Callable) -> tuple:
     strategy = (config.strategy or default_strategy)()
     with config.environment(num_envs=1, training=True, seed=job.seed) as environment:
         with strategy.scope():
-            agent = agent_factory.make_agent(config.agent, environment)
+            agent = agent_factory.make_agent(config.agent, environment, config.compute_dtype)
         signature, spec = signature_of(environment, agent), environment.action_spec
         num_actions = spec.num_values if getattr(spec, "is_discrete", False) else 1
     generator = np.random.default_rng(0)
@@ -103,5 +103,5 @@ def learner(job: Job, signature_of: Callable) -> tuple:
         # Positive: some are the deviations of a distribution.
         return generator.uniform(0.1, 1.0, shape).astype(dtype)
 
-    trainer = Trainer(agent, strategy, config.max_bad_steps)
+    trainer = Trainer(agent, strategy, config.max_bad_steps, config.jit_compile)
     return agent, trainer, lambda: tf.nest.map_structure(draw, signature)

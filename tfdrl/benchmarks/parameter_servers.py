@@ -168,10 +168,12 @@ def _gradient(config):
         agent = agent_factory.make_agent(config.agent, environment)
         if isinstance(config, A3c):
             policy = collect_policy(agent, [0.0] * num_envs, 0)
-            gradient = rollout_learning.rollout_gradient(agent, policy, environment, config.t_max)
+            gradient = rollout_learning.rollout_gradient(
+                agent, policy, environment, config.t_max, config.jit_compile
+            )
         else:
             gradient = transition_learning.transition_gradient(
-                agent, environment, config.batch_size
+                agent, environment, config.batch_size, config.jit_compile
             )
     (example,) = gradient.example
     return gradient, tf.nest.map_structure(lambda leaf: leaf + 1, example), gradient.variables

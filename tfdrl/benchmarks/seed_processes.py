@@ -73,7 +73,7 @@ def _service_server(job: Job, with_network: bool) -> Generator[Address | Turn, f
     config = job.config
     with config.environment(num_envs=1, training=True, seed=0) as environment:
         specs = environment_specs.environment_specs(environment)
-        agent = agent_factory.make_agent(config.agent, environment)
+        agent = agent_factory.make_agent(config.agent, environment, config.compute_dtype)
     info = tf.nest.flatten(agent.collect_policy.info_spec)
 
     class NoNetwork(BatchedPolicy):

@@ -25,7 +25,8 @@ class Trainer:
       agent: a TFAgent, built under the strategy's scope.
       strategy: replicas get equal parts of each batch.
       max_bad_steps: non-finite losses in a row before `DivergedError`; 1 stops at the first.
-      jit_compile: whether XLA compiles `train_once`, `train_unrolls` and `train_sequences`.
+      jit_compile: whether XLA compiles the steps; not of several replicas, but for TPUs', which
+        it always compiles.
       says: is told, in words, that the training step is traced now, which takes seconds.
 
     Attributes:
@@ -48,7 +49,8 @@ class Trainer:
         self._bad_in_a_row, self._says = 0, says
         self._gives_td_error, self._names = True, []  # known once a step was traced
         self.bad_steps, self.scalars = 0, {}
-        self._train = on_host(self._train_all)
+        check_compilable(jit_compile, strategy)
+        self._train = on_host(self._train_all, jit_compile)
         self._train_one = on_host(self._train_once, jit_compile)
         self._train_on_unrolls = on_host(self._train_unrolls, jit_compile)
         self._train_on_sequences = on_host(self._train_sequences, jit_compile)
@@ -236,6 +238,17 @@ def scalars(extra):
         for name, value in extra._asdict().items()
         if isinstance(value, tf.Tensor) and value.shape.rank == 0
     }
+
+
+def check_compilable(jit_compile: bool, strategy: tf.distribute.Strategy) -> None:
+    """Raises ConfigurationError if XLA cannot compile the replicas' step."""
+    replicas = strategy.num_replicas_in_sync
+    is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if jit_compile and replicas > 1 and not is_tpu:
+        raise ConfigurationError(
+            f"jit_compile = True with {replicas} replicas: XLA compiles for one device, and their "
+            "step is on several; leave it False, or train on one device"
+        )
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> int:

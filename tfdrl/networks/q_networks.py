@@ -15,6 +15,7 @@ from tf_agents.networks import network
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks import observations
+from tfdrl.networks.precision import torso_policy
 from tfdrl.ops import q_learning
 
 
@@ -69,6 +70,7 @@ class TorsoQNetwork(network.Network):
         features = self.preprocess(observation)
         for layer in self._torso:
             features = layer(features, training=training)
+        features = tf.cast(features, tf.float32)
         q = _apply(self._q_head, features)
         if self._value_head:
             q = q_learning.dueling(_apply(self._value_head, features), q)
@@ -108,7 +110,9 @@ class MlpQNetwork(TorsoQNetwork):
         activation: str = "relu",
         name: str = "MlpQNetwork",
     ):
-        torso = [tf.keras.layers.Dense(units, activation) for units in layer_units]
+        torso = [
+            tf.keras.layers.Dense(units, activation, dtype=torso_policy()) for units in layer_units
+        ]
         super().__init__(observation_spec, action_spec, torso, head_units, dueling, name)
 
     def preprocess(self, observation):
@@ -146,9 +150,9 @@ class NatureQNetwork(TorsoQNetwork):
                 f"but the observation spec is {observation_spec}; for vectors use MlpQNetwork"
             )
         torso = [
-            tf.keras.layers.Conv2D(filters, size, stride, activation="relu")
+            tf.keras.layers.Conv2D(filters, size, stride, activation="relu", dtype=torso_policy())
             for filters, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-        ] + [tf.keras.layers.Flatten()]
+        ] + [tf.keras.layers.Flatten(dtype=torso_policy())]
         super().__init__(observation_spec, action_spec, torso, head_units, dueling, name)
 
     def preprocess(self, observation):

@@ -1,4 +1,7 @@
-"""Torsos: the arrays [N, ...] of an observation in, one vector of features [N, F] out."""
+"""Torsos: the arrays [N, ...] of an observation in, one vector of features <float32>[N, F] out.
+
+They may calculate in bfloat16; see networks/precision.py.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import tensorflow as tf
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.networks.observations import is_image, side_by_side
+from tfdrl.networks.precision import torso_policy
 
 
 def check_one_image(input_spec, network: str, min_size: int) -> None:
@@ -39,7 +43,7 @@ class MlpTorso(tf.keras.layers.Layer):
     def __init__(self, layer_units: Sequence[int], activation: str, name: str):
         super().__init__(name=name, autocast=False)
         self._layers = [
-            tf.keras.layers.Dense(units, activation, name=f"dense_{i}")
+            tf.keras.layers.Dense(units, activation, name=f"dense_{i}", dtype=torso_policy())
             for i, units in enumerate(layer_units)
         ]
 
@@ -49,7 +53,7 @@ class MlpTorso(tf.keras.layers.Layer):
         features = side_by_side(leaves)
         for layer in self._layers:
             features = layer(features)
-        return features
+        return tf.cast(features, tf.float32)
 
 
 class ImageTorso(tf.keras.layers.Layer):
@@ -64,8 +68,8 @@ class ImageTorso(tf.keras.layers.Layer):
         super().__init__(name=name, autocast=False)
         self._layers = [
             *convolutions,
-            tf.keras.layers.Flatten(name="flatten"),
-            tf.keras.layers.Dense(dense_units, "relu", name="dense"),
+            tf.keras.layers.Flatten(name="flatten", dtype=torso_policy()),
+            tf.keras.layers.Dense(dense_units, "relu", name="dense", dtype=torso_policy()),
         ]
 
     def call(self, leaves, training=False):
@@ -75,13 +79,20 @@ class ImageTorso(tf.keras.layers.Layer):
         others = [leaf for leaf in leaves if leaf.shape.rank != 4]
         for layer in self._layers:
             features = layer(features)
-        return side_by_side([features, *others])
+        return side_by_side([tf.cast(features, tf.float32), *others])
 
 
 def convolutions(*layers: tuple[int, int, int]) -> list[tf.keras.layers.Layer]:
     """Convolutions without padding, each with a ReLU, of (filters, size, stride)."""
     return [
-        tf.keras.layers.Conv2D(filters, size, stride, activation="relu", name=f"convolution_{i}")
+        tf.keras.layers.Conv2D(
+            filters,
+            size,
+            stride,
+            activation="relu",
+            name=f"convolution_{i}",
+            dtype=torso_policy(),
+        )
         for i, (filters, size, stride) in enumerate(layers)
     ]
 
@@ -92,15 +103,15 @@ def residual_tower(channels: Sequence[int]) -> list[tf.keras.layers.Layer]:
     A stage is a 3x3 convolution, max-pooling 3x3 of stride 2, and two residual blocks; all
     padded ("same"). A ReLU ends the tower.
     """
-    layers = []
+    layers, same = [], {"padding": "same", "dtype": torso_policy()}
     for i, filters in enumerate(channels):
         layers += [
-            tf.keras.layers.Conv2D(filters, 3, padding="same", name=f"stage_{i}_convolution"),
-            tf.keras.layers.MaxPool2D(3, 2, padding="same", name=f"stage_{i}_pooling"),
+            tf.keras.layers.Conv2D(filters, 3, name=f"stage_{i}_convolution", **same),
+            tf.keras.layers.MaxPool2D(3, 2, name=f"stage_{i}_pooling", **same),
             ResidualBlock(filters, name=f"stage_{i}_block_0"),
             ResidualBlock(filters, name=f"stage_{i}_block_1"),
         ]
-    return [*layers, tf.keras.layers.ReLU(name="relu")]
+    return [*layers, tf.keras.layers.ReLU(name="relu", dtype=torso_policy())]
 
 
 class ResidualBlock(tf.keras.layers.Layer):
@@ -109,7 +120,9 @@ class ResidualBlock(tf.keras.layers.Layer):
     def __init__(self, filters: int, name: str):
         super().__init__(name=name, autocast=False)
         self._convolutions = [
-            tf.keras.layers.Conv2D(filters, 3, padding="same", name=f"convolution_{i}")
+            tf.keras.layers.Conv2D(
+                filters, 3, padding="same", name=f"convolution_{i}", dtype=torso_policy()
+            )
             for i in range(2)
         ]
 

@@ -45,6 +45,7 @@ class LossGradient:
       agent: a TFAgent.
       arguments: `arguments(*batch) -> dict` of what `agent.loss` takes, from tensors.
       example: a batch of arrays with the shapes and dtypes to come; the values do not matter.
+      jit_compile: whether XLA compiles it.
 
     Attributes:
       example: as given.
@@ -55,7 +56,13 @@ class LossGradient:
         acts by variables that have none.
     """
 
-    def __init__(self, agent, arguments: Callable[..., dict[str, Any]], example: Sequence[Any]):
+    def __init__(
+        self,
+        agent,
+        arguments: Callable[..., dict[str, Any]],
+        example: Sequence[Any],
+        jit_compile: bool = False,
+    ):
         if isinstance(agent, NormalizedAgent):
             raise ConfigurationError(
                 "normalization.observations and normalization.returns need one learner that counts "
@@ -67,7 +74,7 @@ class LossGradient:
         self.variables = self._find_variables(example)
         self._check_policy()
         self._indices: tuple[tuple[int, ...], ...] = (tuple(range(len(self.variables))),)
-        self._run = None
+        self._run, self._jit_compile = None, jit_compile
 
     def split(self, indices: tuple[tuple[int, ...], ...]) -> None:
         """Sets which variables each shard has; before the first gradient."""
@@ -76,7 +83,7 @@ class LossGradient:
     def __call__(self, *batch: Any) -> Gradient:
         """The gradient for a batch, nests of arrays like the example's."""
         if self._run is None:
-            self._run = compiled(self._compute)
+            self._run = compiled(self._compute, self._jit_compile)
         tensors, structure = self._run(tf.nest.flatten(batch))
         loss, norm, is_finite, parts, extra = tf.nest.pack_sequence_as(structure, tensors)
         return Gradient(

@@ -13,7 +13,9 @@ from tfdrl.replay import unroll_tables
 from tfdrl.types import Unrolls
 
 
-def rollout_gradient(agent, policy, environment: BatchedEnvironment, t_max: int) -> LossGradient:
+def rollout_gradient(
+    agent, policy, environment: BatchedEnvironment, t_max: int, jit_compile: bool = False
+) -> LossGradient:
     """The gradient of an agent's loss on rollouts, `Unrolls` of [N, T, ...].
 
     Args:
@@ -21,6 +23,7 @@ def rollout_gradient(agent, policy, environment: BatchedEnvironment, t_max: int)
       policy: by which it acts here.
       environment: N environments.
       t_max: T, to which the agent's lookahead_steps are added.
+      jit_compile: whether XLA compiles it.
     """
     steps = t_max + contracts.lookahead_steps(agent)
     signature = unroll_tables.unroll_signature(environment, policy, steps)
@@ -32,4 +35,4 @@ def rollout_gradient(agent, policy, environment: BatchedEnvironment, t_max: int)
     def arguments(unrolls: Unrolls):
         return train_arguments(agent, to_batch(unrolls))
 
-    return LossGradient(agent, arguments, [example])
+    return LossGradient(agent, arguments, [example], jit_compile)

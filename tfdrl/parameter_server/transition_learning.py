@@ -15,20 +15,25 @@ from tfdrl.parameter_server.target_network import TargetNetwork
 from tfdrl.types import Transitions, map_specs
 
 
-def transition_gradient(agent, environment: BatchedEnvironment, batch_size: int) -> LossGradient:
+def transition_gradient(
+    agent, environment: BatchedEnvironment, batch_size: int, jit_compile: bool = False
+) -> LossGradient:
     """The gradient of an agent's loss on `Transitions` of [B, ...]."""
     example = _zeros(environment, batch_size)
 
     def arguments(batch: Transitions):
         return {"experience": to_trajectory(batch, tf.stack)}
 
-    return LossGradient(agent, arguments, [example])
+    return LossGradient(agent, arguments, [example], jit_compile)
 
 
-def trajectory_gradient(agent, environment: BatchedEnvironment, batch_size: int) -> LossGradient:
+def trajectory_gradient(
+    agent, environment: BatchedEnvironment, batch_size: int, jit_compile: bool = False
+) -> LossGradient:
     """The gradient of an agent's loss on a Trajectory of [B, 2, ...], as the replay gives it."""
     example = to_trajectory(_zeros(environment, batch_size))
-    return LossGradient(agent, lambda experience: {"experience": experience}, [example])
+    arguments = lambda experience: {"experience": experience}  # noqa: E731
+    return LossGradient(agent, arguments, [example], jit_compile)
 
 
 def _zeros(environment: BatchedEnvironment, batch_size: int) -> Transitions:

@@ -16,6 +16,7 @@ from tfdrl.agents.q_policy import EpsilonGreedyQPolicy
 from tfdrl.agents.recurrent_q_policy import RecurrentQPolicy
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import ConfigurationError
+from tfdrl.networks.precision import torsos_in
 from tfdrl.runtime.autograph import leave_unconverted
 from tfdrl.runtime.eager_tensors import make_without_place_for_attributes
 from tfdrl.runtime.user_frames import own_frame
@@ -25,7 +26,9 @@ from tfdrl.types import ArraySpec
 _RANDOM = (EpsilonGreedyQPolicy, RecurrentQPolicy, epsilon_greedy_policy.EpsilonGreedyPolicy)
 
 
-def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.TFAgent:
+def make_agent(
+    factory: Callable, environment: BatchedEnvironment, compute_dtype: str = "float32"
+) -> tf_agent.TFAgent:
     """Builds and initialises the agent for an environment.
 
     Args:
@@ -33,10 +36,12 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
         other arguments gin binds, or any function of these arguments.
       environment: gives the specs. With an action mask, the factory is also given the argument
         `observation_and_action_constraint_splitter`, unless gin binds it.
+      compute_dtype: in which its networks' torsos calculate, as `precision.torsos_in` takes it.
 
     Raises:
       ConfigurationError: the factory returns no TFAgent, refuses the specs, or takes no masks
-        where the environment has some; or Keras's global policy is not float32.
+        where the environment has some; it builds no torso that could calculate in
+        `compute_dtype`; or Keras's global policy is not float32.
     """
     _check_precision()
     leave_unconverted()
@@ -48,12 +53,13 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
     splitter = None if key is None else masked_network.splitter_of(key)
     counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="train_step")
     try:
-        agent = factory(
-            time_step_spec,
-            action_spec,
-            train_step_counter=counter,
-            **masked_network.splitter_argument(factory, splitter),
-        )
+        with torsos_in(compute_dtype) as torsos:
+            agent = factory(
+                time_step_spec,
+                action_spec,
+                train_step_counter=counter,
+                **masked_network.splitter_argument(factory, splitter),
+            )
     except (ValueError, TypeError) as error:
         frame = own_frame(error)
         raise ConfigurationError(
@@ -62,6 +68,12 @@ def make_agent(factory: Callable, environment: BatchedEnvironment) -> tf_agent.T
         ) from error
     if not isinstance(agent, tf_agent.TFAgent):
         raise ConfigurationError(f"the agent {name} made a {type(agent).__name__}, not a TFAgent")
+    if compute_dtype != "float32" and not torsos.layers:
+        raise ConfigurationError(
+            f"compute_dtype = {compute_dtype!r} is for the torsos of tfdrl's networks, and the "
+            f"agent {name} has none: give layers of your own dtype='mixed_bfloat16', and their "
+            "last one float32, or leave compute_dtype at 'float32'"
+        )
     if key is None:
         _check_that_a_mask_has_its_setting(agent, environment)
     agent = normalization(agent)
@@ -100,8 +112,8 @@ def _check_precision() -> None:
         raise ConfigurationError(
             f"Keras's global policy is {policy.name}: networks would calculate in "
             f"{policy.compute_dtype}, but losses are in float32 and gradients are not scaled; "
-            "leave it at float32, or give single layers of a model of your own a dtype, and its "
-            "last one float32"
+            "leave it at float32 and set the learner's compute_dtype = 'bfloat16', or give single "
+            "layers of a model of your own a dtype, and its last one float32"
         )
 
 
