@@ -357,15 +357,6 @@ def test_images_counts_and_masks_beside_vectors_are_left_alone():
         assert found[name].dtype == specs[name].dtype
 
 
-def test_parameter_servers_refuse_it():
-    from tfdrl.parameter_server.transition_learning import transition_gradient
-
-    agent = make_agent(n_step_dqn, OBSERVATIONS)
-    with gym_environment(1, True, 0, id="CartPole-v1") as environment:
-        with pytest.raises(ConfigurationError, match="parameter servers add up gradients only"):
-            transition_gradient(agent, environment, BATCH)
-
-
 def bandit_batch(random, size):
     """One step of a task whose two numbers, of scales 1e4 and 1e-4, both say what is right."""
     signs = random.choice([-1.0, 1.0], (size, 2))

@@ -13,14 +13,14 @@ from paths import DATA, SUPPORT
 from tfdrl.launch.local import addresses
 
 
-def two_processes(directory, reduction):
+def two_processes(directory, *arguments):
     """[(losses, variables)] of two learners that train together."""
     ports = addresses.free_ports()
     cluster = ",".join(f"127.0.0.1:{next(ports)}" for _ in range(2))
     script = str(SUPPORT / "impala_learner.py")
     logs = [directory / f"log-{task}" for task in range(2)]
     processes = [
-        preloaded.Process("called", [script, str(task), cluster, str(directory), reduction], log)
+        preloaded.Process("called", [script, str(task), cluster, str(directory), *arguments], log)
         for task, log in enumerate(logs)
     ]
     codes = [process.wait(timeout=150) for process in processes]
@@ -33,9 +33,9 @@ def two_processes(directory, reduction):
     return found
 
 
-def one_process(reduction):
+def one_process(reduction, is_normalized):
     """(losses, variables) of one learner on the joined batches."""
-    agent = impala_learner.make_agent(1, reduction)
+    agent = impala_learner.make_agent(1, reduction, is_normalized)
     batches = []
     for step in range(impala_learner.STEPS):
         parts = [impala_learner.unrolls(step, task) for task in range(2)]
@@ -45,10 +45,21 @@ def one_process(reduction):
     return losses, impala_learner.variables(agent)
 
 
-@pytest.mark.parametrize("reduction", ["sum", pytest.param("mean", marks=pytest.mark.slow)])
-def test_two_learners_make_the_update_of_one_on_the_joined_batch(tmp_path, reduction):
-    losses, variables = one_process(reduction)
-    first, second = two_processes(tmp_path, reduction)
+@pytest.mark.parametrize(
+    ("reduction", "is_normalized"),
+    [
+        ("sum", True),
+        pytest.param("sum", False, marks=pytest.mark.slow),
+        pytest.param("mean", False, marks=pytest.mark.slow),
+    ],
+)
+def test_two_learners_make_the_update_of_one_on_the_joined_batch(
+    tmp_path, reduction, is_normalized
+):
+    """And both have the running statistics of one who saw what both have seen."""
+    losses, variables = one_process(reduction, is_normalized)
+    first, second = two_processes(tmp_path, reduction, str(is_normalized))
+    assert len([v for v in variables if v.dtype == np.float64]) == 2 * is_normalized
     for theirs, values in (first, second):
         np.testing.assert_allclose(theirs, losses, rtol=1e-4)
         assert len(values) == len(variables) > 10

@@ -24,7 +24,8 @@ def run(tmp_path):
         with tf.compat.v1.Session(shard.target, graph.graph) as session:
             push = session.make_callable(graph.push, [graph.header, graph.loss, graph.flat])
             for version, gradient in enumerate(gradients):
-                state, flat = push(Header(0, version, steps), 0.0, np.asarray(gradient, np.float32))
+                header, gradient = Header(0, version, steps), np.asarray(gradient, np.float32)
+                state, flat, _ = push(header, 0.0, gradient)
                 assert state[0] == ACCEPTED
                 parameters.append(flat.reshape(initial.shape))
         shard.close()

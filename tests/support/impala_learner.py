@@ -1,6 +1,6 @@
 """One of several IMPALA learners on made-up unrolls: a process of test_impala_learners.py.
 
-Usage: impala_learner.py TASK host:port,host:port DIRECTORY REDUCTION
+Usage: impala_learner.py TASK host:port,host:port DIRECTORY REDUCTION NORMALIZED
 """
 
 import functools
@@ -16,8 +16,9 @@ STEPS, BATCH, UNROLL_STEPS = 6, 4, 5
 TIMEOUT_SECS = 60.0
 
 
-def make_agent(seed, reduction):
+def make_agent(seed, reduction, is_normalized):
     """A recurrent agent for Catch; learners begin with different parameters on purpose."""
+    import gin
     import tensorflow as tf
 
     from tfdrl.agents.v_trace import VTraceAgent
@@ -26,6 +27,8 @@ def make_agent(seed, reduction):
     from tfdrl.runtime import agent_factory
 
     agent_factory.set_seed(seed)
+    for name in ("observations", "returns"):
+        gin.bind_parameter(f"normalization.{name}", is_normalized)
     agent = functools.partial(
         VTraceAgent,
         network=functools.partial(MlpActorCriticNetwork, layer_units=(8,), lstm_units=4),
@@ -91,7 +94,7 @@ def variables(agent):
 
 
 def main():
-    task, cluster, directory, reduction = sys.argv[1:]
+    task, cluster, directory, reduction, normalized = sys.argv[1:]
     cluster = tuple(map(Address.parse, cluster.split(",")))
     context = Context("learner", int(task), len(cluster), pathlib.Path(directory), cluster=cluster)
     process.silence()
@@ -103,7 +106,7 @@ def main():
     )
     group = LearnerGroup(strategy, context, TIMEOUT_SECS)
     with group.together(), strategy.scope():
-        agent = make_agent(1 + context.task, reduction)
+        agent = make_agent(1 + context.task, reduction, normalized == "True")
     group.adopt(agent)
     agreed = [group.agree(True, False)]
     assert not context.stop.is_set()

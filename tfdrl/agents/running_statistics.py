@@ -68,14 +68,15 @@ class RunningStatistics(tf.Module):
             found.append(self._sums_of_returns(experience))
         return found
 
-    def update(self, experience) -> None:
-        """Adds what all replicas train on."""
+    def update(self, experience) -> list[tf.Tensor]:
+        """Adds what all replicas train on, and returns it."""
         added = self.new_sums(experience)
         replica = tf.distribute.get_replica_context()
         if replica is not None and replica.num_replicas_in_sync > 1:
             added = replica.all_reduce(tf.distribute.ReduceOp.SUM, added)
         for sums, more in zip(self.sums, added):
             sums.assign_add(more)
+        return added
 
     def scaled_observation(self, observation):
         """A nest of [..., ...] of any outer dimensions; its dtypes and shapes stay."""

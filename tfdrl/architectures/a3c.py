@@ -121,7 +121,7 @@ def parameter_server(experiment: Experiment, context: Context) -> None:
 
     config = experiment.architecture
     serve(
-        lambda: make_learner(experiment).variables,
+        lambda: make_learner(experiment),
         config.parameter_server,
         context,
         config.barrier,
@@ -196,7 +196,7 @@ def threads(experiment: Experiment, context: Context) -> None:
     worker_threads.run(
         experiment,
         context,
-        lambda: make_learner(experiment).variables,
+        lambda: make_learner(experiment),
         config.parameter_server,
         coordinator=coordinator,
         worker=worker,

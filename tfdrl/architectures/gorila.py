@@ -183,7 +183,7 @@ def parameter_server(experiment: Experiment, context: Context) -> None:
     from tfdrl.parameter_server.role import serve
 
     settings = experiment.architecture.parameter_server
-    serve(lambda: make_learner(experiment).variables, settings, context)
+    serve(lambda: make_learner(experiment), settings, context)
 
 
 def coordinator(experiment: Experiment, context: Context, parameter_server: Addresses) -> None:

@@ -39,6 +39,7 @@ class GlobalParameters:
       context: of this role.
       timeout_secs: how long a server may be away.
       barrier: number of workers whose gradients make one update together; 0: asynchronous.
+      moments: local copies of the running statistics, in the order of the `LossGradient`.
 
     Attributes:
       version: updates of shard 0, of the parameters that the variables hold; -1 before the first.
@@ -57,13 +58,18 @@ class GlobalParameters:
         context: Context,
         timeout_secs: float,
         barrier: int = 0,
+        moments: Sequence[tf.Variable] = (),
     ):
         addresses = each_of(addresses)
-        layouts, indices = parameter_server_layout.layouts(variables, len(addresses), barrier)
+        shards = len(addresses)
+        layouts, indices = parameter_server_layout.layouts(variables, shards, barrier, moments)
         self._caller = f"{context.role} {context.task}"
         self._shards = [
             ShardClient(
-                layout, settings, address, [variables[i] for i in mine], context, len(addresses)
+                *(layout, settings, address, [variables[i] for i in mine]),
+                moments=moments if layout.moments else (),
+                context=context,
+                shards=shards,
             )
             for layout, mine, address in zip(layouts, indices, addresses)
         ]

@@ -37,12 +37,14 @@ class Learner(NamedTuple):
 
     agent      a TFAgent
     variables  that its loss trains, in the same order in every role
+    moments    its running statistics, as of `LossGradient`
     specs      text of the environment's specs
     returns    the least and the greatest of an episode, as the environment says
     """
 
     agent: Any
     variables: Sequence[tf.Variable]
+    moments: Sequence[tf.Variable]
     specs: str
     returns: tuple[float, float] = ANY_RETURN
 
@@ -58,8 +60,9 @@ def make_learner(environment: Callable, agent: Callable, gradient: Callable, see
     agent_factory.set_seed(seed)
     with environment(num_envs=1, training=True, seed=seed) as one:
         made = agent_factory.make_agent(agent, one)
-        variables = gradient(made, collect_policy(made, [0.0], 0), one).variables
-        return Learner(made, variables, agent_factory.specs_text(one), one.return_range)
+        found = gradient(made, collect_policy(made, [0.0], 0), one)
+        specs = agent_factory.specs_text(one)
+        return Learner(made, found.variables, found.moments, specs, one.return_range)
 
 
 def run(
@@ -96,7 +99,8 @@ def run(
     """
     agent = learner.agent
     parameters = GlobalParameters(
-        addresses, learner.variables, settings, context, timeout_secs, barrier
+        *(addresses, learner.variables, settings, context, timeout_secs, barrier),
+        moments=learner.moments,
     )
     watch = ParameterWatch(addresses, context.role)
     if not parameters.connect():

@@ -5,6 +5,10 @@ every TFAgent with a `_loss` has; nothing else of it is called while learning, s
 optimizer nor its counters nor its own copies to target networks matter. `initialize()` is called
 to copy its networks to their targets. If it has `gradient_clip_norm` (tfdrl's agents) gradients are
 clipped to that global norm; TF-Agents' `gradient_clipping` clips each variable's, as there.
+
+Running statistics of the agent (`agents.normalization`) are not of its own: what the batch adds to
+them travels with the gradient, and comes back in the sums of all workers. The loss is computed with
+what all have sent and with the batch itself, as a learner counts what it then trains on.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ class Gradient(NamedTuple):
     is_finite  whether loss and gradient are
     parts      for each shard <float32>[size], its variables' gradients one after the other
     extra      the scalars of LossInfo.extra, by name
+    moments    what the batch adds to each of `LossGradient.moments`
     """
 
     loss: float
@@ -36,6 +41,7 @@ class Gradient(NamedTuple):
     is_finite: bool
     parts: tuple[np.ndarray, ...]
     extra: dict[str, float]
+    moments: tuple[np.ndarray, ...] = ()
 
 
 class LossGradient:
@@ -50,6 +56,7 @@ class LossGradient:
     Attributes:
       example: as given.
       variables: those that the loss has a gradient for, in a fixed order.
+      moments: <float64>, sums over what all have trained on; empty without running statistics.
 
     Raises:
       ConfigurationError: the agent has no loss, or none of its variables a gradient; its policy
@@ -63,13 +70,9 @@ class LossGradient:
         example: Sequence[Any],
         jit_compile: bool = False,
     ):
-        if isinstance(agent, NormalizedAgent):
-            raise ConfigurationError(
-                "normalization.observations and normalization.returns need one learner that counts "
-                "what it trains on, but parameter servers add up gradients only: use @dqn, @apex, "
-                "@r2d2, @impala or @seed, or scale observations by RescaleObservation"
-            )
         self._agent, self._arguments = agent, arguments
+        self._statistics = agent.statistics if isinstance(agent, NormalizedAgent) else None
+        self.moments: list[tf.Variable] = self._statistics.sums if self._statistics else []
         self.example = list(example)
         self.variables = self._find_variables(example)
         self._check_policy()
@@ -85,20 +88,21 @@ class LossGradient:
         if self._run is None:
             self._run = compiled(self._compute, self._jit_compile)
         tensors, structure = self._run(tf.nest.flatten(batch))
-        loss, norm, is_finite, parts, extra = tf.nest.pack_sequence_as(structure, tensors)
+        loss, norm, is_finite, parts, extra, moments = tf.nest.pack_sequence_as(structure, tensors)
         return Gradient(
             float(loss),
             float(norm),
             bool(is_finite),
             tuple(part.numpy() for part in parts),
             {name: float(value) for name, value in extra.items()},
+            tuple(added.numpy() for added in moments),
         )
 
     def _find_variables(self, example) -> list[tf.Variable]:
         found: list[tf.Variable] = []
 
         def trace(*leaves):
-            info, tape = self._loss(leaves)
+            info, tape, _ = self._loss(leaves)
             watched = _unique(tape.watched_variables())
             gradients = tape.gradient(info.loss, watched)
             found.extend(v for v, g in zip(watched, gradients) if g is not None)
@@ -131,12 +135,17 @@ class LossGradient:
 
     def _loss(self, leaves):
         batch = tf.nest.pack_sequence_as(self.example, leaves)
+        arguments = self._arguments(*batch)
+        before = [moments.read_value() for moments in self.moments]
+        added = self._statistics.update(arguments["experience"]) if self.moments else []
         with tf.GradientTape() as tape:
-            info = self._agent.loss(training=True, **self._arguments(*batch))
-        return info, tape
+            info = self._agent.loss(training=True, **arguments)
+        for moments, value in zip(self.moments, before):
+            moments.assign(value)  # the servers', until they answer
+        return info, tape, added
 
     def _compute(self, *leaves):
-        info, tape = self._loss(leaves)
+        info, tape, added = self._loss(leaves)
         # Dense: an embedding's comes as rows, and one row may come several times.
         gradients = list(map(tf.convert_to_tensor, tape.gradient(info.loss, self.variables)))
         norm = tf.linalg.global_norm(gradients)
@@ -145,7 +154,7 @@ class LossGradient:
         parts = tuple(
             tf.concat([tf.reshape(gradients[i], [-1]) for i in mine], 0) for mine in self._indices
         )
-        return info.loss, norm, is_finite, parts, scalars(info.extra)
+        return info.loss, norm, is_finite, parts, scalars(info.extra), added
 
     def _clipped(self, gradients, norm):
         clip_norm = getattr(self._agent, "gradient_clip_norm", None)

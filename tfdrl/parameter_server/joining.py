@@ -101,7 +101,8 @@ def connected(
     Raises UnavailableError or ConfigurationError, as `GlobalParameters` and `RunConnection`.
     """
     parameters = GlobalParameters(
-        parameter_server, gradient.variables, settings, context, timeout_secs, barrier
+        *(parameter_server, gradient.variables, settings, context, timeout_secs, barrier),
+        moments=gradient.moments,
     )
     gradient.split(parameters.indices)
     connection = RunConnection(coordinator, context, specs, timeout_secs)

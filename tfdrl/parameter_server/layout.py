@@ -15,9 +15,14 @@ _END = ("no more", None)  # where one side has fewer variables
 
 
 def layouts(
-    variables: Sequence[tf.Variable], shards: int, barrier: int = 0
+    variables: Sequence[tf.Variable],
+    shards: int,
+    barrier: int = 0,
+    moments: Sequence[tf.Variable] = (),
 ) -> tuple[list[Layout], tuple[tuple[int, ...], ...]]:
     """The layout of each shard, and the indices of its variables.
+
+    The moments are all on the first shard, whose verdict on a gradient holds for all.
 
     Raises:
       ConfigurationError: more shards than variables, or variables that are not float32.
@@ -34,6 +39,7 @@ def layouts(
             tuple(variables[i].name.partition(":")[0] for i in mine),
             tuple(tuple(variables[i].shape.as_list()) for i in mine),
             barrier,
+            () if task else tuple(variable.shape[0] for variable in moments),
         )
         for task, mine in enumerate(indices)
     ]
@@ -42,10 +48,11 @@ def layouts(
 
 def about(layout: Layout, shards: int, experiment: str) -> dict[str, Any]:
     """What a server says of what it holds; a worker of the same run says the same."""
+    variables = [[name, list(shape)] for name, shape in zip(layout.names, layout.shapes)]
     return {
         "task": layout.task,
         "servers": shards,
-        "variables": [[name, list(shape)] for name, shape in zip(layout.names, layout.shapes)],
+        "variables": variables + [["running statistics", [n]] for n in layout.moments],
         "experiment": experiment,
     }
 

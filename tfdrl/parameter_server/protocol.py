@@ -57,12 +57,14 @@ class Layout:
       shapes: in the same order.
       barrier: 0 for asynchronous updates; N: an update is the mean of one gradient of each of N
         workers (synchronous, A2C).
+      moments: numbers of elements of the running statistics <float64>, to which pushes add.
     """
 
     task: int
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     barrier: int = 0
+    moments: tuple[int, ...] = ()
 
     @property
     def sizes(self) -> list[int]:
@@ -71,5 +73,5 @@ class Layout:
 
     @property
     def nbytes(self) -> int:
-        """Of one copy of the parameters."""
-        return 4 * sum(self.sizes)
+        """Of one copy of the parameters and moments."""
+        return 4 * sum(self.sizes) + 8 * sum(self.moments)

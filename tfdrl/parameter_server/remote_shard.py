@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,9 +20,18 @@ _CLOSED_SECS = 0.002
 
 
 class ShardClient:
-    """One server as a worker sees it; `state` is of the parameters that the variables hold."""
+    """One server as a worker sees it; `state` is of the parameters that the variables hold.
 
-    def __init__(self, layout, settings, address, variables, context: Context, shards: int):
+    Args:
+      layout, settings: of the shard.
+      address: of the server.
+      variables: local copies of its parameters.
+      moments: local copies of its moments; empty unless its layout has some.
+      context: of the worker's role.
+      shards: how many servers there are.
+    """
+
+    def __init__(self, layout, settings, address, variables, moments, context: Context, shards):
         self.graph = ShardGraph(layout, settings)
         name = f"parameter server {layout.task}"
         graph = self.graph
@@ -31,7 +40,7 @@ class ShardClient:
             address,
             graph.graph,
             {
-                "push": (graph.push, (graph.header, graph.loss, graph.flat)),
+                "push": (graph.push, (graph.header, graph.loss, graph.flat, *graph.added)),
                 "pull": (graph.pull, (graph.have,)),
                 "withhold": (graph.withhold, (graph.header,)),
             },
@@ -46,7 +55,7 @@ class ShardClient:
         self._about = parameter_server_layout.about(layout, shards, context.experiment)
         self._context, self._caller = context, f"{context.role} {context.task}"
         self._write = tf.function(self._assign, autograph=False)
-        self._variables = variables
+        self._variables, self._moments = variables, moments
         self.state = State(ACCEPTED, -1, -1, 0)
 
     def connect(self, timeout_secs: float) -> None:
@@ -77,13 +86,13 @@ class ShardClient:
         """The verdict. A shut gate is open again within milliseconds."""
         deadline_secs = time.monotonic() + session.CALL_SECS
         values = np.array(header(self.state, steps), np.int64)
-        size = abs(gradient.loss)
+        size, added = abs(gradient.loss), gradient.moments if self._moments else ()
         while True:
-            state, flat = self.session.call("push", values, size, gradient.parts[part])
+            state, *held = self.session.call("push", values, size, gradient.parts[part], *added)
             if state[0] != CLOSED or time.monotonic() > deadline_secs:
                 break
             self._context.stop.wait(_CLOSED_SECS)
-        self._take(state, flat)
+        self._take(state, *held)
         return int(state[0])
 
     def withhold(self, verdict: int) -> None:
@@ -94,14 +103,16 @@ class ShardClient:
         self.session.close()
         self._control.close()
 
-    def _take(self, state: np.ndarray, flat: np.ndarray) -> bool:
+    def _take(self, state: np.ndarray, flat: np.ndarray, moments: Sequence[np.ndarray]) -> bool:
         self.state = State(*map(int, state))
         if not flat.size:
             return False
-        self._write(flat)
+        self._write(flat, moments)
         return True
 
-    def _assign(self, flat: tf.Tensor) -> None:
+    def _assign(self, flat: tf.Tensor, moments: Sequence[tf.Tensor]) -> None:
+        for variable, value in zip(self._moments, moments):
+            variable.assign(value)
         parts = tf.split(flat, self.graph.layout.sizes)
         for variable, part in zip(self._variables, parts):
             variable.assign(tf.reshape(part, variable.shape))

@@ -25,3 +25,9 @@ def assign(handle: tf.Tensor, value: tf.Tensor) -> tf.Operation:
 def add(handle: tf.Tensor, value: tf.Tensor) -> tf.Operation:
     """Adds to its value, as one indivisible step."""
     return tf.raw_ops.AssignAddVariableOp(resource=handle, value=value)
+
+
+def zero(handle: tf.Tensor) -> tf.Operation:
+    """Sets all its elements to 0."""
+    shape = handle.op.get_attr("shape")
+    return assign(handle, tf.zeros(tf.TensorShape(shape), handle.op.get_attr("dtype")))

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfdrl.errors import TfdrlError
 from tfdrl.parameter_server import layout as parameter_server_layout
 from tfdrl.parameter_server.control import NO_ROLLBACK, ControlVariables
+from tfdrl.parameter_server.coordinator import Learner
 from tfdrl.parameter_server.session import LostError, ServerSession
 from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.parameter_server.shard import Shard, require_settings
@@ -35,6 +36,7 @@ class ShardServer:
       settings: of the servers.
       context: of the role; its `listen` is where TensorFlow's server listens.
       barrier: as of `protocol.Layout`.
+      moments: running statistics of the agent.
     """
 
     def __init__(
@@ -43,9 +45,12 @@ class ShardServer:
         settings: ParameterServerSettings,
         context: Context,
         barrier: int = 0,
+        moments: Sequence[tf.Variable] = (),
     ):
         require_settings(barrier, settings)
-        layouts, indices = parameter_server_layout.layouts(variables, context.replicas, barrier)
+        layouts, indices = parameter_server_layout.layouts(
+            variables, context.replicas, barrier, moments
+        )
         layout, mine = layouts[context.task], indices[context.task]
         directory = pathlib.Path(context.root_dir) / f"parameters-{context.task}"
         initial = [variables[i].numpy() for i in mine]
@@ -127,7 +132,7 @@ class ShardServer:
 
 
 def serve(
-    make_variables: Callable[[], Sequence[tf.Variable]],
+    make_learner: Callable[[], Learner],
     settings: ParameterServerSettings,
     context: Context,
     barrier: int = 0,
@@ -135,10 +140,11 @@ def serve(
     """Serves a shard until `context.stop`, then writes a last checkpoint.
 
     Args:
-      make_variables: `make_variables() -> variables` of the agent, initialised.
+      make_learner: whose variables, as they are made, are the initial parameters.
       settings, context, barrier: as of `ShardServer`.
     """
-    served = ShardServer(make_variables(), settings, context, barrier)
+    learner = make_learner()
+    served = ShardServer(learner.variables, settings, context, barrier, learner.moments)
     metrics = ShardMetrics(context)
     while not context.stop.wait(_TICK_SECS):
         status = retried(served.tick, context.task)

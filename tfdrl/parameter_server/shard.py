@@ -46,7 +46,7 @@ _EPOCH = "epoch"
 
 
 class ParameterSnapshot(NamedTuple):
-    """Parameters and slots of one version, and the mean |loss| of the updates before it.
+    """Parameters, slots and moments of one version, and the mean |loss| of the updates before it.
 
     `updates` are those that the slots know of: after a rollback fewer than the version says.
     """
@@ -91,7 +91,8 @@ class Shard:
         name = f"parameter server {layout.task}"
         channels.require_free_port_everywhere(address, name)
         self.graph = ShardGraph(layout, settings)
-        values = [*initial, *self.graph.initial_slots]
+        moments = [np.zeros(size) for size in layout.moments]
+        values = [*initial, *self.graph.initial_slots, *moments]
         self._mirror = [tf.Variable(value, trainable=False) for value in values]
         holder = tf.Module()
         holder.values = self._mirror
@@ -112,7 +113,7 @@ class Shard:
     def _calls(self) -> dict[str, Any]:
         graph = self.graph
         return {
-            "values": ([*graph.parameters, *graph.slots], ()),
+            "values": ([*graph.parameters, *graph.slots, *graph.moments], ()),
             "counters": ((graph.counts, graph.ages, graph.losses, graph.epoch), ()),
             "fill": (graph.fill, graph.fill_values),
             "fill_counters": (graph.fill_counters, graph.counter_values),

@@ -3,6 +3,10 @@
 The variables live in a `tf.distribute.Server` of job `ps`; whoever has this graph, a worker or the
 server itself, runs parts of it there through a session. A push, its checks and the update happen
 where the variables are; one call carries a gradient up and the newest parameters down.
+
+With a gradient travels what its batch adds to running statistics: sums of values and of their
+squares (`ops.running_moments`), which are right whoever adds to them in whatever order. A gradient
+that is refused adds nothing.
 """
 
 from __future__ import annotations
@@ -12,20 +16,15 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfdrl.parameter_server import age_histogram, update_rules
+from tfdrl.parameter_server import age_histogram, update_rules, verdicts
 from tfdrl.parameter_server.protocol import (
     ACCEPTED,
     AGE_BUCKETS,
-    CLOSED,
     COUNTS,
-    DUPLICATE,
     FINISHED,
-    NON_FINITE,
-    OLD_EPOCH,
     OPEN,
     PULLS,
     SHUT,
-    STALE,
     STARTED,
     STEPS,
     UPDATES,
@@ -33,7 +32,7 @@ from tfdrl.parameter_server.protocol import (
     Header,
     Layout,
 )
-from tfdrl.parameter_server.remote_variables import add, assign, read, variable
+from tfdrl.parameter_server.remote_variables import add, assign, read, variable, zero
 from tfdrl.parameter_server.settings import ParameterServerSettings
 
 
@@ -43,11 +42,12 @@ class ShardGraph:
     Attributes (what a session fetches, and what it feeds):
       flat, header, loss, have: placeholders: a gradient <float32>[size], `Header`, the |loss| of
         the gradient <float64>[], and the <int64>[2] epoch and version that a puller has.
-      push: (state, parameters <float32>[size]) after a push.
-      pull: (state, parameters), which are <float32>[0] if the puller has them.
+      added: placeholders of what the batch adds to each of the moments.
+      push: (state, parameters <float32>[size], moments) after a push.
+      pull: (state, parameters, moments), which are of no elements if the puller has them.
       withhold: (state,) counts a gradient that its worker did not send.
-      parameters, slots, counts, ages, losses, epoch: values, for the server's own use.
-      fill: writes `fill_values` into parameters and slots.
+      parameters, slots, moments, counts, ages, losses, epoch: values, for the server's own use.
+      fill: writes `fill_values` into parameters, slots and moments.
     """
 
     def __init__(self, layout: Layout, settings: ParameterServerSettings):
@@ -68,6 +68,8 @@ class ShardGraph:
             {name: variable(f"{name}_{i}", shape) for name in initial}
             for i, shape in enumerate(shapes)
         ]
+        sizes = self.layout.moments
+        self._moments = [variable(f"moments_{i}", [n], tf.float64) for i, n in enumerate(sizes)]
         self._counts = variable("counts", [COUNTS], tf.int64)
         self._ages = variable("ages", [AGE_BUCKETS], tf.int64)
         self._losses = variable("losses", [2], tf.float64)  # sum of |loss|, and of how many
@@ -75,9 +77,12 @@ class ShardGraph:
         self._gate = variable("gate", [], tf.int64)
         workers = max(self.layout.barrier, 1)
         self._contributed = variable("contributed", [workers], tf.int64)
-        self._sums = (
-            [variable(f"sum_{i}", s) for i, s in enumerate(shapes)] if self.layout.barrier else []
-        )
+        self._sums, self._moment_sums = [], []  # of an update that not all have contributed to
+        if self.layout.barrier:
+            self._sums = [variable(f"sum_{i}", s) for i, s in enumerate(shapes)]
+            self._moment_sums = [
+                variable(f"moment_sum_{i}", [n], tf.float64) for i, n in enumerate(sizes)
+            ]
 
     # What workers do.
 
@@ -86,6 +91,7 @@ class ShardGraph:
         self.flat = placeholder(tf.float32, [sum(self.layout.sizes)], "gradient")
         self.header = placeholder(tf.int64, [len(Header._fields)], "header")
         self.loss = placeholder(tf.float64, [], "loss")
+        self.added = [placeholder(tf.float64, [n]) for n in self.layout.moments]
         header = Header(*tf.unstack(self.header))
         lock = self._lock() if self.layout.barrier else []
         with tf.control_dependencies(lock):
@@ -94,7 +100,12 @@ class ShardGraph:
             gate, epoch, counts, contributed = self._read(
                 self._gate, self._epoch, self._counts, self._contributed
             )
-        verdict = self._verdict(header, gate, epoch, counts, contributed)
+        is_barrier = bool(self.layout.barrier)
+        verdict = verdicts.verdict(
+            *(header, self.flat, gate, epoch, counts),
+            contributed=contributed if is_barrier else None,
+            max_age=0 if is_barrier else self._settings.max_gradient_age,
+        )
         # A branch's operations wait for the predicate, not for all that they are given: without
         # this the counts could be read after the update that they decide on.
         with tf.control_dependencies([counts]):
@@ -107,38 +118,19 @@ class ShardGraph:
         with tf.control_dependencies([done]):
             self.push = self._answer(verdict)
         if lock:
-            with tf.control_dependencies(self.push):
+            with tf.control_dependencies(tf.nest.flatten(self.push)):
                 unlock = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock[0])
             with tf.control_dependencies([unlock]):
-                self.push = tuple(map(tf.identity, self.push))
+                self.push = tf.nest.map_structure(tf.identity, self.push)
         with tf.control_dependencies([self._refuse(header.verdict, finished=0)]):
             self.withhold = (self._state(header.verdict),)
-
-    def _verdict(self, header: Header, gate, epoch, counts, contributed) -> tf.Tensor:
-        """The first objection, or ACCEPTED."""
-        age = counts[VERSION] - header.version
-        limit = 0 if self.layout.barrier else self._settings.max_gradient_age
-        objections = [
-            (CLOSED, tf.equal(gate, SHUT)),
-            (OLD_EPOCH, tf.not_equal(header.epoch, epoch)),
-            (NON_FINITE, tf.logical_not(tf.reduce_all(tf.math.is_finite(self.flat)))),
-        ]
-        if limit is not None:
-            objections.append((STALE, tf.equal(header.is_decided, 0) & (age > limit)))
-        if self.layout.barrier:
-            mine = tf.gather(contributed, header.worker)
-            objections.append((DUPLICATE, tf.equal(mine, counts[VERSION] + 1)))
-        verdict = tf.constant(ACCEPTED, tf.int64)
-        for code, holds in reversed(objections):
-            verdict = tf.where(holds, tf.constant(code, tf.int64), verdict)
-        return verdict
 
     def _accept(self, header: Header, counts) -> tf.Tensor:
         gradients = self._split(self.flat)
         if self.layout.barrier:
             applied, updates = self._contribute(header, gradients, counts)
         else:
-            applied, updates = self._update(gradients, counts), tf.constant(1, tf.int64)
+            applied, updates = self._update(gradients, self.added, counts), tf.constant(1, tf.int64)
         age = tf.maximum(counts[VERSION] - header.version, 0)
         with tf.control_dependencies(applied):
             counted = [
@@ -153,17 +145,21 @@ class ShardGraph:
         with tf.control_dependencies(counted):
             return tf.constant(True)
 
-    def _update(self, gradients: Sequence[tf.Tensor], counts) -> list[tf.Operation]:
+    def _update(
+        self, gradients: Sequence[tf.Tensor], added: Sequence[tf.Tensor], counts
+    ) -> list[tf.Operation]:
         rate = update_rules.learning_rate(self._settings, counts[STEPS])
-        return [
+        applied = [
             update_rules.apply(self._settings, parameter, slots, gradient, rate, counts[UPDATES])
             for parameter, slots, gradient in zip(self._parameters, self._slots, gradients)
         ]
+        return [*applied, *map(add, self._moments, added)]
 
     def _contribute(self, header: Header, gradients, counts):
-        """Adds to the sum; the last of the workers applies the mean. Under the shard's lock."""
+        """Adds to the sums; the last of the workers applies the mean. Under the shard's lock."""
         workers = self.layout.barrier
-        added = [add(total, gradient) for total, gradient in zip(self._sums, gradients)]
+        totals = [*self._sums, *self._moment_sums]
+        added = list(map(add, totals, [*gradients, *self.added]))
         mark = tf.one_hot(header.worker, workers, on_value=counts[VERSION] + 1, dtype=tf.int64)
         before = self._read(self._contributed)[0]
         now = tf.where(mark > 0, mark, before)
@@ -174,8 +170,9 @@ class ShardGraph:
 
         def finish():
             with tf.control_dependencies([marked]):
-                sums = self._read(*self._sums)
-                applied = self._update([total / workers for total in sums], counts)
+                sums, moments = self._read(*self._sums), self._read(*self._moment_sums)
+                means = [total / workers for total in sums]
+                applied = self._update(means, moments, counts)
             with tf.control_dependencies(applied):
                 zeroed = self._zero_sums()
             with tf.control_dependencies(zeroed):
@@ -201,17 +198,20 @@ class ShardGraph:
 
         def transfer():
             with tf.control_dependencies([self._count(PULLS)]):
-                return self._joined()
+                return self._joined(), self._read(*self._moments)
+
+        def keep():
+            return tf.zeros([0]), [tf.zeros([0], tf.float64) for _ in self._moments]
 
         # The state is read before the parameters: they are at least as new as it says.
         state = tf.stack([tf.constant(ACCEPTED, tf.int64), epoch, counts[VERSION], counts[STEPS]])
         with tf.control_dependencies([state]):
-            self.pull = (state, tf.cond(is_newer, transfer, lambda: tf.zeros([0])))
+            self.pull = (state, *tf.cond(is_newer, transfer, keep))
 
     def _answer(self, verdict):
         state = self._state(verdict)
         with tf.control_dependencies([state, self._count(PULLS)]):
-            return state, self._joined()
+            return state, self._joined(), self._read(*self._moments)
 
     def _state(self, verdict) -> tf.Tensor:
         epoch, counts = self._read(self._epoch, self._counts)
@@ -223,14 +223,15 @@ class ShardGraph:
         placeholder = tf.compat.v1.placeholder
         self.parameters = self._read(*self._parameters)
         slots = [slot for slots in self._slots for slot in slots.values()]
-        self.slots = self._read(*slots)
+        self.slots, self.moments = self._read(*slots), self._read(*self._moments)
         self.counts, self.ages, self.losses, self.epoch = self._read(
             self._counts, self._ages, self._losses, self._epoch
         )
         shapes = self.layout.shapes
         slot_shapes = [shape for shape in shapes for _ in self._slot_values]
         self.fill_values = [placeholder(tf.float32, shape) for shape in (*shapes, *slot_shapes)]
-        targets = [*self._parameters, *slots]
+        self.fill_values += [placeholder(tf.float64, [n]) for n in self.layout.moments]
+        targets = [*self._parameters, *slots, *self._moments]
         self.fill = tf.group(*(assign(h, v) for h, v in zip(targets, self.fill_values)))
         self.counter_values = (
             placeholder(tf.int64, [COUNTS]),
@@ -257,7 +258,7 @@ class ShardGraph:
         self.shut_gate = assign(self._gate, tf.constant(SHUT, tf.int64))
 
     def _zero_sums(self) -> list[tf.Operation]:
-        return [assign(s, tf.zeros(shape)) for s, shape in zip(self._sums, self.layout.shapes)]
+        return list(map(zero, [*self._sums, *self._moment_sums]))
 
     @property
     def initial_slots(self) -> list[np.ndarray]:

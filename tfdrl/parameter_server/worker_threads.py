@@ -11,12 +11,11 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-
-import tensorflow as tf
+from collections.abc import Callable
 
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
+from tfdrl.parameter_server.coordinator import Learner
 from tfdrl.parameter_server.role import ShardServer
 from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.topology import Address, Context
@@ -28,7 +27,7 @@ _LAST_SECS = 6.0  # a role that is told to stop ends within 10
 def run(
     experiment: Experiment,
     context: Context,
-    make_variables: Callable[[], Sequence[tf.Variable]],
+    make_learner: Callable[[], Learner],
     settings: ParameterServerSettings,
     *,
     coordinator: Callable,
@@ -40,7 +39,7 @@ def run(
 
     Args:
       experiment, context: of the one process; its `listen` is the coordinator's address.
-      make_variables: `make_variables() -> variables` of the agent, with the initial values.
+      make_learner: whose variables, as they are made, are the initial parameters.
       settings: of the server.
       coordinator, worker: the role functions; the worker's is called in `workers` threads.
       workers: how many.
@@ -51,11 +50,13 @@ def run(
     """
     address = Address("127.0.0.1", _free_port())
     stop = threading.Event()
+    learner = make_learner()
     served = ShardServer(
-        make_variables(),
+        learner.variables,
         settings,
         dataclasses.replace(context, replicas=1, task=0, listen=address),
         barrier,
+        learner.moments,
     )
     crew = _WorkerThreads(context.stop)
     crew.start("parameter server", _serve, served, stop)
