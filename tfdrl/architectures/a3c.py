@@ -144,6 +144,7 @@ def worker(
     from tfdrl.acting.artificial_stragglers import Straggling
     from tfdrl.acting.exploration import AnnealedEpsilon
     from tfdrl.acting.loop import ActorLoop
+    from tfdrl.experience.frame_stacks import with_single_frames
     from tfdrl.experience.unroll_assembler import UnrollAssembler
     from tfdrl.ops.exploration import drawn_epsilon
     from tfdrl.parameter_server.joining import joined
@@ -170,14 +171,14 @@ def worker(
         target = TargetNetwork(agent, config.target_period_steps)
         straggling = Straggling(config.slowed_workers, config.slowdown, context)
         shared = contracts.lookahead_steps(agent)
-        rollout = UnrollAssembler(num_envs, config.t_max + shared, shared)
+        rollout = UnrollAssembler(num_envs, config.t_max + shared, shared, environment.frame_stack)
         loop = ActorLoop(environment, policy, connection, context)
         rollout.begin(loop.state)
         epsilon.update(parameters.steps)
         target.update(parameters.steps, parameters.epoch)
         pushed_steps = 0
-        for time_step, action, next_time_step, info in loop.steps():
-            steps = rollout.add(time_step, action, next_time_step, info, parameters.version)
+        for step in with_single_frames(environment, loop.steps()):
+            steps = rollout.add(*step, parameters.version)
             if steps is not None:
                 straggling.wait()
                 parameters.push(gradient(steps), loop.steps_made - pushed_steps)

@@ -131,7 +131,7 @@ def replay(experiment: Experiment, context: Context) -> None:
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         policy = agent_factory.make_agent(config.agent, environment).collect_policy
-        signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
+        signature = unroll_tables.stored_signature(environment, policy, config.unroll_steps)
     fresh = config.fresh_unrolls
     capacity = unroll_tables.queue_table_capacity(config.queue_capacity_unrolls or fresh, fresh)
     replay_capacity = config.replay_capacity_unrolls if config.replay_share else 0
@@ -163,7 +163,7 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
         agent_factory.set_seed(experiment.seed)
         with group.together(), strategy.scope():
             agent = agent_factory.make_agent(config.agent, environment, config.compute_dtype)
-        signature = unroll_tables.unroll_signature(
+        signature = unroll_tables.stored_signature(
             environment, agent.collect_policy, config.unroll_steps
         )
     session = _session(experiment, context, agent, specs, group, returns)
@@ -231,6 +231,7 @@ def actor(experiment: Experiment, context: Context, replay: Addresses, learner: 
     from tfdrl.acting.exploration import unexplored
     from tfdrl.acting.joining import joined
     from tfdrl.acting.loop import ActorLoop
+    from tfdrl.experience.frame_stacks import with_single_frames
     from tfdrl.experience.unroll_assembler import UnrollAssembler
     from tfdrl.replay import unroll_tables
     from tfdrl.replay.client import ReplayInfo
@@ -249,19 +250,21 @@ def actor(experiment: Experiment, context: Context, replay: Addresses, learner: 
         timeout_secs=config.timeout_secs,
         parameters_from=one_of(learner, context.task),
     ) as (environment, _, policy, connection):
-        signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
+        signature = unroll_tables.stored_signature(environment, policy, config.unroll_steps)
         tables = [unroll_tables.QUEUE] + [unroll_tables.REPLAY] * (config.replay_share > 0)
         for table in tables:
             info = ReplayInfo(queue, config.timeout_secs, table)
             info.wait(unroll_tables.with_row(signature), "the actor", context.stop)
         writer = UnrollWriter(queue, tables, config.timeout_secs, context.stop, connection.check)
-        assembler = UnrollAssembler(num_envs, config.unroll_steps)
+        assembler = UnrollAssembler(
+            num_envs, config.unroll_steps, frame_stack=environment.frame_stack
+        )
         loop = ActorLoop(
             environment, policy, connection, context, config.actor_max_frames_per_second
         )
         assembler.begin(loop.state)
-        for time_step, action, next_time_step, info in loop.steps():
-            unrolls = assembler.add(time_step, action, next_time_step, info, connection.version)
+        for step in with_single_frames(environment, loop.steps()):
+            unrolls = assembler.add(*step, connection.version)
             if unrolls is not None:
                 writer.write(unrolls)
                 connection.pull()

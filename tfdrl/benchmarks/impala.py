@@ -19,6 +19,7 @@ from tfdrl.benchmarks import actor_parts, learner_parts
 from tfdrl.benchmarks.actor_parts import TIMEOUT_SECS, UNCONFIRMED_ITEMS
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.processes import Job
+from tfdrl.experience.frame_stacks import with_single_frames
 from tfdrl.experience.unroll_assembler import UnrollAssembler
 from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.ops import vtrace
@@ -75,9 +76,11 @@ def _unrolls(job: Job, environment, agent) -> Iterator[Unrolls | None]:
     policy = collect_policy(agent, [0.0] * environment.num_envs, job.seed)
     context = Context("actor", 0, job.config.actors, job.directory)
     loop = ActorLoop(environment, policy, actor_parts.NoLearner(), context)
-    assembler = UnrollAssembler(environment.num_envs, job.config.unroll_steps)
+    assembler = UnrollAssembler(
+        environment.num_envs, job.config.unroll_steps, frame_stack=environment.frame_stack
+    )
     assembler.begin(loop.state)
-    for step in loop.steps():
+    for step in with_single_frames(environment, loop.steps()):
         unrolls = assembler.add(*step, 0)
         if unrolls is not None:
             assembler.begin(loop.state)
@@ -153,7 +156,7 @@ def reading(job: Job) -> dict[str, list[Turn]]:
     config = job.config
     with config.environment(num_envs=1, training=True, seed=job.seed) as environment:
         policy = agent_factory.make_agent(config.agent, environment).collect_policy
-        signature = unroll_tables.unroll_signature(environment, policy, config.unroll_steps)
+        signature = unroll_tables.stored_signature(environment, policy, config.unroll_steps)
     batch_bytes = config.batch_size * unroll_tables.unroll_bytes(signature)
     batches = int(np.clip(_TURN_BYTES // batch_bytes, *_TURN_BATCHES))
     # Two readers, each with its own read-ahead, and what is taken before a turn.
@@ -211,7 +214,7 @@ def learning(job: Job) -> dict[str, list[Turn]]:
     """
 
     def signature_of(environment, agent):
-        return unroll_tables.unroll_signature(
+        return unroll_tables.stored_signature(
             environment, agent.collect_policy, job.config.unroll_steps
         )
 

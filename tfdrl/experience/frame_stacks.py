@@ -10,6 +10,7 @@ Single frames are what travels and is stored; `restack` is for the compiled step
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,15 @@ class SingleFrames:
                 f"{expected}, zeros before a "
                 "game; frame_stack = 1 says that observations are no such stacks",
             )
+
+
+def with_single_frames(environment: BatchedEnvironment, steps: Iterable[tuple]) -> Iterator[tuple]:
+    """What an `ActorLoop` yields, with the newest frame of each stack: see `SingleFrames`."""
+    singles, after = SingleFrames(environment), None
+    for time_step, action, next_time_step, info in steps:
+        before = singles(time_step) if after is None else after
+        after = singles(next_time_step)
+        yield before, action, after, info
 
 
 def thin_signature(signature: Unrolls, frame_stack: int) -> Unrolls:

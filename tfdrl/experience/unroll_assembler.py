@@ -17,10 +17,13 @@ class UnrollAssembler:
       num_envs: N.
       unroll_steps: T, the overlap included.
       overlap: transitions at an unroll's end that are the first of the next; below T.
+      frame_stack: k, where observations are single frames, `Frames` [N, ...]: unrolls have those of
+        the k-1 steps before, too.
     """
 
-    def __init__(self, num_envs: int, unroll_steps: int, overlap: int = 0):
+    def __init__(self, num_envs: int, unroll_steps: int, overlap: int = 0, frame_stack: int = 1):
         self._num_envs, self._unroll_steps, self._overlap = num_envs, unroll_steps, overlap
+        self._frame_stack, self._frames = frame_stack, None
         self._steps = self._acted = self._policy_state = self._shared = None
         self._position = 0
 
@@ -59,6 +62,8 @@ class UnrollAssembler:
             return None
         steps, (actions, infos) = self._steps, self._acted
         self._shared, self._steps = (steps, self._acted), None
+        if self._frame_stack > 1:
+            steps = steps._replace(observation=steps.observation._replace(frames=self._frames))
         return Unrolls(
             steps=steps,
             action=actions,
@@ -70,6 +75,8 @@ class UnrollAssembler:
 
     def _start(self, time_step: TimeSteps, acted: Nest) -> None:
         self._steps = self._empty(time_step, self._unroll_steps + 1)
+        if self._frame_stack > 1:
+            self._make_room_for_frames()
         self._acted = self._empty(acted, self._unroll_steps)
         self._position = 0 if self._shared is None else self._overlap
         if self._position:
@@ -78,6 +85,18 @@ class UnrollAssembler:
             for to, leaf in zip(tree.flatten(mine), tree.flatten(others)):
                 to[:, : self._overlap] = leaf[:, shared]
         self._write(self._steps, self._position, time_step)
+
+    def _make_room_for_frames(self) -> None:
+        """Frames of the unroll's steps come after those of k-1 steps before."""
+        before, observation = self._frames, self._steps.observation
+        first, shape = self._frame_stack - 1, list(observation.frames.shape)
+        shape[1] += first
+        self._frames = np.zeros(shape, observation.frames.dtype)
+        if before is not None:  # its last step but the overlap is the first of this
+            known = first + self._overlap
+            self._frames[:, :known] = before[:, -known - 1 : -1]
+        observation = observation._replace(frames=self._frames[:, first:])
+        self._steps = self._steps._replace(observation=observation)
 
     def _empty(self, example: Nest, length: int) -> Nest:
         return tree.map_structure(

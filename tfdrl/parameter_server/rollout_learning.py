@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfdrl import contracts
 from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.experience.frame_stacks import with_stacks
 from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.parameter_server.gradients import LossGradient
 from tfdrl.replay import unroll_tables
@@ -18,6 +19,8 @@ def rollout_gradient(
 ) -> LossGradient:
     """The gradient of an agent's loss on rollouts, `Unrolls` of [N, T, ...].
 
+    Where the environment stacks frames, the rollouts have single ones.
+
     Args:
       agent: that trains on unrolls.
       policy: by which it acts here.
@@ -26,13 +29,14 @@ def rollout_gradient(
       jit_compile: whether XLA compiles it.
     """
     steps = t_max + contracts.lookahead_steps(agent)
-    signature = unroll_tables.unroll_signature(environment, policy, steps)
+    signature = unroll_tables.stored_signature(environment, policy, steps)
     example = tf.nest.map_structure(
         lambda spec: np.zeros((environment.num_envs, *spec.shape), spec.dtype.as_numpy_dtype),
         signature,
     )
 
     def arguments(unrolls: Unrolls):
-        return train_arguments(agent, to_batch(unrolls))
+        found = train_arguments(agent, to_batch(unrolls))
+        return {**found, "experience": with_stacks(found["experience"])}
 
     return LossGradient(agent, arguments, [example], jit_compile)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfdrl import environments_tf
 from tfdrl.environments.batched import BatchedEnvironment
+from tfdrl.experience import frame_stacks
 from tfdrl.types import TimeSteps, Unrolls
 
 #: First in, first out; each unroll is taken once, and a full queue makes the actors wait.
@@ -46,6 +47,12 @@ def unroll_signature(environment: BatchedEnvironment, policy, unroll_steps: int)
         version=tf.TensorSpec([], tf.int64),
         time_secs=tf.TensorSpec([], tf.float64),
     )
+
+
+def stored_signature(environment: BatchedEnvironment, policy, unroll_steps: int) -> Unrolls:
+    """`unroll_signature`; where the environment stacks frames, each travels and is stored once."""
+    signature = unroll_signature(environment, policy, unroll_steps)
+    return frame_stacks.thin_signature(signature, environment.frame_stack)
 
 
 def _plain(nest):

@@ -1,0 +1,133 @@
+"""Each frame travels and is stored once: what reaches an agent's loss are the stacks of today.
+
+Random games with lost lives and time limits are played by an actor's loop; what it makes goes
+through the architecture's own writers, replay and readers into the compiled step of its learner.
+"""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import reverb
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import random_tf_policy
+
+from tests.support.stacked_games import StackedGames
+from tfdrl import environments_tf
+from tfdrl.acting.loop import ActorLoop
+from tfdrl.experience.frame_stacks import with_single_frames
+from tfdrl.experience.unroll_assembler import UnrollAssembler
+from tfdrl.experience.unroll_batches import train_arguments
+from tfdrl.learning.trainer import Trainer
+from tfdrl.parameter_server.rollout_learning import rollout_gradient
+from tfdrl.replay import unroll_tables
+from tfdrl.replay.unroll_dataset import unroll_dataset
+from tfdrl.replay.unroll_writer import UnrollWriter
+from tfdrl.topology import Address, Context
+
+N, T, STACK = 3, 5, 4
+
+
+class Games(StackedGames):
+    """Keeps what it showed."""
+
+    def __init__(self, frame_stack=STACK):
+        super().__init__(N, frame_stack)
+        self.shown = []
+
+    def reset(self):
+        self.shown.append(super().reset())
+        return self.shown[-1]
+
+    def step(self, action):
+        self.shown.append(super().step(action))
+        return self.shown[-1]
+
+    def stacks(self, i, start, steps):
+        """Observations [steps, ...] of game i."""
+        return np.stack([step.observation[i] for step in self.shown[start : start + steps]])
+
+
+class Recorder:
+    """An agent that keeps the observations that its loss is given."""
+
+    def __init__(self, environment):
+        self.collect_policy = random_tf_policy.RandomTFPolicy(
+            environments_tf.time_step_spec(environment.observation_spec),
+            environments_tf.to_tf_specs(environment.action_spec),
+        )
+        self.train_step_counter = tf.Variable(0)
+        self.weight, self.seen = tf.Variable(1.0), []
+
+    def loss(self, experience, weights=None, training=False):
+        del weights, training
+        tf.numpy_function(self.seen.append, [experience.observation], [])
+        return tf_agent.LossInfo(self.weight * tf.reduce_sum(experience.reward), ())
+
+    train = _train = loss
+
+    def initialize(self):
+        pass
+
+
+class Connection:
+    version = 0
+
+    def report(self, *_):
+        pass
+
+
+def steps_of(environment, agent, directory):
+    context = Context("actor", 0, 1, directory, stop=threading.Event())
+    loop = ActorLoop(environment, agent.collect_policy, Connection(), context)
+    return with_single_frames(environment, loop.steps())
+
+
+def unrolls_of(environment, agent, directory, count, overlap=0):
+    """N unrolls at a time."""
+    assembler = UnrollAssembler(N, T, overlap, environment.frame_stack)
+    found, steps = [], count * (T - overlap) + overlap
+    assembler.begin(())
+    for step in itertools.islice(steps_of(environment, agent, directory), steps):
+        unrolls = assembler.add(*step, 0)
+        if unrolls is not None:
+            assembler.begin(())
+            found.append(unrolls)
+    return found
+
+
+def test_impala(tmp_path):
+    games = Games()
+    agent = Recorder(games)
+    signature = unroll_tables.stored_signature(games, agent.collect_policy, T)
+    frames = signature.steps.observation.frames
+    assert frames.shape == (T + STACK, 6, 6)
+    server = reverb.Server(unroll_tables.unroll_tables(signature, 100, 0), port=None)
+    address = Address("localhost", server.port)
+    writer = UnrollWriter(address, [unroll_tables.QUEUE], 20.0, threading.Event())
+    for unrolls in unrolls_of(games, agent, tmp_path, 12):
+        writer.write(unrolls)
+    trainer = Trainer(agent, tf.distribute.get_strategy(), max_bad_steps=1)
+    for batch in unroll_dataset(address, signature, N, replay_share=0.0).take(12):
+        trainer.train_once(**train_arguments(agent, batch))
+    server.stop()
+    assert len(agent.seen) == 12
+    for number, seen in enumerate(agent.seen):
+        expected = np.stack([games.stacks(i, number * T, T + 1) for i in range(N)])
+        np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.parametrize("overlap", [0, 2])
+def test_a3c(tmp_path, overlap):
+    games = Games()
+    agent = Recorder(games)
+    gradient = rollout_gradient(agent, agent.collect_policy, games, T)
+    assert gradient.example[0].steps.observation.frames.nbytes == N * (T + STACK) * 36
+    for rollout in unrolls_of(games, agent, tmp_path, 12, overlap):
+        gradient(rollout)
+    assert len(agent.seen) == 12
+    for number, seen in enumerate(agent.seen):
+        expected = np.stack([games.stacks(i, number * (T - overlap), T + 1) for i in range(N)])
+        np.testing.assert_array_equal(seen, expected)
