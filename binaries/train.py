@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from absl import flags
@@ -22,6 +23,7 @@ Starting again with the same --root_dir continues the run. Ctrl-C stops it, with
 Exit codes: 0 finished or told to stop, 1 failed, 2 wrong configuration, 3 training diverged."""
 
 
+_LINE = 118  # of --list
 #: For making one environment; the roles say what is wrong with one that takes longer.
 _CHECK_SECS = 120.0
 
@@ -162,11 +164,12 @@ def _command(values: flags.FlagValues, program_name: str, root_dir: pathlib.Path
 
 
 def _programs() -> list[str]:
-    """The gin files that are complete; the others are there to be included."""
+    """A line for each gin file that trains something."""
+    found = configuration.gin_programs()
+    width = max(map(len, found))
     return [
-        name
-        for name in configuration.gin_file_names()
-        if "experiment.architecture" in configuration.find_gin_file(name).read_text()
+        f"{name:<{width}}  {textwrap.shorten(text, _LINE - width, placeholder=' ...')}"
+        for name, text in found.items()
     ]
 
 

@@ -19,12 +19,7 @@ from tfdrl.launch.cluster.membership import membership
 from tfdrl.topology import Program, Role
 
 _KUBERNETES = "1.31"
-_PROGRAMS = [
-    name
-    for name in configuration.gin_file_names()
-    if "experiment.architecture" in configuration.find_gin_file(name).read_text()
-    and not name.startswith("dqn/")
-]
+_PROGRAMS = [name for name in configuration.gin_programs() if not name.startswith("dqn/")]
 
 
 def _written(*flags):

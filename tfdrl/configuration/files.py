@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import pathlib
+import re
 
 from tfdrl.errors import ConfigurationError
 
@@ -56,6 +58,18 @@ def gin_file_names() -> list[str]:
     for directory in _existing_dirs():
         names.update(path.relative_to(directory).as_posix() for path in directory.rglob("*.gin"))
     return sorted(names)
+
+
+def gin_programs() -> dict[str, str]:
+    """Those that train something, with what their first sentence says; others are included."""
+    names = [name for name in gin_file_names() if not name.startswith("environments/")]
+    return {name: _first_sentence(read_utf8(find_gin_file(name))) for name in names}
+
+
+def _first_sentence(text: str) -> str:
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = " ".join(line.lstrip("# ") for line in lines)
+    return re.split(r"(?<=[.])\s+(?=[A-Z])", comment)[0].rstrip(".")
 
 
 def _existing_dirs() -> list[pathlib.Path]:
