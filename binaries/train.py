@@ -1,4 +1,4 @@
-"""Trains on this machine: starts every role of a gin file's program and watches over them."""
+"""Trains: starts every role of a gin file's program, here or with Slurm, and watches over them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from absl import flags
 
 from tfdrl import configuration
 from tfdrl.errors import EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line, printed_commands, process, run_directory
+from tfdrl.launch import command_line, launchers, printed_commands, process, run_directory
 
-_USAGE = """Trains on this machine, until the gin file's target or a limit is reached.
+_USAGE = """Trains until the gin file's target or a limit is reached.
 
   tfdrl-train --gin_file=apex/cartpole.gin
   tfdrl-train --gin_file=apex/cartpole.gin --gin_bindings='apex.actors = 8' --root_dir=runs/a
+  tfdrl-train --launcher=slurm --gin_file=apex/cartpole.gin --root_dir=/shared/a
 
 Starting again with the same --root_dir continues the run. Ctrl-C stops it, with a checkpoint.
 Exit codes: 0 finished or told to stop, 1 failed, 2 wrong configuration, 3 training diverged."""
@@ -35,6 +36,10 @@ _WATCHING = (
     "restart_window_secs",
     "min_replicas_share",
     "preload",
+    "launcher",
+    "resources",
+    "insecure_network",
+    "requeue",
     "verbose",
 )
 
@@ -88,6 +93,33 @@ def _flags() -> flags.FlagValues:
         "memory; --nopreload starts each afresh.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "launcher",
+        "local",
+        list(launchers.NAMES),
+        "Where the roles run: on this machine, or as steps of the Slurm job that this is run in.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "resources",
+        [],
+        "What each process of a role has for itself on its node, such as learner=gpu:1,cpu:8 or "
+        "replay=memory:64G or parameter_server=apart:1 (each on another node).",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "insecure_network",
+        False,
+        "Between machines, do without certificates and token: only in a network that you trust.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "requeue",
+        False,
+        "With Slurm: when its time limit is near (SIGUSR1), put the job into the queue again, to "
+        "continue.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("list", False, "List the gin files and leave.", flag_values=values)
     flags.DEFINE_bool(
         "verbose", False, "Keep the messages of TensorFlow in the roles' logs.", flag_values=values
@@ -119,7 +151,7 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
     os.chdir(here)  # a user's package may have moved; paths mean what they meant when typed
     # Not before: gRPC, NumPy and rich would double what a typo costs.
     from tfdrl.experiment import Experiment
-    from tfdrl.launch.local.launcher import LauncherSettings, run_local
+    from tfdrl.launch.run import LauncherSettings, run_program
     from tfdrl.launch.supervisor import Limits
 
     experiment = Experiment.from_gin()
@@ -136,8 +168,10 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
         verbose=values.verbose,
         allow_config_change=values.allow_config_change,
         preload=values.preload,
+        resources=values.resources,
+        insecure_network=values.insecure_network,
     )
-    return run_local(
+    return run_program(
         experiment,
         program,
         loaded,
@@ -146,6 +180,7 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
         values.gin_bindings,
         settings,
         _command(values, program_name, root_dir),
+        launchers.launcher(values.launcher, values.requeue),
     )
 
 
@@ -159,7 +194,7 @@ def _command(values: flags.FlagValues, program_name: str, root_dir: pathlib.Path
     command += [f"--gin_bindings={binding}" for binding in values.gin_bindings]
     for name in _WATCHING:
         if not values[name].using_default_value:
-            command.append(values[name].serialize())
+            command += values[name].serialize().splitlines()
     return [*command, f"--root_dir={root_dir}"]
 
 

@@ -42,7 +42,7 @@ def test_import_tfdrl_is_quick():
 @pytest.mark.parametrize(
     "module",
     [
-        "tfdrl.launch.local.launcher",
+        "tfdrl.launch.run",
         "tfdrl.launch.role",
         "tfdrl.configuration",
         "tfdrl.experiment",

@@ -7,7 +7,7 @@ import importlib
 import pathlib
 import threading
 from collections.abc import Callable, Iterable
-from typing import Union
+from typing import NamedTuple, Union
 
 from tfdrl.errors import ConfigurationError
 
@@ -52,6 +52,22 @@ def each_of(addresses: Addresses) -> tuple[Address, ...]:
 def one_of(addresses: Addresses, task: int) -> Address:
     """The address for a task: tasks are spread over the replicas in turn."""
     return addresses[task % len(addresses)] if isinstance(addresses, tuple) else addresses
+
+
+class Resources(NamedTuple):
+    """What one process wants of the machine that it runs on.
+
+    Attributes:
+      cpus: cores of its own; with 0 it shares those of the others.
+      gpus: for it alone.
+      memory_mb: that it may take; 0: it is not counted.
+      apart: no other replica of its role is on the same machine.
+    """
+
+    cpus: int = 1
+    gpus: int = 0
+    memory_mb: int = 0
+    apart: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +116,11 @@ class Role:
     devices: str = "CPU"
     threads: int = 1
     niceness: int = 0
+
+    def resources(self, there_are_gpus: bool = False) -> Resources:
+        """What it wants where nobody says otherwise: a core for each thread, and a GPU to see."""
+        gpus = 1 if there_are_gpus and self.devices == "GPU" else 0
+        return Resources(cpus=max(self.threads, 1), gpus=gpus)
 
     def load(self) -> Callable:
         """Imports and returns the role's function."""

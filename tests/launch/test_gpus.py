@@ -11,7 +11,7 @@ from paths import python_path
 
 from tfdrl.errors import EXIT_FAILED, ConfigurationError
 from tfdrl.launch import gpus, role
-from tfdrl.launch.local.replicas import crowding
+from tfdrl.launch.local.launcher import crowding
 from tfdrl.topology import Program, Role, actor_role, chief_role
 
 _UUIDS = ["GPU-0a1b2", "GPU-1a1b2", "GPU-2a1b2"]

@@ -1,7 +1,7 @@
 """What roles say to their user reaches the console, whole and once."""
 
 from tfdrl.errors import NOTICE
-from tfdrl.launch.local.notices import Notices
+from tfdrl.launch.notices import Notices
 
 
 def _append(path, text):

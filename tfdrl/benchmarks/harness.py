@@ -25,7 +25,8 @@ from tfdrl.benchmarks import processes, system
 from tfdrl.benchmarks.measuring import Rounds, Turn, cost, ratio, say
 from tfdrl.benchmarks.page import Figure, Section
 from tfdrl.experiment import Experiment
-from tfdrl.launch.local import addresses, replicas, token
+from tfdrl.launch import credentials, placement, replicas
+from tfdrl.launch.local import addresses
 
 #: The run of part e ends when it was measured, not when it has learned.
 _NO_GOAL = tuple(
@@ -102,8 +103,9 @@ class Bench(NamedTuple):
         gin = self.settings.gin_files, self.settings.gin_bindings
         arguments = replicas.common_arguments(root_dir, *gin, verbose=False)
         with contextlib.ExitStack() as stack:
-            key = stack.enter_context(token.token_file(root_dir))
-            every = replicas.replicas_of(program, places, root_dir, arguments, key)
+            made = stack.enter_context(credentials.made(root_dir, places.hosts))
+            here = placement.place(program, placement.parse((), program), [addresses.THIS_MACHINE])
+            every = replicas.replicas_of(program, here, places, root_dir, arguments, made)
             mine = [replica for replica in every if replica.role.name == role]
             yield [
                 stack.enter_context(processes.server(replica, address))

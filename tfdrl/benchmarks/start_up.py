@@ -27,7 +27,7 @@ from tfdrl.benchmarks.page import Figure, Section
 from tfdrl.benchmarks.proc import Observer, children, cpu_secs, flag, pss_mb
 from tfdrl.errors import UnavailableError
 from tfdrl.launch import exits, run_directory
-from tfdrl.launch.local.replicas import common_arguments
+from tfdrl.launch.replicas import common_arguments
 
 _IMPORT = "import tensorflow, tf_agents, reverb"
 _IMPORTS = 3  # before the starts, and after them

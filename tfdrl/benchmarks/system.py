@@ -18,7 +18,7 @@ from tfdrl.benchmarks.threads import LockSampler, ThreadUsage, cpu_secs_by_threa
 from tfdrl.configuration import Configuration
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
-from tfdrl.launch.local.launcher import run_local
+from tfdrl.launch.run import run_program
 from tfdrl.launch.status import Watch
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address, Role
@@ -133,7 +133,7 @@ class _RunObserver(Observer):
 
 
 def _stop() -> bool:
-    os.kill(os.getpid(), signal.SIGTERM)  # which `run_local` takes as "stop"
+    os.kill(os.getpid(), signal.SIGTERM)  # which `run_program` takes as "stop"
     return True
 
 
@@ -188,7 +188,7 @@ def run(
     program = experiment.architecture.program()
     observer = _RunObserver(configuration.digest, program.role(program.chief), window_secs)
     with contextlib.redirect_stdout(sys.stderr), observer as it:
-        code = run_local(experiment, program, configuration, root_dir, gin_files, gin_bindings)
+        code = run_program(experiment, program, configuration, root_dir, gin_files, gin_bindings)
     if not it.is_complete:
         raise TfdrlError(
             f"the run ended with exit code {code} before {window_secs:g} s could be measured"

@@ -121,7 +121,9 @@ def leave_on_signals(exit_code: int = EXIT_OK) -> None:
 
 
 def stop_on_signals(*events: threading.Event) -> None:
-    """The first SIGTERM or SIGINT sets the events, in this order; the second ends the process.
+    """The first SIGTERM or SIGINT sets the events, in this order.
+
+    The second ends the process, unless a launcher has started it, which can do so itself.
 
     Works as PID 1, and while the main thread is inside native code that does not return: the
     signal is noticed by a thread of its own. Call from the main thread.
@@ -163,7 +165,8 @@ def _watch(read_end: int, events: Iterable[threading.Event]) -> None:
         if received:
             for event in events:
                 event.set()
-        if received > 1:
+        # A launcher kills by SIGKILL; a cluster's scheduler may say the same as it, at once.
+        if received > 1 and not os.environ.get(LAUNCHER_VARIABLE):
             leave(EXIT_FAILED)
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import os
 import pathlib
 import signal
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tfdrl.launch.local.fork_client import Process
-from tfdrl.launch.process import has_ended
+from tfdrl.launch.launcher import Process
 from tfdrl.topology import Role
 
 
@@ -22,6 +19,7 @@ class Replica:
 
     Attributes:
       environment: variables of its process, beside those that every role has.
+      node: name of the node that it belongs on; empty: this machine.
       is_given_up: it died too often, and is not started again.
     """
 
@@ -30,6 +28,7 @@ class Replica:
     command: Sequence[str]
     log: pathlib.Path
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    node: str = ""
     process: Process | None = None
     start_at_secs: float | None = 0.0  # None: running or done
     recent_starts: collections.deque = dataclasses.field(default_factory=collections.deque)
@@ -45,24 +44,16 @@ class Replica:
         return self.process is not None
 
     def reap(self) -> int | None:
-        """The exit code if the process has ended; then nothing of its group is left either."""
-        if self.process is None:
-            return None
-        # Not reaped yet, the process still owns its group id: the kill cannot hit a stranger.
-        if not has_ended(self.process.pid):
-            return None
-        self.signal(signal.SIGKILL)
-        exit_code = self.process.wait()
-        self.process = None
+        """The exit code if the process has ended; then nothing of what it started is left."""
+        exit_code = None if self.process is None else self.process.poll()
+        if exit_code is not None:
+            self.process = None
         return exit_code
 
-    def signal(self, number: int) -> None:
-        """Sends a signal, if it runs."""
+    def stop(self) -> None:
+        """Asks it to end, if it runs."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                # SIGTERM is for the role, which ends its children itself; SIGKILL is for all.
-                target = os.killpg if number == signal.SIGKILL else os.kill
-                target(self.process.pid, number)
+            self.process.stop()
 
 
 class ExitedReplica(NamedTuple):
@@ -77,7 +68,7 @@ def kill(replicas: Sequence[Replica]) -> list[ExitedReplica]:
     """Kills those that run, and returns them."""
     running = [replica for replica in replicas if replica.is_running]
     for replica in running:
-        replica.signal(signal.SIGKILL)
+        replica.process.kill()
     for replica in running:
         replica.process.wait()
         replica.process = None

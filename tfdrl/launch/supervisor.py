@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
 from tfdrl.launch.exits import START_MARKER, describe, last_words, tail
-from tfdrl.launch.local.processes import FreshProcesses, Starter
+from tfdrl.launch.launcher import Starter
+from tfdrl.launch.local.processes import FreshProcesses
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.launch.replica import ExitedReplica, Replica, kill
 
@@ -116,7 +117,7 @@ class Supervisor:
         unclean = []
         for stage in self._stages():
             for replica in stage:
-                replica.signal(signal.SIGTERM)
+                replica.stop()
             told_secs = time.monotonic() + self._limits.grace_secs
             deadline_secs = told_secs + max((r.role.flush_secs for r in stage), default=0.0)
             while any(r.is_running for r in stage):
@@ -163,7 +164,12 @@ class Supervisor:
             log.flush()
             environment = {**role_environment(), **replica.environment}
             replica.process = self._starter.start(
-                replica.role, replica.name, replica.command, log, environment
+                replica.role,
+                replica.name,
+                replica.command,
+                log,
+                environment,
+                replica.node,
             )
         replica.start_at_secs = None
 

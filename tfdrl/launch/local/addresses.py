@@ -1,48 +1,28 @@
-"""Free addresses on this machine for every process of a program that needs one."""
+"""Free ports of this machine, and loopback addresses for every process that needs one."""
 
 from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.topology import Address, Program
+from tfdrl.launch.addresses import Addresses, assign
+from tfdrl.launch.placement import Node
+from tfdrl.topology import Program
 
-_HOST = "127.0.0.1"
+#: Its cores and memory are shared by all that runs on it.
+THIS_MACHINE = Node("", "127.0.0.1")
 #: Below the ports that Linux gives to outgoing connections, which come and go.
 _PORTS = range(20000, 32768)
 #: Held as long as this process lives.
 _RESERVATIONS: list[socket.socket] = []
 
 
-class Addresses(NamedTuple):
-    """Addresses by the role's name, one for each replica.
-
-    listeners  of the serving roles
-    clusters   of the collectives of the roles that cluster and have several replicas
-    """
-
-    listeners: Mapping[str, tuple[Address, ...]]
-    clusters: Mapping[str, tuple[Address, ...]]
-
-
 def allocate(program: Program) -> Addresses:
     """Free loopback addresses. Raises ConfigurationError if there are not enough."""
-    ports = free_ports()
-
-    def one_each(replicas: int) -> tuple[Address, ...]:
-        return tuple(Address(_HOST, next(ports)) for _ in range(replicas))
-
-    return Addresses(
-        {role.name: one_each(role.replicas) for role in program.roles if role.serves},
-        {
-            role.name: one_each(role.replicas)
-            for role in program.roles
-            if role.clusters and role.replicas > 1
-        },
-    )
+    everywhere = {role.name: [THIS_MACHINE] * role.replicas for role in program.roles}
+    return assign(program, everywhere, {THIS_MACHINE.name: free_ports()})
 
 
 def free_ports(among: Sequence[int] = _PORTS) -> Iterator[int]:

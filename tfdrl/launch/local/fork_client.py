@@ -53,7 +53,7 @@ def start_afresh(
     )
 
 
-class Process(Protocol):
+class Child(Protocol):
     """A child of this process: `subprocess.Popen`, or `ForkedProcess`."""
 
     pid: int
@@ -88,7 +88,7 @@ def start_fork_server(
     log: IO[bytes],
     environment: Mapping[str, str],
     quiet: bool,
-) -> Process:
+) -> Child:
     """Starts the process of a fork server, which talks on `channel`."""
     command = [sys.executable, "-m", "tfdrl.launch.local.fork_server"]
     command += [f"--root_dir={pathlib.Path(log.name).parents[1]}", f"--socket={channel.fileno()}"]

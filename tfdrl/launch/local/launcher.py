@@ -1,306 +1,114 @@
-"""Runs a whole program on this machine: one process for each replica, until it is finished."""
+"""The launcher of one machine, this one."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pathlib
-import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tfdrl.configuration import Configuration
-from tfdrl.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK
-from tfdrl.experiment import Experiment
-from tfdrl.launch import curves, gpus, output, panel, process, run_directory, summary
-from tfdrl.launch.exits import describe
-from tfdrl.launch.local import addresses, token
-from tfdrl.launch.local.notices import Notices
-from tfdrl.launch.local.processes import ForkServers, FreshProcesses, Starter
-from tfdrl.launch.local.replicas import announcement, check_room, common_arguments, replicas_of
-from tfdrl.launch.replica import ExitedReplica, Replica
-from tfdrl.launch.status import RunStatus, Watch
-from tfdrl.launch.supervisor import Limits, RunEnd, Supervisor, role_environment
-from tfdrl.rpc.security import Security
-from tfdrl.topology import Program
+from tfdrl.errors import ConfigurationError
+from tfdrl.launch import gpus, run_directory
+from tfdrl.launch.launcher import Start, Starter
+from tfdrl.launch.local.addresses import THIS_MACHINE, free_ports
+from tfdrl.launch.local.processes import ForkServers, FreshProcesses
+from tfdrl.launch.placement import Node, Placement
+from tfdrl.launch.supervisor import role_environment
+from tfdrl.topology import Program, Role
 
-_TICK_SECS = 0.1
-_SUSPENDED_SECS = 5.0  # between two ticks
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: What a forked process takes of its own that has used TensorFlow at all; a third
+#: without.
+_LEAST_BYTES = 60_000_000
 
 
-class LauncherSettings(NamedTuple):
-    """How a local run is watched over.
+class LocalLauncher:
+    """A `tfdrl.launch.launcher.Launcher`: forks the roles, or starts them afresh."""
 
-    Attributes:
-      limits: of restarts and of the shutdown.
-      stuck_after_secs: without a learner step and without a frame for so long, the run ends.
-      verbose: the roles keep the messages of TensorFlow and other libraries in their logs.
-      allow_config_change: continue root_dir with settings that differ from its config.gin.
-      preload: roles are forked from a process that has imported TensorFlow already; else each
-        imports it anew.
-    """
-
-    limits: Limits = Limits()
-    stuck_after_secs: float = 600.0
-    verbose: bool = False
-    allow_config_change: bool = False
-    preload: bool = True
-
-
-class Interrupts:
-    """Counts SIGINT, SIGTERM and SIGHUP instead of dying of them.
-
-    One that was ignored when this process was started (by nohup, say) stays ignored.
-    """
+    is_local = True
+    patient_signals: Sequence[int] = ()
 
     def __init__(self) -> None:
-        self.count = 0
+        self._gpus: list[gpus.Gpu] = []
 
-    def _receive(self, *unused: object) -> None:
-        self.count += 1
+    def nodes(self, program: Program) -> Sequence[Node]:
+        """This machine.
 
-    def __enter__(self) -> Interrupts:
-        heeded = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._receive) for number in heeded}
-        return self
+        Raises ConfigurationError if it could never hold so many processes, or lacks GPUs.
+        """
+        check_room(program)
+        self._gpus = gpus.of(program)
+        return [THIS_MACHINE]
 
-    def __exit__(self, *unused: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def ports(self, start: Start, counts: Mapping[str, int]) -> Mapping[str, Iterator[int]]:
+        """Free ones of this machine."""
+        return {THIS_MACHINE.name: free_ports()}
 
+    def environment(self, role: Role, task: int) -> Mapping[str, str]:
+        """Replicas of a role that sees GPUs split them."""
+        return gpus.share(role, task, self._gpus)
 
-def run_local(
-    experiment: Experiment,
-    program: Program,
-    configuration: Configuration,
-    root_dir: str | os.PathLike,
-    gin_files: Sequence[str],
-    gin_bindings: Sequence[str] = (),
-    settings: LauncherSettings = LauncherSettings(),  # noqa: B008  (immutable)
-    command: Sequence[str] = (),
-) -> int:
-    """Starts every role, watches them to the end, and leaves no process behind.
+    def remarks(self, program: Program, placed: Placement) -> Sequence[str]:
+        """Its GPUs, and what there is too much of for its cores."""
+        return [*gpus.announcement(program, self._gpus), *crowding(program, _cores())]
 
-    Call from the main thread: it takes over the signals, and the roles die with it.
-
-    Args:
-      experiment: what is trained, and until when.
-      program: the roles.
-      configuration: of this start; its text is kept as root_dir/config.gin.
-      root_dir: the run's directory; created, or continued.
-      gin_files: as given on the command line; the roles get them.
-      gin_bindings: the same.
-      settings: of the supervision.
-      command: that continues this run, for the summary.
-
-    Returns the exit code: 0 if training finished or was told to stop, else that of the role
-    which ended the run. Raises ConfigurationError before any process has started.
-    """
-    check_room(program)
-    found = gpus.of(program)
-    root_dir = pathlib.Path(root_dir).resolve()
-    started_at = time.time()
-    process.reap_children()
-    with (
-        output.unfailing(),
-        Interrupts() as interrupts,
-        run_directory.claim(root_dir) as lock,
-        token.token_file(root_dir) as token_file,
-    ):
-        text, allow_change = configuration.text, settings.allow_config_change
-        is_first = run_directory.keep_configuration(root_dir, text, allow_change)
-        places = addresses.allocate(program)
-        arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
-        replicas = replicas_of(program, places, root_dir, arguments, token_file, found)
-        print(announcement(program, places, root_dir, found), flush=True)
-        with contextlib.ExitStack() as held:
-            title = f"tfdrl: {program.name}"
-            display = held.enter_context(contextlib.closing(panel.display(title)))
-            # Before there is any thread: it may fork this process.
-            starter = _starter(program, configuration, root_dir, settings, display.say)
-            held.callback(starter.close)
-            chiefs = places.listeners.get(program.chief, ())
-            protection = Security.from_files(token_file=str(token_file))
-            watch = Watch(chiefs, configuration.digest, protection)
-            disk = run_directory.DiskWatch(root_dir, lock)
-            run = _Run(program, watch, interrupts, settings, experiment, disk)
-            ending = run.to_its_end(replicas, starter, display)
-        if is_first and ending.exit_code == EXIT_CONFIGURATION:
-            run_directory.forget_configuration(root_dir)
-        curves.draw(root_dir, experiment.solved_return)
-        page = summary.text(
-            root_dir,
-            reason=ending.reason,
-            exit_code=ending.exit_code,
-            started_at=started_at,
-            snapshot=run.watch.snapshot,
-            target=experiment.solved_return,
-            command=command,
+    def starter(self, start: Start, notify: Callable[[str], None]) -> Starter:
+        """Fork servers, on Linux, unless the run wants its processes afresh."""
+        if not start.preload or sys.platform != "linux":
+            return FreshProcesses()
+        return ForkServers(
+            start.program,
+            start.configuration.modules,
+            start.root_dir / run_directory.LOGS,
+            role_environment(),
+            quiet=start.quiet,
+            notify=notify,
         )
-        summary.write(root_dir, page)
-        print(f"\n{page}", end="", flush=True)
-    return ending.exit_code
+
+    def stopped_by(self, number: int) -> str:
+        """Nobody but its user starts a run again."""
+        return ""
 
 
-class _Run:
-    """One run from its first process to its last."""
-
-    def __init__(
-        self,
-        program: Program,
-        watch: Watch,
-        interrupts: Interrupts,
-        settings: LauncherSettings,
-        experiment: Experiment,
-        disk: run_directory.DiskWatch,
-    ):
-        self.watch = watch
-        self._program = program
-        self._interrupts = interrupts
-        self._settings = settings
-        self._experiment = experiment
-        self._disk = disk
-        self._start_secs = time.monotonic()
-        self._waited_since_secs = self._start_secs  # without that nobody could be asked
-
-    def to_its_end(
-        self, replicas: Sequence[Replica], starter: Starter, display: panel.Display
-    ) -> RunEnd:
-        """Starts, supervises and ends the processes."""
-        finisher = _finisher(self._program)
-        supervisor = Supervisor(replicas, finisher, self._settings.limits, display.say, starter)
-        self._starter = starter
-        self._notices = Notices((r.name, r.log) for r in replicas if r.role.serves)
-        try:
-            supervisor.start()
-            ending = self._supervise(supervisor, display)
-            return self._finish(supervisor, display, ending)
-        finally:
-            self.watch.close()
-            supervisor.kill()
-
-    def _supervise(self, supervisor: Supervisor, display: panel.Display) -> RunEnd:
-        polled_secs = time.monotonic()
-        while True:
-            now_secs = time.monotonic()
-            was_suspended = now_secs - polled_secs > _SUSPENDED_SECS  # Ctrl-Z, a closed lid
-            polled_secs = now_secs
-            if was_suspended or not supervisor.was_started(self._program.chief):
-                self._waited_since_secs = now_secs
-            ending = supervisor.poll() or self._stuck() or self._lost(display)
-            if ending:
-                return ending
-            if self._interrupts.count:
-                return RunEnd(EXIT_OK, "told to stop")
-            if display.is_due():
-                self._show(supervisor, display)
-                for notice in self._notices.take():
-                    display.say(notice)
-            time.sleep(_TICK_SECS)
-
-    def _finish(self, supervisor: Supervisor, display: panel.Display, ending: RunEnd) -> RunEnd:
-        self._show(supervisor, display)
-        interrupts = self._interrupts.count
-        if interrupts:
-            display.say("stopping; press Ctrl-C again to kill")
-        else:
-            display.say(f"{ending.reason}; stopping the other roles")
-        if ending.details:
-            display.say("its last lines:\n" + _indented(ending.details))
-        unclean = supervisor.stop(lambda: self._interrupts.count > interrupts)
-        if interrupts and self._interrupts.count > interrupts:
-            return RunEnd(EXIT_FAILED, "killed by a second signal")
-        for departure in unclean:
-            display.say(f"{departure.replica.name}: {_in_words(departure)}")
-        by_themselves = [d for d in unclean if d.replica.role.essential and d.was_in_time]
-        if ending.exit_code == EXIT_OK:  # a server that dies of being stopped has served
-            failed = [d for d in by_themselves if d.exit_code > 0]
-            exit_code = EXIT_FAILED if failed else EXIT_OK
-        else:  # at the same moment: what kills one, such as a lack of memory, may kill several
-            failed = [d for d in by_themselves if d.exit_code < 0]
-            exit_code = ending.exit_code
-        words = [ending.reason, *(f"{d.replica.name}: {_in_words(d)}" for d in failed)]
-        return RunEnd(exit_code, "; ".join(words))
-
-    def _stuck(self) -> RunEnd | None:
-        snapshot, limit_secs = self.watch.snapshot, self._settings.stuck_after_secs
-        if not self.watch.is_watching:
-            return None
-        since_secs = max(snapshot.progress_secs, self._waited_since_secs)
-        if time.monotonic() - since_secs <= limit_secs:
-            return None
-        if snapshot.status is None:
-            what = f"the {self._program.chief} has not answered since its start"
-        else:
-            what = "no learner step and no environment frame" + _who_waits(snapshot)
-        return RunEnd(EXIT_FAILED, f"stuck: {what}, for {limit_secs:g} s")
-
-    def _lost(self, display: panel.Display) -> RunEnd | None:
-        """Says what is wrong with the disk, on which nobody else may be able to say it."""
-        said = self._disk.look()
-        if said:
-            display.say(said)
-        if not self._disk.is_lost:
-            return None
-        return RunEnd(EXIT_FAILED, f"{self._disk.root_dir} was removed, or replaced, meanwhile")
-
-    def _show(self, supervisor: Supervisor, display: panel.Display) -> None:
-        now_secs = time.monotonic()
-        crews = [panel.RoleProcesses(r, supervisor.alive(r.name)) for r in self._program.roles]
-        rows = panel.facts(
-            self.watch.snapshot,
-            crews,
-            supervisor.restarts,
-            elapsed_secs=now_secs - self._start_secs,
-            now_secs=now_secs,
-            experiment=self._experiment,
-            doing=self._starter.doing,
-            load=panel.Load.now(),
-        )
-        display.show(rows)
-
-
-def _starter(
-    program: Program,
-    configuration: Configuration,
-    root_dir: pathlib.Path,
-    settings: LauncherSettings,
-    notify: Callable[[str], None],
-) -> Starter:
-    if not settings.preload or sys.platform != "linux":
-        return FreshProcesses()
-    return ForkServers(
-        program,
-        configuration.modules,
-        root_dir / run_directory.LOGS,
-        role_environment(),
-        quiet=not settings.verbose,
-        notify=notify,
+def check_room(program: Program) -> None:
+    """Raises ConfigurationError for more processes than this machine's memory could ever hold."""
+    needed = sum(
+        role.replicas * (_LEAST_BYTES if role.needs_tensorflow else _LEAST_BYTES // 3)
+        for role in program.roles
     )
+    memory = _memory_bytes()
+    if needed > memory:
+        counts = ", ".join(f"{role.replicas} {role.name}" for role in program.roles)
+        raise ConfigurationError(
+            f"{program.name} has too many processes for this machine: {counts} need "
+            f"{needed / 1e9:,.0f} GB of memory at the very least, and there are "
+            f"{memory / 1e9:,.0f} GB; have fewer, with more environments each, or more machines"
+        )
 
 
-def _finisher(program: Program) -> str:
-    """The role whose end is the end of training."""
-    names = [role.name for role in program.roles]
-    essential = [role.name for role in program.roles if role.essential]
-    return program.chief if program.chief in names else (essential or names)[-1]
+def _memory_bytes() -> int:
+    """Of the machine, or what the control group (a container's limit) allows of it."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # "max", or no control groups
+        memory = min(memory, int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory
 
 
-def _who_waits(snapshot: RunStatus) -> str:
-    waiting = panel.waiting(snapshot)
-    return f" (waiting: {waiting})" if waiting else ""
+def _cores() -> int:
+    """Of the machine, or what this process may use of them."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # "max", or no control groups
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return cores
 
 
-def _in_words(departure: ExitedReplica) -> str:
-    if not departure.was_in_time:
-        return "did not stop in time and was killed"
-    if departure.exit_code < 0:
-        return f"died ({describe(departure.exit_code)})"
-    return f"failed in stopping ({describe(departure.exit_code)}); its log: {departure.replica.log}"
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
+def crowding(program: Program, cores: int) -> list[str]:
+    """A line for each role of which there are more processes than cores: they get parts of one."""
+    return [
+        f"  NOTE: {role.replicas} {role.name} processes share {cores} core{'s' * (cores > 1)}: "
+        "fewer, with more environments each, would do the same in larger batches"
+        for role in program.roles
+        if role.replicas > cores
+    ]

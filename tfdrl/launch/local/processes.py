@@ -6,38 +6,51 @@ TensorFlow already: one for the roles that need it, one for those that must not 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
-import subprocess
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, Protocol
+from typing import IO
 
-from tfdrl.launch.local.fork_client import ForkServer, ForkServerError, Process, start_afresh
+from tfdrl.launch.local.fork_client import Child, ForkServer, ForkServerError, start_afresh
 from tfdrl.launch.local.preloading import preloaded
+from tfdrl.launch.process import has_ended
 from tfdrl.topology import Program, Role
 
 
-class Starter(Protocol):
-    """Starts processes."""
+class LocalProcess:
+    """A child of this process, which leads a session: a `tfdrl.launch.launcher.Process`."""
 
-    def is_ready(self, role: Role) -> bool:
-        """Whether `start` would start one at once; if not, ask again soon."""
-
-    def start(
-        self,
-        role: Role,
-        title: str,
-        command: Sequence[str],
-        log: IO[bytes],
-        environment: Mapping[str, str],
-    ) -> Process:
-        """Starts a process, in a session of its own, that writes to `log`."""
+    def __init__(self, child: Child):
+        self._child = child
 
     @property
-    def doing(self) -> str:
-        """What has to be done before it is ready, in words; "" if nothing."""
+    def pid(self) -> int:
+        """Its process id, and that of its group."""
+        return self._child.pid
 
-    def close(self) -> None:
-        """Nothing is started any more. What was started goes on."""
+    def poll(self) -> int | None:
+        """The exit code if it has ended; then nothing of its group is left either."""
+        # Not reaped yet, it still owns its group id: the kill cannot hit another's.
+        if not has_ended(self.pid):
+            return None
+        self.kill()
+        return self.wait()
+
+    def stop(self) -> None:
+        """SIGTERM to the role, which ends its children itself."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to its group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Waits for its end; returns its exit code, negative for a signal."""
+        return self._child.wait()
 
 
 class FreshProcesses:
@@ -49,9 +62,9 @@ class FreshProcesses:
         """Always."""
         return True
 
-    def start(self, role, title, command, log, environment) -> subprocess.Popen:
+    def start(self, role, title, command, log, environment, node="") -> LocalProcess:
         """As `Starter.start`."""
-        return start_afresh(command, log, environment)
+        return LocalProcess(start_afresh(command, log, environment))
 
     def close(self) -> None:
         """Nothing to do."""
@@ -106,13 +119,14 @@ class ForkServers:
         command: Sequence[str],
         log: IO[bytes],
         environment: Mapping[str, str],
-    ) -> Process:
-        """As `Starter.start`; `command` is that of a module: python, "-m", module, arguments."""
+        node: str = "",
+    ) -> LocalProcess:
+        """As `Starter.start`."""
         server = self._servers.get(role.needs_tensorflow)
         if server is not None:
             try:
                 _, _, module, *arguments = command
-                return server.fork(title, module, arguments, log, environment)
+                return LocalProcess(server.fork(title, module, arguments, log, environment))
             except ForkServerError as error:
                 self._replace(role.needs_tensorflow, server, error)
         return self._fresh.start(role, title, command, log, environment)

@@ -12,7 +12,7 @@ from absl import flags
 from tfdrl import configuration
 from tfdrl.experiment import Experiment
 from tfdrl.launch import command_line, printed_commands, process
-from tfdrl.launch.local.launcher import run_local
+from tfdrl.launch.run import run_program
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     experiment = Experiment.from_gin()
     command = [printed_commands.program("tfdrl-train"), *argv[1:]]
-    return run_local(
+    return run_program(
         experiment,
         experiment.architecture.program(),
         loaded,

@@ -18,7 +18,7 @@ from tfdrl.architectures.impala import Impala
 from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
 from tfdrl.launch import run_directory
-from tfdrl.launch.local.launcher import Interrupts
+from tfdrl.launch.interrupts import Interrupts
 from tfdrl.launch.panel import duration
 from tfdrl.runtime import locks
 from tfdrl.studies.corrections import plot, table

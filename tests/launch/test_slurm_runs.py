@@ -1,0 +1,203 @@
+"""Runs as jobs of a real Slurm cluster of three nodes, on this machine."""
+
+import json
+import os
+import pathlib
+import shlex
+import sys
+import time
+
+import pytest
+import slurm_cluster
+from paths import CHECKOUT
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing() or "there"),
+]
+_TINY = """
+import tiny_program
+experiment.architecture = @tiny()
+tiny.learner = 'serve'
+tiny.learner_serves = True
+"""
+_WHOLE_NODES = ("--nodes=3", "--ntasks-per-node=1", "--cpus-per-task=4", "--mem=8000")
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    with slurm_cluster.cluster() as found:
+        yield found
+
+
+class _Run:
+    """A `tfdrl-train --launcher=slurm` as a job."""
+
+    def __init__(self, slurm, directory: pathlib.Path, *flags: str, job=_WHOLE_NODES):
+        self.slurm, self.root_dir = slurm, directory / "run"
+        command = [sys.executable, "-m", "binaries.train", "--launcher=slurm"]
+        command += [f"--root_dir={self.root_dir}", *flags]
+        script = directory / "job.sh"
+        script.write_text(f"#!/bin/sh\ncd {CHECKOUT}\nexec {shlex.join(command)}\n")
+        self._out = pathlib.Path(f"{script}.out")
+        self.job = slurm.submit(script, *job)
+
+    @property
+    def output(self) -> str:
+        return self._out.read_text() if self._out.exists() else ""
+
+    def wait_for(self, condition, limit_secs=60.0):
+        deadline_secs = time.monotonic() + limit_secs
+        while not condition():
+            state = self.slurm.state(self.job)
+            assert time.monotonic() < deadline_secs, f"{state}\n{self.output}"
+            time.sleep(0.2)
+
+    def is_up(self, *roles: str) -> bool:
+        return all((self.root_dir / f"ready-{role}").exists() for role in roles)
+
+    def stopped(self) -> list[str]:
+        path = self.root_dir / "stopped"
+        return path.read_text().split() if path.exists() else []
+
+
+@pytest.fixture
+def tiny(slurm, tmp_path):
+    """Starts a run whose roles only behave."""
+    started = []
+
+    def start(*flags, job=_WHOLE_NODES, directory=tmp_path, **behaviour):
+        directory.mkdir(exist_ok=True)
+        (directory / "tiny.gin").write_text(_TINY)
+        gin = [f"--gin_bindings=tiny.{name} = {value!r}" for name, value in behaviour.items()]
+        gin.append(f"--gin_file={directory}/tiny.gin")
+        started.append(_Run(slurm, directory, *gin, *flags, job=job))
+        return started[-1]
+
+    yield start
+    for run in started:
+        slurm.end(run.job)
+
+
+_EVERYBODY = ("replay-0", "learner-0", "actor-0", "actor-1")
+
+
+def test_roles_are_steps_on_their_nodes_and_all_stop_with_the_job(tiny, slurm):
+    run = tiny()
+    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    nodes = {name.rpartition("-")[0]: node for name, (_, node) in slurm.steps(run.job).items()}
+    assert nodes["learner"] == nodes["replay"]
+    assert len({nodes[name] for name in ("learner", "actor-0", "actor-1")}) == 3
+    run.wait_for(lambda: "learner steps 5" in run.output)
+    slurm.call("scancel", run.job)
+    assert slurm.wait(run.job, 40.0).startswith("CANCELLED")
+    assert set(run.stopped()) == {"replay-0", "actor-0", "actor-1"}
+    assert "ended               told to stop (exit code 0)" in run.output
+    assert not (run.root_dir / "credentials").exists()
+
+
+def test_services_beyond_a_machine_are_encrypted_unless_it_is_said(tiny, slurm):
+    if slurm_cluster.own_address() == "127.0.0.1":
+        pytest.skip("this machine has the loopback interface only")
+    run = tiny()
+    run.wait_for(lambda: "learner steps 5" in run.output)
+    credentials = run.root_dir / "credentials"
+    assert credentials.stat().st_mode & 0o777 == 0o700
+    assert sorted(os.listdir(credentials)) == ["ca.crt", "tls.crt", "tls.key", "token"]
+    slurm.call("scancel", run.job)
+    slurm.wait(run.job, 40.0)
+    again = tiny("--insecure_network")
+    again.wait_for(lambda: again.output.count("learner steps 5") >= 1)
+    assert not credentials.exists()
+    slurm.call("scancel", again.job)
+    slurm.wait(again.job, 40.0)
+
+
+def test_an_actor_whose_step_is_cancelled_is_started_again(tiny, slurm):
+    run = tiny()
+    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    (step,) = [s for name, (s, _) in slurm.steps(run.job).items() if name.startswith("actor-0")]
+    (run.root_dir / "ready-actor-0").unlink()
+    slurm.call("scancel", step)
+    run.wait_for(lambda: run.is_up("actor-0"))
+    assert "actor 0 died (killed by SIGKILL); starting it again in 1 s" in run.output
+
+
+@pytest.mark.parametrize(
+    "behaviour, code, words",
+    [
+        ({"learner": "finish"}, 0, "learner finished"),
+        ({"learner": "diverge"}, 3, "the loss was not finite"),
+        ({"actor": "misconfigured"}, 2, "tiny.actor is wrong"),
+        ({"learner": "die"}, 7, "learner died (exit code 7)"),
+        ({"learner": "kill_self"}, 1, "learner died (killed by SIGKILL)"),
+    ],
+)
+def test_exit_codes_are_those_of_one_machine(tiny, slurm, behaviour, code, words):
+    run = tiny(**behaviour)
+    state = slurm.wait(run.job, 60.0)
+    assert state == ("COMPLETED 0:0" if code == 0 else f"FAILED {code}:0"), run.output
+    assert words in run.output
+
+
+def test_what_a_role_leaves_behind_goes_with_it(tiny, slurm):
+    run = tiny(actor="breed", learner="finish")
+    slurm.wait(run.job, 60.0)
+    sleeping = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if _is_of(p, run)]
+    assert not sleeping
+
+
+def _is_of(path: pathlib.Path, run: _Run) -> bool:
+    try:
+        words = path.read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return str(run.root_dir).encode() in words
+
+
+def test_a_time_limit_stops_in_order_and_the_job_goes_on_by_itself(tiny, slurm):
+    run = tiny("--requeue", job=(*_WHOLE_NODES, "--requeue", "--open-mode=append"))
+    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    slurm.call("scancel", "--batch", "--signal=USR1", run.job)
+    run.wait_for(lambda: f"job {run.job} is queued again" in run.output, 40.0)
+    assert run.stopped()[-1] == "replay-0" and len(run.stopped()) == 3
+    for role in _EVERYBODY:
+        (run.root_dir / f"ready-{role}").unlink()
+    run.wait_for(lambda: run.is_up(*_EVERYBODY), 60.0)
+    slurm.call("scancel", run.job)
+
+
+def test_an_actor_of_a_node_that_goes_down_starts_elsewhere(tiny, slurm):
+    run = tiny(job=(*_WHOLE_NODES, "--no-kill"))
+    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    ((_, node),) = [s for name, s in slurm.steps(run.job).items() if name.startswith("actor-1")]
+    (run.root_dir / "ready-actor-1").unlink()
+    slurm.fail(node)
+    try:
+        run.wait_for(lambda: run.is_up("actor-1"), 60.0)
+        assert f"actor 1 moves from {node}, which is down, to n" in run.output
+    finally:
+        slurm.end(run.job)
+        slurm.repair(node)
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ({"actors": 40}, "40 actors want 40 cores, in all 42 cores; the allocation has 12 (n1: 4"),
+        ({"gpus": "learner=gpu:1"}, "1 learner wants 1 GPU, in all 1 GPU; the allocation has 0"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_starts(tiny, slurm, flags, words):
+    gpus = [f"--resources={flags.pop('gpus')}"] if "gpus" in flags else []
+    run = tiny(*gpus, **flags)
+    assert slurm.wait(run.job, 60.0) == "FAILED 2:0"
+    assert words in run.output
+
+
+def test_impala_solves_cartpole_on_three_nodes(slurm, tmp_path):
+    run = _Run(slurm, tmp_path, "--gin_file=impala/cartpole.gin")
+    state = slurm.wait(run.job, 280.0)
+    assert state == "COMPLETED 0:0", run.output
+    assert "solved: mean return" in run.output
+    assert json.loads((run.root_dir / "result.json").read_text())["evaluation"]["mean"] >= 475

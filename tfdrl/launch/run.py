@@ -1,0 +1,301 @@
+"""Runs a whole program: one process for each replica, wherever a launcher starts it, to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tfdrl.configuration import Configuration
+from tfdrl.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK
+from tfdrl.experiment import Experiment
+from tfdrl.launch import (
+    addresses,
+    credentials,
+    curves,
+    output,
+    panel,
+    placement,
+    process,
+    run_directory,
+    summary,
+)
+from tfdrl.launch.exits import describe
+from tfdrl.launch.interrupts import Interrupts
+from tfdrl.launch.launcher import Launcher, Start, Starter
+from tfdrl.launch.local.launcher import LocalLauncher
+from tfdrl.launch.notices import Notices
+from tfdrl.launch.replica import ExitedReplica, Replica
+from tfdrl.launch.replicas import announcement, common_arguments, gin_flags, replicas_of
+from tfdrl.launch.status import RunStatus, Watch
+from tfdrl.launch.supervisor import Limits, RunEnd, Supervisor
+from tfdrl.topology import Program
+
+_TICK_SECS = 0.1
+_SUSPENDED_SECS = 5.0  # between two ticks
+
+
+class LauncherSettings(NamedTuple):
+    """How a run is placed and watched over.
+
+    Attributes:
+      limits: of restarts and of the shutdown.
+      stuck_after_secs: without a learner step and without a frame for so long, the run ends.
+      verbose: the roles keep the messages of TensorFlow and other libraries in their logs.
+      allow_config_change: continue root_dir with settings that differ from its config.gin.
+      preload: roles are forked from a process that has imported TensorFlow already; else each
+        imports it anew.
+      resources: what a replica of a role wants, such as "learner=gpu:1,cpu:8"; as
+        `placement.parse` reads it.
+      insecure_network: services that other machines can reach are neither encrypted nor ask for a
+        token.
+    """
+
+    limits: Limits = Limits()
+    stuck_after_secs: float = 600.0
+    verbose: bool = False
+    allow_config_change: bool = False
+    preload: bool = True
+    resources: Sequence[str] = ()
+    insecure_network: bool = False
+
+
+def run_program(
+    experiment: Experiment,
+    program: Program,
+    configuration: Configuration,
+    root_dir: str | os.PathLike,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str] = (),
+    settings: LauncherSettings = LauncherSettings(),  # noqa: B008  (immutable)
+    command: Sequence[str] = (),
+    launcher: Launcher | None = None,
+) -> int:
+    """Starts every role, watches them to the end, and leaves no process behind.
+
+    Call from the main thread: it takes over the signals, and the roles die with it.
+
+    Args:
+      experiment: what is trained, and until when.
+      program: the roles.
+      configuration: of this start; its text is kept as root_dir/config.gin.
+      root_dir: the run's directory; created, or continued.
+      gin_files: as given on the command line; the roles get them.
+      gin_bindings: the same.
+      settings: of the supervision.
+      command: that continues this run, for the summary.
+      launcher: starts the processes; None: on this machine.
+
+    Returns the exit code: 0 if training finished or was told to stop, else that of the role
+    which ended the run. Raises ConfigurationError before any process has started.
+    """
+    launcher = launcher or LocalLauncher()
+    nodes = launcher.nodes(program)
+    wanted = placement.parse(settings.resources, program, nodes)
+    placed = placement.place(program, wanted, nodes)
+    root_dir = pathlib.Path(root_dir).resolve()
+    started_at = time.time()
+    process.reap_children()
+    with (
+        output.unfailing(),
+        Interrupts(launcher.patient_signals) as interrupts,
+        run_directory.claim(root_dir) as lock,
+        contextlib.ExitStack() as held,
+    ):
+        text, allow_change = configuration.text, settings.allow_config_change
+        is_first = run_directory.keep_configuration(root_dir, text, allow_change)
+        start = Start(
+            program,
+            configuration,
+            root_dir,
+            gin_flags(gin_files, gin_bindings),
+            wanted,
+            placed,
+            preload=settings.preload,
+            quiet=not settings.verbose,
+        )
+        ports = launcher.ports(start, addresses.counts(program, placed))
+        places = addresses.assign(program, placed, ports)
+        made = credentials.made(root_dir, places.hosts, settings.insecure_network)
+        protection = held.enter_context(made)
+        arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
+        replicas = replicas_of(
+            program, placed, places, root_dir, arguments, protection, launcher.environment
+        )
+        remarks = launcher.remarks(program, placed)
+        print(announcement(program, places, root_dir, remarks), flush=True)
+        with contextlib.ExitStack() as shown:
+            title = f"tfdrl: {program.name}"
+            display = shown.enter_context(contextlib.closing(panel.display(title)))
+            # Before there is any thread: it may fork this process.
+            starter = launcher.starter(start, display.say)
+            shown.callback(starter.close)
+            chiefs = places.listeners.get(program.chief, ())
+            watch = Watch(chiefs, configuration.digest, protection.security)
+            disk = run_directory.DiskWatch(root_dir, lock)
+            run = _Run(program, watch, interrupts, settings, experiment, disk, launcher.is_local)
+            ending = run.to_its_end(replicas, starter, display)
+        if is_first and ending.exit_code == EXIT_CONFIGURATION:
+            run_directory.forget_configuration(root_dir)
+        curves.draw(root_dir, experiment.solved_return)
+        page = summary.text(
+            root_dir,
+            reason=ending.reason,
+            exit_code=ending.exit_code,
+            started_at=started_at,
+            snapshot=run.watch.snapshot,
+            target=experiment.solved_return,
+            command=command,
+        )
+        summary.write(root_dir, page)
+        print(f"\n{page}", end="", flush=True)
+        if interrupts.first and (said := launcher.stopped_by(interrupts.first)):
+            print(said, flush=True)
+    return ending.exit_code
+
+
+class _Run:
+    """One run from its first process to its last."""
+
+    def __init__(
+        self,
+        program: Program,
+        watch: Watch,
+        interrupts: Interrupts,
+        settings: LauncherSettings,
+        experiment: Experiment,
+        disk: run_directory.DiskWatch,
+        is_local: bool = True,
+    ):
+        self.watch = watch
+        self._program = program
+        self._interrupts = interrupts
+        self._settings = settings
+        self._experiment = experiment
+        self._disk, self._is_local = disk, is_local
+        self._start_secs = time.monotonic()
+        self._waited_since_secs = self._start_secs  # without that nobody could be asked
+
+    def to_its_end(
+        self, replicas: Sequence[Replica], starter: Starter, display: panel.Display
+    ) -> RunEnd:
+        """Starts, supervises and ends the processes."""
+        finisher = _finisher(self._program)
+        limits = self._settings.limits
+        supervisor = Supervisor(replicas, finisher, limits, display.say, starter)
+        self._starter = starter
+        self._notices = Notices((r.name, r.log) for r in replicas if r.role.serves)
+        try:
+            supervisor.start()
+            ending = self._supervise(supervisor, display)
+            return self._finish(supervisor, display, ending)
+        finally:
+            self.watch.close()
+            supervisor.kill()
+
+    def _supervise(self, supervisor: Supervisor, display: panel.Display) -> RunEnd:
+        polled_secs = time.monotonic()
+        while True:
+            now_secs = time.monotonic()
+            was_suspended = now_secs - polled_secs > _SUSPENDED_SECS  # Ctrl-Z, a closed lid
+            polled_secs = now_secs
+            if was_suspended or not supervisor.was_started(self._program.chief):
+                self._waited_since_secs = now_secs
+            ending = supervisor.poll() or self._stuck() or self._lost(display)
+            if ending:
+                return ending
+            if self._interrupts.count:
+                return RunEnd(EXIT_OK, "told to stop")
+            if display.is_due():
+                self._show(supervisor, display)
+                for notice in self._notices.take():
+                    display.say(notice)
+            time.sleep(_TICK_SECS)
+
+    def _finish(self, supervisor: Supervisor, display: panel.Display, ending: RunEnd) -> RunEnd:
+        self._show(supervisor, display)
+        interrupts = self._interrupts.count
+        if interrupts:
+            display.say("stopping; press Ctrl-C again to kill")
+        else:
+            display.say(f"{ending.reason}; stopping the other roles")
+        if ending.details:
+            display.say("its last lines:\n" + _indented(ending.details))
+        unclean = supervisor.stop(lambda: self._interrupts.count > interrupts)
+        if interrupts and self._interrupts.count > interrupts:
+            return RunEnd(EXIT_FAILED, "killed by a second signal")
+        for departure in unclean:
+            display.say(f"{departure.replica.name}: {_in_words(departure)}")
+        by_themselves = [d for d in unclean if d.replica.role.essential and d.was_in_time]
+        if ending.exit_code == EXIT_OK:  # a server that dies of being stopped has served
+            failed = [d for d in by_themselves if d.exit_code > 0]
+            exit_code = EXIT_FAILED if failed else EXIT_OK
+        else:  # at the same moment: what kills one, such as a lack of memory, may kill several
+            failed = [d for d in by_themselves if d.exit_code < 0]
+            exit_code = ending.exit_code
+        words = [ending.reason, *(f"{d.replica.name}: {_in_words(d)}" for d in failed)]
+        return RunEnd(exit_code, "; ".join(words))
+
+    def _stuck(self) -> RunEnd | None:
+        snapshot, limit_secs = self.watch.snapshot, self._settings.stuck_after_secs
+        if not self.watch.is_watching:
+            return None
+        since_secs = max(snapshot.progress_secs, self._waited_since_secs)
+        if time.monotonic() - since_secs <= limit_secs:
+            return None
+        if snapshot.status is None:
+            what = f"the {self._program.chief} has not answered since its start"
+        else:
+            what = "no learner step and no environment frame" + _who_waits(snapshot)
+        return RunEnd(EXIT_FAILED, f"stuck: {what}, for {limit_secs:g} s")
+
+    def _lost(self, display: panel.Display) -> RunEnd | None:
+        """Says what is wrong with the disk, on which nobody else may be able to say it."""
+        said = self._disk.look()
+        if said:
+            display.say(said)
+        if not self._disk.is_lost:
+            return None
+        return RunEnd(EXIT_FAILED, f"{self._disk.root_dir} was removed, or replaced, meanwhile")
+
+    def _show(self, supervisor: Supervisor, display: panel.Display) -> None:
+        now_secs = time.monotonic()
+        crews = [panel.RoleProcesses(r, supervisor.alive(r.name)) for r in self._program.roles]
+        rows = panel.facts(
+            self.watch.snapshot,
+            crews,
+            supervisor.restarts,
+            elapsed_secs=now_secs - self._start_secs,
+            now_secs=now_secs,
+            experiment=self._experiment,
+            doing=self._starter.doing,
+            load=panel.Load.now() if self._is_local else None,
+        )
+        display.show(rows)
+
+
+def _finisher(program: Program) -> str:
+    """The role whose end is the end of training."""
+    names = [role.name for role in program.roles]
+    essential = [role.name for role in program.roles if role.essential]
+    return program.chief if program.chief in names else (essential or names)[-1]
+
+
+def _who_waits(snapshot: RunStatus) -> str:
+    waiting = panel.waiting(snapshot)
+    return f" (waiting: {waiting})" if waiting else ""
+
+
+def _in_words(departure: ExitedReplica) -> str:
+    if not departure.was_in_time:
+        return "did not stop in time and was killed"
+    if departure.exit_code < 0:
+        return f"died ({describe(departure.exit_code)})"
+    return f"failed in stopping ({describe(departure.exit_code)}); its log: {departure.replica.log}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

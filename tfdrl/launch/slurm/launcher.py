@@ -1,0 +1,121 @@
+"""The launcher of a Slurm job: roles are its steps, on the nodes that it was given."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from tfdrl.errors import ConfigurationError
+from tfdrl.launch import node_check
+from tfdrl.launch.launcher import Start, Starter
+from tfdrl.launch.placement import Node, Placement
+from tfdrl.launch.slurm.job import Job
+from tfdrl.launch.slurm.steps import Steps, step_environment
+from tfdrl.topology import Program, Role
+
+#: Of the check of all nodes: Python starts there, perhaps from a slow disk.
+_CHECK_SECS = 180.0
+#: What `sbatch --signal=B:USR1@...` sends before the time limit.
+TIME_LIMIT_SIGNAL = signal.SIGUSR1
+
+
+class SlurmLauncher:
+    """A `tfdrl.launch.launcher.Launcher`.
+
+    Args:
+      job: that this process runs in.
+      requeue: when its time limit ends a run, the job is put into the queue again.
+    """
+
+    is_local = False
+    patient_signals: Sequence[int] = (signal.SIGTERM, TIME_LIMIT_SIGNAL)
+
+    def __init__(self, job: Job, requeue: bool = False):
+        self._job, self._requeue = job, requeue
+
+    def nodes(self, program: Program) -> Sequence[Node]:
+        """Those of the job."""
+        return self._job.nodes()
+
+    def ports(self, start: Start, counts: Mapping[str, int]) -> Mapping[str, Iterator[int]]:
+        """Free ones of each node, which answers for itself that it can run this.
+
+        Raises ConfigurationError if one cannot.
+        """
+        nodes, most = list(counts), max(counts.values())
+        nonce_file = node_check.write_nonce(start.root_dir)
+        try:
+            begin_secs = time.time()
+            printed, said = _ask(nodes, check_command(nodes, start.gin_flags, nonce_file, most))
+            answers, asked_secs = node_check.parse(printed), (begin_secs, time.time())
+            digest = start.configuration.digest
+            node_check.check(answers, nodes, nonce_file, digest, asked_secs, said)
+        finally:
+            nonce_file.unlink(missing_ok=True)
+        return {node: iter(answers[node].ports) for node in nodes}
+
+    def environment(self, role: Role, task: int) -> Mapping[str, str]:
+        """Slurm says itself which GPUs a step has."""
+        return {}
+
+    def remarks(self, program: Program, placed: Placement) -> Sequence[str]:
+        """Who is on which node."""
+        found: dict[str, list[str]] = {}
+        for role in program.roles:
+            for name, count in Counter(node.name for node in placed[role.name]).items():
+                found.setdefault(name, []).append(
+                    role.name if count == 1 else f"{count} {role.name}"
+                )
+        return [f"  node {name}: {', '.join(words)}" for name, words in found.items()]
+
+    def starter(self, start: Start, notify: Callable[[str], None]) -> Starter:
+        """Steps, one for each process."""
+        return Steps(self._job, start.wanted, start.placed, notify)
+
+    def stopped_by(self, number: int) -> str:
+        """After the warning of a time limit the job is queued again, if that is wanted."""
+        if number != TIME_LIMIT_SIGNAL:
+            return ""
+        if not self._requeue:
+            return "its time limit is near: submit it again, and it continues"
+        try:
+            self._job.requeue()
+        except ConfigurationError as error:
+            return f"not queued again: {error}"
+        return f"job {self._job.number} is queued again, and continues then"
+
+
+def check_command(
+    nodes: Sequence[str], gin_flags: Sequence[str], nonce_file: os.PathLike, ports: int
+) -> list[str]:
+    """What asks all nodes at once."""
+    count = len(nodes)
+    where = [f"--nodes={count}", f"--ntasks={count}", f"--nodelist={','.join(nodes)}"]
+    srun = ["srun", "--quiet", "--overlap", "--mem=0", "--gres=none", *where]
+    check = [sys.executable, "-m", node_check.__name__]
+    return [*srun, *check, f"--nonce_file={nonce_file}", f"--ports={ports}", *gin_flags]
+
+
+def _ask(nodes: Sequence[str], command: Sequence[str]) -> tuple[str, str]:
+    """What the nodes print, and what goes wrong."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_CHECK_SECS,
+            env=step_environment(os.environ),
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(
+            f"{', '.join(nodes)} have not answered within {_CHECK_SECS:g} s; see squeue --steps"
+        ) from None
+    except FileNotFoundError:
+        raise ConfigurationError("there is no srun here; Slurm must be on PATH") from None
+    return done.stdout, done.stderr

@@ -1,0 +1,175 @@
+"""Starts the roles of a run as steps of a Slurm job, one each, on the nodes where they belong."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
+from tfdrl.launch import placement
+from tfdrl.launch.process import LAUNCHER_VARIABLE
+from tfdrl.launch.slurm import step
+from tfdrl.launch.slurm.job import Job
+from tfdrl.topology import Resources, Role
+
+_KILL_SECS = 10.0
+#: Of a log, in which the end of a step is looked for.
+_END_BYTES = 1 << 14
+#: Variables of the job that srun would take for flags of the step.
+_NOT_FOR_STEPS = ("CPUS_PER_TASK", "NTASKS", "MEM_PER", "GPUS", "TRES", "CPU_BIND", "NPROCS")
+
+
+class StepProcess:
+    """A step, seen through its srun: a `tfdrl.launch.launcher.Process`."""
+
+    def __init__(self, srun: subprocess.Popen, name: str, job: Job, log: pathlib.Path):
+        self._srun, self._name, self._job, self._log = srun, name, job, log
+
+    def poll(self) -> int | None:
+        """The role's exit code, once its step is over."""
+        code = self._srun.poll()
+        return None if code is None else self._over(code)
+
+    def stop(self) -> None:
+        """The role gets SIGTERM."""
+        self._say(step.STOP)
+
+    def kill(self) -> None:
+        """The role and all that it has started get SIGKILL."""
+        self._say(step.KILL)
+
+    def wait(self) -> int:
+        """Waits for the end of the step, which Slurm is asked for if it takes too long."""
+        try:
+            return self._over(self._srun.wait(_KILL_SECS))
+        except subprocess.TimeoutExpired:
+            self._srun.kill()
+            return self._over(self._srun.wait())
+
+    def _over(self, code: int) -> int:
+        with contextlib.suppress(OSError):
+            self._srun.stdin.close()
+        if code < 0:  # of srun itself: its step goes on without it
+            with contextlib.suppress(ConfigurationError):
+                self._job.cancel_step(self._name)
+        if code == EXIT_OK and not self._has_finished():
+            return EXIT_FAILED  # its node is down
+        return step.SIGNAL_OFFSET - code if code > step.SIGNAL_OFFSET else code
+
+    def _has_finished(self) -> bool:
+        with contextlib.suppress(OSError), self._log.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _END_BYTES, 0))
+            return step.end_line(self._name).encode() in file.read()
+        return False
+
+    def _say(self, word: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it is over
+            self._srun.stdin.write(word)
+
+
+class Steps:
+    """A `tfdrl.launch.launcher.Starter`.
+
+    A role that serves nothing starts again elsewhere when its node is gone; the others know the
+    address of one that serves, which stays where it was.
+
+    Args:
+      job: whose steps they are.
+      wanted: what a replica of each role wants, by the role's name.
+      placed: where each was put.
+      notify: receives one line for the user.
+    """
+
+    doing = ""
+
+    def __init__(
+        self,
+        job: Job,
+        wanted: Mapping[str, Resources],
+        placed: placement.Placement,
+        notify: Callable[[str], None],
+    ):
+        self._job, self._wanted, self._notify = job, wanted, notify
+        self._placed = {name: list(nodes) for name, nodes in placed.items()}
+        self._nodes = {node.name: node for there in placed.values() for node in there}
+        self._numbers = itertools.count()
+        self._started: set[str] = set()
+
+    def is_ready(self, role: Role) -> bool:
+        """Always."""
+        return True
+
+    def start(
+        self,
+        role: Role,
+        title: str,
+        command: Sequence[str],
+        log: IO[bytes],
+        environment: Mapping[str, str],
+        node: str = "",
+    ) -> StepProcess:
+        """As `Starter.start`: an srun, in a session of its own, that writes what the step does."""
+        if title in self._started and not role.serves:
+            node = self._node_again(role, title)
+        self._started.add(title)
+        name = f"{title.replace(' ', '-')}-{next(self._numbers)}"
+        srun = [*srun_command(name, node, self._wanted[role.name]), sys.executable]
+        popen = subprocess.Popen(
+            [*srun, "-m", step.__name__, name, *command],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=step_environment(environment),
+            start_new_session=True,  # the terminal's Ctrl-C reaches the launcher only
+            bufsize=0,
+        )
+        return StepProcess(popen, name, self._job, pathlib.Path(log.name))
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def _node_again(self, role: Role, title: str) -> str:
+        """Where a replica that has died starts again."""
+        task = int(title.rpartition(" ")[2]) if role.replicas > 1 else 0
+        before = self._placed[role.name][task]
+        try:
+            gone = self._job.are_gone(list(self._nodes))
+            if before.name not in gone:
+                return before.name
+            alive = [node for node in self._nodes.values() if node.name not in gone]
+            after = placement.replace(role, task, self._wanted, self._placed, alive)
+        except ConfigurationError as error:
+            self._notify(f"{title}: {error}")
+            return before.name
+        self._placed[role.name][task] = after
+        self._notify(f"{title} moves from {before.name}, which is down, to {after.name}")
+        return after.name
+
+
+def srun_command(name: str, node: str, wants: Resources) -> list[str]:
+    """The srun of one process, but for what it runs.
+
+    Without cores of its own, a step may use all of the job's there, and waits for nobody.
+    """
+    found = ["srun", "--quiet", f"--job-name={name}", "--nodes=1", "--ntasks=1"]
+    found.append(f"--nodelist={node}")
+    found += ["--exact", f"--cpus-per-task={wants.cpus}"] if wants.cpus else ["--overlap"]
+    found.append(f"--mem={wants.memory_mb}M" if wants.memory_mb else "--mem=0")  # 0: all, shared
+    found.append(f"--gres=gpu:{wants.gpus}" if wants.gpus else "--gres=none")
+    return found
+
+
+def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Of an srun: without what the job's own flags would do to a step, and without a launcher."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name != LAUNCHER_VARIABLE
+        and not (name.startswith("SLURM_") and any(word in name for word in _NOT_FOR_STEPS))
+    }
