@@ -1,7 +1,9 @@
-"""Writes the Kubernetes manifests, or the Compose file, of a gin file's program."""
+"""Writes the Kubernetes manifests, the Compose file or the sbatch file of a gin file's program."""
 
 from __future__ import annotations
 
+import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -9,9 +11,10 @@ from absl import flags
 
 from tfdrl import configuration
 from tfdrl.errors import EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line
+from tfdrl.launch import command_line, printed_commands
+from tfdrl.topology import Program
 
-_USAGE = """Writes a gin file's program to standard output, as Kubernetes objects or a Compose file.
+_USAGE = """Writes a gin file's program to standard output, for Kubernetes, Compose or Slurm.
 
   tfdrl-manifests --gin_file=apex/atari_pong.gin --name=pong --image=registry/tfdrl:1 \\
       --gin_bindings='apex.actors = 64' | kubectl apply -f -
@@ -27,14 +30,20 @@ The volumes, with all results, stay until you delete them (pvc). To go on with o
 With --format=compose the same roles are containers of one host, in a profile of the run's name:
 
   tfdrl-manifests --format=compose --gin_file=apex/cartpole.gin > compose.yaml
-  docker compose --profile apex up"""
+  docker compose --profile apex up
+
+With --format=slurm it is the file of a job, with nodes, cores, GPUs, time limit and requeueing:
+
+  tfdrl-manifests --format=slurm --gin_file=apex/atari_pong.gin --nodes=4 --root_dir=/shared/pong \\
+      > pong.sh && sbatch pong.sh"""
 
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     command_line.gin_flags(values)
     about = "What to write."
-    flags.DEFINE_enum("format", "kubernetes", ["kubernetes", "compose"], about, flag_values=values)
+    formats = ["kubernetes", "compose", "slurm"]
+    flags.DEFINE_enum("format", "kubernetes", formats, about, flag_values=values)
     for name, default, about in (
         ("name", "", "Of the run, a part of host names (default: the architecture's)."),
         ("image", "tfdrl:latest", "Image of the roles with TensorFlow."),
@@ -53,6 +62,7 @@ def _flags() -> flags.FlagValues:
         lower_bound=0,
         flag_values=values,
     )
+    _slurm_flags(values)
     flags.DEFINE_bool(
         "allow_config_change",
         False,
@@ -60,6 +70,59 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     return values
+
+
+def _slurm_flags(values: flags.FlagValues) -> None:
+    for name, default, about in (
+        ("root_dir", "", "Slurm: directory of the run, on a file system that all nodes share."),
+        ("time", "24:00:00", "Slurm: time limit of the job."),
+        ("node_memory", "", "Slurm: memory of each node, such as 64G (default: all of it)."),
+        ("partition", "", "Slurm: partition (default: the cluster's)."),
+    ):
+        flags.DEFINE_string(name, default, about, flag_values=values)
+    about = "Slurm: number of nodes."
+    flags.DEFINE_integer("nodes", 1, about, lower_bound=1, flag_values=values)
+    about = "Slurm: put the job into the queue again after preemption, or its time limit."
+    flags.DEFINE_bool("requeue", True, about, flag_values=values)
+    flags.DEFINE_multi_string(
+        "resources",
+        [],
+        "Slurm: as of tfdrl-train, such as learner=gpu:1,cpu:8.",
+        flag_values=values,
+    )
+
+
+def _batch(values: flags.FlagValues, program: Program) -> str:
+    """The sbatch file."""
+    from tfdrl.launch import placement
+    from tfdrl.launch.slurm import batch
+
+    if not values.root_dir:
+        raise ConfigurationError(
+            "--root_dir is missing; give a directory on a file system that all nodes share: a job "
+            "that is queued again continues there"
+        )
+    seeing = [role.name for role in program.roles if role.devices == "GPU" and values.gpus]
+    resources = [*(f"{name}=gpu:{values.gpus}" for name in seeing), *values.resources]
+    own = set(configuration.gin_file_names())
+    command = [printed_commands.installed("tfdrl-train")]
+    command.append(f"--root_dir={pathlib.Path(values.root_dir).resolve()}")
+    for name in values.gin_file:
+        path = name if name in own else configuration.find_gin_file(name).resolve()
+        command.append(f"--gin_file={path}")
+    command += [f"--gin_bindings={binding}" for binding in values.gin_bindings]
+    command += [f"--resources={text}" for text in resources]
+    command += ["--allow_config_change"] * values.allow_config_change
+    settings = batch.BatchSettings(
+        name=values.name or program.name,
+        directory=os.getcwd(),
+        nodes=values.nodes,
+        time=values.time,
+        memory=values.node_memory,
+        partition=values.partition,
+        requeue=values.requeue,
+    )
+    return batch.text(program, placement.parse(resources, program), settings, command)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,6 +139,9 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigurationError("--gin_file is missing; tfdrl-train --list shows what there is")
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     program = Experiment.from_gin().architecture.program()
+    if values.format == "slurm":
+        print(_batch(values, program), end="")
+        return EXIT_OK
     given = {name: values[name].value for name in ManifestSettings._fields}
     given["name"] = values.name or program.name
     for flag in ("storage", "cpu", "memory"):

@@ -182,15 +182,20 @@ def test_an_actor_of_a_node_that_goes_down_starts_elsewhere(tiny, slurm):
 
 
 @pytest.mark.parametrize(
-    "flags, words",
+    "flag, words",
     [
-        ({"actors": 40}, "40 actors want 40 cores, in all 42 cores; the allocation has 12 (n1: 4"),
-        ({"gpus": "learner=gpu:1"}, "1 learner wants 1 GPU, in all 1 GPU; the allocation has 0"),
+        (
+            "--gin_bindings=tiny.actors = 40",
+            "40 actors want 40 cores, in all 42 cores; the allocation has 12 (n1: 4",
+        ),
+        (
+            "--resources=learner=memory:100G",
+            "1 learner wants 102400 MB, in all 102400 MB; the allocation has 24000",
+        ),
     ],
 )
-def test_what_does_not_fit_is_said_before_anything_starts(tiny, slurm, flags, words):
-    gpus = [f"--resources={flags.pop('gpus')}"] if "gpus" in flags else []
-    run = tiny(*gpus, **flags)
+def test_what_does_not_fit_is_said_before_anything_starts(tiny, slurm, flag, words):
+    run = tiny(flag)
     assert slurm.wait(run.job, 60.0) == "FAILED 2:0"
     assert words in run.output
 

@@ -18,6 +18,12 @@ def program(name: str) -> str:
     return _shown(pathlib.Path(sysconfig.get_path("scripts")) / name)
 
 
+def installed(name: str) -> str:
+    """The path of a program that is installed beside this Python; its name if none is."""
+    path = pathlib.Path(sysconfig.get_path("scripts")) / name
+    return str(path) if path.is_file() else name
+
+
 def is_found(name: str) -> bool:
     """Whether a program is installed beside this Python, or on PATH."""
     beside = pathlib.Path(sysconfig.get_path("scripts")) / name
