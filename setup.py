@@ -31,6 +31,7 @@ COMMANDS = (
     "worker",
     "manifests",
     "health",
+    "watch",
 )
 
 # pip looks for what tfdrl depends on before it compares python_requires, and would find fault with

@@ -17,8 +17,9 @@ _USAGE = """Says whether a role is well; exits 0 if it is, 1 if it is not.
   tfdrl-health                            the role that is process 1 of this container
   tfdrl-health --address=learner:8000     a role somewhere else
 
-A role that serves is asked, by gRPC's health check; of one that serves nothing the process is
-looked at. In a container, address and TLS are those of the role's own command line."""
+A role that serves is asked, by gRPC's health check, and a learner or coordinator how far it is; of
+one that serves nothing the process is looked at. In a container, address, TLS and token are what
+the role's own command line says."""
 
 
 def _flags() -> flags.FlagValues:
@@ -30,6 +31,7 @@ def _flags() -> flags.FlagValues:
         ("tls_certificate", "PEM file: a certificate of ours, where the role asks for one."),
         ("tls_key", "PEM file: its private key."),
         ("tls_ca", "PEM file: who signed the role's certificate."),
+        ("token_file", "File with the run's token: a learner then says how far it is, too."),
     ):
         flags.DEFINE_string(name, "", about, flag_values=values)
     return values
@@ -41,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     command_line.parse(values, argv, _USAGE)
     if values.address:
-        security = Security.from_files(values.tls_certificate, values.tls_key, values.tls_ca)
+        files = (values.tls_certificate, values.tls_key, values.tls_ca, values.token_file)
+        security = Security.from_files(*files)
         address = health.address_of(values.address, "address")
         print(health.check(address, security, values.timeout_secs))
     else:

@@ -49,11 +49,14 @@ def role():
 
 def test_service_that_serves():
     service = TrainingServer(_ANYWHERE, "experiment", "specs")
+    service.set_status(7, {"learner/waiting_share": 0.25})
     try:
         done = _health(f"--address={service.address}")
     finally:
         service.close()
-    assert (done.returncode, done.stdout) == (0, "serves\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("serves: learner step 7, 0 frames, up 0:00:0")
+    assert done.stdout.endswith(", waiting: learner 25 %\n")
 
 
 def test_server_without_health_checks_that_answers():
@@ -87,7 +90,7 @@ def test_server_that_stands_still():
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         address = Address.parse(process.stdout.readline().strip())
-        assert health.check(address, Security(), 5.0) == "serves"
+        assert health.check(address, Security(), 5.0).startswith("serves: ")
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(UnavailableError, match="no answer"):
             health.check(address, Security(), 1.0)
@@ -101,8 +104,8 @@ def test_role_with_mutual_tls_is_asked_with_its_own_certificate(files, role):
     security = Security.from_files(*(flag.partition("=")[2] for flag in flags))
     service = TrainingServer(_ANYWHERE, "experiment", "specs", security=security)
     try:
-        told = role(*flags, "--listen", f"0.0.0.0:{service.address.port}")
-        assert health.check_role(told.pid, 5.0) == "serves"
+        told = role("--role=learner", *flags, "--listen", f"0.0.0.0:{service.address.port}")
+        assert health.check_role(told.pid, 5.0).startswith("learner serves: learner step 0")
         done = _health(f"--address={service.address}", "--timeout_secs=2")
         assert done.returncode == 1  # nobody else is answered
         stranger = certificates.flags(files, "stranger")[:3]
@@ -110,14 +113,15 @@ def test_role_with_mutual_tls_is_asked_with_its_own_certificate(files, role):
         assert done.returncode == 1
         actor = certificates.flags(files, "actor")[:3]
         done = _health(f"--address={service.address}", *actor)
-        assert (done.returncode, done.stdout) == (0, "serves\n"), done.stderr
+        without_token = (done.returncode, done.stdout)
+        assert without_token == (0, "serves\n"), done.stderr
     finally:
         service.close()
 
 
 def test_role_that_serves_nothing(role):
-    process = role("--role=actor", "--learner=localhost:8000")
-    assert health.check_role(process.pid, 1.0) == "runs"
+    process = role("--role=actor", "--task=3", "--learner=localhost:8000")
+    assert health.check_role(process.pid, 1.0).startswith("actor 3 runs, up 0:00:0")
     process.send_signal(signal.SIGSTOP)
     time.sleep(0.1)
     with pytest.raises(UnavailableError, match=r"does not run \(state T\)"):

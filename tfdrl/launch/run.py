@@ -21,6 +21,7 @@ from tfdrl.launch import (
     placement,
     process,
     run_directory,
+    services,
     summary,
 )
 from tfdrl.launch.exits import describe
@@ -105,8 +106,6 @@ def run_program(
         run_directory.claim(root_dir) as lock,
         contextlib.ExitStack() as held,
     ):
-        text, allow_change = configuration.text, settings.allow_config_change
-        is_first = run_directory.keep_configuration(root_dir, text, allow_change)
         start = Start(
             program,
             configuration,
@@ -121,6 +120,9 @@ def run_program(
         places = addresses.assign(program, placed, ports)
         made = credentials.made(root_dir, places.hosts, settings.insecure_network)
         protection = held.enter_context(made)
+        text, allow_change = configuration.text, settings.allow_config_change
+        is_first = run_directory.keep_configuration(root_dir, text, allow_change)
+        held.enter_context(services.written(root_dir, program.chief, places, protection))
         arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
         replicas = replicas_of(
             program, placed, places, root_dir, arguments, protection, launcher.environment

@@ -18,6 +18,8 @@ _LOG = logging.getLogger(__name__)
 SERVICE = "tfdrl.v1.Training"
 #: Changes when an old client and a new server would misunderstand each other.
 PROTOCOL_VERSION = 1
+#: Among the metrics of a status, but none: how long the service has been there.
+UPTIME = "uptime_secs"
 #: Version of the parameters before any were published.
 NO_VERSION = -1
 
@@ -84,7 +86,7 @@ class RoleStatus(NamedTuple):
 class Status(NamedTuple):
     """The run at a glance; `version` is -1 before the first parameters were published.
 
-    `doing` says what the learner does before its first step.
+    `doing` says what the learner does before its first step; `uptime_secs` is of its service.
     """
 
     experiment: str
@@ -97,6 +99,7 @@ class Status(NamedTuple):
     finished: bool
     reason: str
     doing: str = ""
+    uptime_secs: float = 0.0
 
 
 def evaluation_to_message(evaluation: Evaluation) -> training_pb2.Evaluation:
@@ -118,12 +121,14 @@ def status_from_message(message: training_pb2.StatusReply) -> Status:
     evaluation = None
     if message.HasField("evaluation"):
         evaluation = evaluation_from_message(message.evaluation)
+    metrics = dict(message.metrics)
     return Status(
         experiment=message.experiment,
         learner_step=message.learner_step,
         frames=message.frames,
         version=message.version,
-        metrics=dict(message.metrics),
+        uptime_secs=metrics.pop(UPTIME, 0.0),
+        metrics=metrics,
         roles=roles,
         evaluation=evaluation,
         finished=message.finished,

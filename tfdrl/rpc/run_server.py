@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ class TrainingServer:
         self._published = PublishedParameters(max_message_bytes)
         self._learner_step = learner_step
         self._metrics: dict[str, float] = {}
-        self._doing = ""
+        self._doing, self._start_secs = "", time.monotonic()
         self._stop_reason: str | None = None
         self._departures, self._doubts = Departures(), 0
         self._server = grpc_server.Server(
@@ -279,7 +280,7 @@ class TrainingServer:
                 learner_step=self._learner_step,
                 frames=self._ledger.frames(),
                 version=self._published.version,
-                metrics=self._metrics,
+                metrics={**self._metrics, messages.UPTIME: time.monotonic() - self._start_secs},
                 doing=self._doing,
                 finished=self._stop_reason is not None,
                 reason=self._stop_reason or "",

@@ -1,41 +1,56 @@
 """Whether a role is well, for Docker's HEALTHCHECK, Kubernetes' probes and people.
 
-tfdrl's own services answer gRPC's health checks. Reverb's and TensorFlow's servers do not know
+tfdrl's own services answer gRPC's health checks, and say how far they are to who has their token.
+Reverb's and TensorFlow's servers do not know
 them, and say so: that is an answer too, from a server that is up. A role that serves nothing is
 well as long as its process runs. Needs no TensorFlow.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
+import time
 from typing import NamedTuple
 
 import grpc
 
-from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.launch import process
+from tfdrl.errors import ConfigurationError, TfdrlError, UnavailableError
+from tfdrl.launch import panel, process
+from tfdrl.launch.status import RunStatus
 from tfdrl.rpc import channels
+from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 
 _METHOD = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"  # HealthCheckResponse: field 1, SERVING
 _MAX_BYTES = 1 << 16
-_FLAGS = ("listen", "tls_certificate", "tls_key", "tls_ca")
+#: Of /proc/PID/stat, counted from the state: starttime, in clock ticks after the boot.
+_START_FIELD = 19
+_FLAGS = ("role", "task", "listen", "tls_certificate", "tls_key", "tls_ca", "token_file")
 _EVERYWHERE = {"0.0.0.0": "localhost", "::": "localhost"}
 
 
 class Flags(NamedTuple):
     """What a role's process was told by its command line; empty: nothing."""
 
+    role: str = ""
+    task: str = ""
     listen: str = ""
     tls_certificate: str = ""
     tls_key: str = ""
     tls_ca: str = ""
+    token_file: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the role, with its number; "" of one whose program says it all."""
+        return f"{self.role} {self.task}".strip()
 
 
 def check(address: Address, security: Security, timeout_secs: float) -> str:
-    """Asks a server how it is; returns the answer in words.
+    """Asks a server how it is; returns the answer in words: "serves: learner step 7, ...".
 
     Raises:
       UnavailableError: no answer in time, or that it is not well.
@@ -54,22 +69,46 @@ def check(address: Address, security: Security, timeout_secs: float) -> str:
         security.close(channel)
     if answer != _SERVING:
         raise UnavailableError(f"{address} says that it does not serve")
-    return "serves"
+    words = progress(address, security, timeout_secs)
+    return f"serves: {words}" if words else "serves"
+
+
+def progress(address: Address, security: Security, timeout_secs: float) -> str:
+    """How far the run of a learner, or coordinator, is, and who waits; "" if it does not tell."""
+    client = TrainingClient(
+        address, experiment="", role="health", task=0, run_id=0, security=security
+    )
+    try:
+        status = client.status(timeout_secs=timeout_secs)
+    except TfdrlError:  # another kind of service, or a token that we do not have
+        return ""
+    finally:
+        client.close()
+    waiting = panel.waiting(RunStatus(status=status))
+    parts = [
+        status.doing,
+        f"learner step {status.learner_step:,}",
+        f"{status.frames:,} frames",
+        f"up {panel.duration(status.uptime_secs)}",
+        f"waiting: {waiting}" if waiting else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def check_process(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> str:
-    """Looks whether a process runs; returns its state in words.
+    """Looks whether a process runs; returns its state in words: "runs, up 0:01:07".
 
     Raises:
       UnavailableError: it is stopped, a zombie, or not there.
     """
     try:
-        state = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+        fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         raise UnavailableError(f"there is no process {pid}") from None
-    if state in "TtZX":
-        raise UnavailableError(f"process {pid} does not run (state {state})")
-    return "runs"
+    if fields[0] in "TtZX":
+        raise UnavailableError(f"process {pid} does not run (state {fields[0]})")
+    start_secs = int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
+    return f"runs, up {panel.duration(time.clock_gettime(time.CLOCK_BOOTTIME) - start_secs)}"
 
 
 def flags_of(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> Flags:
@@ -108,12 +147,12 @@ def check_role(pid: int, timeout_secs: float, proc: pathlib.Path = pathlib.Path(
     """
     process_state, flags = check_process(pid, proc), flags_of(pid, proc)
     if not flags.listen:
-        return process_state
+        return f"{flags.name} {process_state}".strip()
     if flags.tls_certificate and not flags.tls_ca:
         raise ConfigurationError(
             f"process {pid} serves with TLS and has no --tls_ca; give this command --tls_ca"
         )
     security = Security.from_files(
-        flags.tls_certificate, flags.tls_key, flags.tls_ca, environment={}
+        flags.tls_certificate, flags.tls_key, flags.tls_ca, flags.token_file, environment={}
     )
-    return check(address_of(flags.listen), security, timeout_secs)
+    return f"{flags.name} {check(address_of(flags.listen), security, timeout_secs)}".strip()
