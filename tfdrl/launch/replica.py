@@ -9,6 +9,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tfdrl.launch.exits import describe
 from tfdrl.launch.launcher import Process
 from tfdrl.topology import Role
 
@@ -62,6 +63,15 @@ class ExitedReplica(NamedTuple):
     replica: Replica
     exit_code: int
     was_in_time: bool = True  # False: it had to be killed
+
+    @property
+    def words(self) -> str:
+        """What became of it."""
+        if not self.was_in_time:
+            return "did not stop in time and was killed"
+        if self.exit_code < 0:
+            return f"died ({describe(self.exit_code)})"
+        return f"failed in stopping ({describe(self.exit_code)}); its log: {self.replica.log}"
 
 
 def kill(replicas: Sequence[Replica]) -> list[ExitedReplica]:

@@ -24,12 +24,11 @@ from tfdrl.launch import (
     services,
     summary,
 )
-from tfdrl.launch.exits import describe
 from tfdrl.launch.interrupts import Interrupts
 from tfdrl.launch.launcher import Launcher, Start, Starter
 from tfdrl.launch.local.launcher import LocalLauncher
 from tfdrl.launch.notices import Notices
-from tfdrl.launch.replica import ExitedReplica, Replica
+from tfdrl.launch.replica import Replica
 from tfdrl.launch.replicas import announcement, common_arguments, gin_flags, replicas_of
 from tfdrl.launch.status import RunStatus, Watch
 from tfdrl.launch.supervisor import Limits, RunEnd, Supervisor
@@ -230,7 +229,7 @@ class _Run:
         if interrupts and self._interrupts.count > interrupts:
             return RunEnd(EXIT_FAILED, "killed by a second signal")
         for departure in unclean:
-            display.say(f"{departure.replica.name}: {_in_words(departure)}")
+            display.say(f"{departure.replica.name}: {departure.words}")
         by_themselves = [d for d in unclean if d.replica.role.essential and d.was_in_time]
         if ending.exit_code == EXIT_OK:  # a server that dies of being stopped has served
             failed = [d for d in by_themselves if d.exit_code > 0]
@@ -238,7 +237,7 @@ class _Run:
         else:  # at the same moment: what kills one, such as a lack of memory, may kill several
             failed = [d for d in by_themselves if d.exit_code < 0]
             exit_code = ending.exit_code
-        words = [ending.reason, *(f"{d.replica.name}: {_in_words(d)}" for d in failed)]
+        words = [ending.reason, *(f"{d.replica.name}: {d.words}" for d in failed)]
         return RunEnd(exit_code, "; ".join(words))
 
     def _stuck(self) -> RunEnd | None:
@@ -289,14 +288,6 @@ def _finisher(program: Program) -> str:
 def _who_waits(snapshot: RunStatus) -> str:
     waiting = panel.waiting(snapshot)
     return f" (waiting: {waiting})" if waiting else ""
-
-
-def _in_words(departure: ExitedReplica) -> str:
-    if not departure.was_in_time:
-        return "did not stop in time and was killed"
-    if departure.exit_code < 0:
-        return f"died ({describe(departure.exit_code)})"
-    return f"failed in stopping ({describe(departure.exit_code)}); its log: {departure.replica.log}"
 
 
 def _indented(text: str) -> str:
