@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shlex
 import sys
 import time
@@ -10,6 +11,8 @@ import time
 import pytest
 import slurm_cluster
 from paths import CHECKOUT
+
+from tfdrl.launch import printed_commands
 
 pytestmark = [
     pytest.mark.slow,
@@ -200,9 +203,63 @@ def test_what_does_not_fit_is_said_before_anything_starts(tiny, slurm, flag, wor
     assert words in run.output
 
 
-def test_impala_solves_cartpole_on_three_nodes(slurm, tmp_path):
-    run = _Run(slurm, tmp_path, "--gin_file=impala/cartpole.gin")
-    state = slurm.wait(run.job, 280.0)
-    assert state == "COMPLETED 0:0", run.output
+def test_the_file_that_is_written_runs_as_it_is(slurm, tmp_path):
+    (tmp_path / "tiny.gin").write_text(_TINY.replace("'serve'", "'finish'"))
+    command = [sys.executable, "-m", "binaries.manifests", "--format=slurm", "--nodes=3"]
+    command += [f"--gin_file={tmp_path}/tiny.gin", f"--root_dir={tmp_path}/run", "--time=5"]
+    script = tmp_path / "job.sh"
+    text = slurm.call(*command, "--resources=actor=apart:1")
+    # What is installed may be another checkout.
+    here = f"{sys.executable} -m binaries.train"
+    script.write_text(text.replace(printed_commands.installed("tfdrl-train"), here))
+    job = slurm.submit(script)
+    output = pathlib.Path(f"{script}.out")
+    assert slurm.wait(job, 60.0) == "COMPLETED 0:0", output.read_text()
+    assert "learner finished" in output.read_text()
+    assert "--launcher=slurm --resources=actor=apart:1 --requeue" in output.read_text()
+
+
+def test_a_run_is_watched_from_elsewhere(tiny, slurm):
+    run = tiny()
+    run.wait_for(lambda: "learner steps 5" in run.output)
+    command = [sys.executable, "-m", "binaries.watch", str(run.root_dir), "--once", "--json"]
+    status = json.loads(slurm.call(*command))
+    assert status["learner_step"] == 5 and status["metrics"] == {"learner/waiting_share": 1.0}
+
+
+@pytest.mark.parametrize(
+    "gin_file", ["impala/cartpole", "apex/cartpole", "seed/cartpole_vtrace", "a3c/cartpole"]
+)
+def test_cartpole_is_solved_on_three_nodes(slurm, tmp_path, gin_file):
+    run = _Run(slurm, tmp_path, f"--gin_file={gin_file}.gin")
+    try:
+        assert slurm.wait(run.job, 280.0) == "COMPLETED 0:0", run.output
+    finally:
+        slurm.end(run.job)
     assert "solved: mean return" in run.output
-    assert json.loads((run.root_dir / "result.json").read_text())["evaluation"]["mean"] >= 475
+    assert "1 replay at" not in run.output or slurm_cluster.own_address() in run.output
+
+
+def test_a_run_that_is_cancelled_is_continued(slurm, tmp_path):
+    flags = ["--gin_file=impala/cartpole.gin", "--gin_bindings=experiment.solved_return = None"]
+    run = _Run(slurm, tmp_path, *flags)
+    run.wait_for(lambda: " | frames " in run.output and _steps(run) > 20, 120.0)
+    slurm.call("scancel", run.job)
+    assert slurm.wait(run.job, 60.0).startswith("CANCELLED")
+    assert "told to stop (exit code 0)" in run.output
+    before = int(run.output.rpartition("learner steps")[2].split()[0].replace(",", ""))
+    again = _Run(slurm, tmp_path, *flags)
+    try:
+        again.wait_for(lambda: _steps(again) > before, 120.0)
+        assert all(steps >= before for steps in _all_steps(again))
+    finally:
+        slurm.end(again.job)
+
+
+def _all_steps(run: _Run) -> list[int]:
+    found = re.findall(r"learner steps ([\d,]+) ", run.output)
+    return [int(text.replace(",", "")) for text in found]
+
+
+def _steps(run: _Run) -> int:
+    return max(_all_steps(run), default=0)
