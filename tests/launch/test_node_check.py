@@ -18,7 +18,7 @@ from tfdrl.launch.node_check import Answer
 _GIN = "import tiny_program\nexperiment.architecture = @tiny()\n"
 
 
-def _check(tmp_path, said="", silent=(), **other):
+def _check(tmp_path, said="", silent=(), ahead_secs=0, **other):
     nonce_file = node_check.write_nonce(tmp_path)
     good = {
         "node": "n1",
@@ -30,7 +30,8 @@ def _check(tmp_path, said="", silent=(), **other):
         "error": "",
         "ports": [1],
     }
-    answers = {"n1": Answer(**good), "n2": Answer(**{**good, "node": "n2", **other})}
+    bad = {**good, "node": "n2", "clock_secs": time.time() + ahead_secs, **other}
+    answers = {"n1": Answer(**good), "n2": Answer(**bad)}
     answers = {name: answer for name, answer in answers.items() if name not in silent}
     now = time.time()
     node_check.check(answers, ["n1", "n2"], nonce_file, "d", (now - 1, now), said)
@@ -48,8 +49,8 @@ def test_nodes_that_are_alike_may_run(tmp_path):
         ({"nonce": ""}, "n2 does not see what is written to --root_dir=.*all nodes share"),
         ({"error": "No module named 'mine'"}, "n2: No module named 'mine'"),
         ({"digest": "e"}, "n2 reads other settings"),
-        ({"clock_secs": time.time() + 3600}, "clock of n2 is 60 minutes ahead of"),
-        ({"clock_secs": time.time() - 600}, "clock of n2 is 10 minutes behind"),
+        ({"ahead_secs": 3600}, "clock of n2 is 60 minutes ahead of"),
+        ({"ahead_secs": -600}, "clock of n2 is 10 minutes behind"),
         ({"silent": ["n2"], "said": "No module named tfdrl"}, "n2 cannot run .*No module named"),
     ],
 )
