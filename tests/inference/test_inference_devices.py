@@ -98,7 +98,7 @@ def use_separate_devices():
         with catch(_N) as environment:
             inference = Table(agent, environment, devices=devices).inference
         for _ in devices:  # each of them in turn
-            acted = asyncio.run(inference.act(leaves, inference.initial_state(0, _N)))
+            acted = asyncio.run(inference.act(leaves, inference.begin(0, _N).rows[0]))
             found.append([*acted.info, *acted.state[:2]])
         outputs, _ = _raw(inference, leaves, devices[0])
         if devices[0]:
@@ -117,9 +117,10 @@ def use_separate_devices():
 
 
 def _raw(inference, leaves, device):
-    arrays = [leaves.step_type, leaves.reward, leaves.discount, *leaves.observation]
+    row = inference.begin(0, _N).rows[0]
+    arrays = [leaves.step_type, leaves.reward, leaves.discount, row, *leaves.observation]
     with tf.device(device):
-        return inference._runs[0](arrays + inference.initial_state(0, _N))
+        return inference._runs[0](arrays)
 
 
 def test_inference_and_training_on_devices_of_their_own():

@@ -14,10 +14,12 @@ from tf_agents.trajectories import time_step
 
 from tfdrl.agents.v_trace import VTraceAgent
 from tfdrl.environments.registry import atari_environment, gym_environment
+from tfdrl.experience.frame_stacks import restack
 from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.experience.unroll_queue import UnrollQueue
 from tfdrl.inference.environments import CentralInference
 from tfdrl.inference.policy import Acted, BatchedPolicy
+from tfdrl.inference.state_table import Place
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
 from tfdrl.rpc import environment_specs, inference_pb2
 from tfdrl.rpc.grpc_server import RefusedError
@@ -59,7 +61,8 @@ class Table:
             policy or agent.collect_policy,
             self.specs,
             **{
-                **{"rows_wanted": lambda: 1, "max_rows": environments, "time_limit_secs": 0.05},
+                **{"environments": environments, "max_rows": environments},
+                **{"rows_wanted": lambda: 1, "time_limit_secs": 0.05},
                 **settings,
             },
         )
@@ -382,9 +385,11 @@ def test_frames_are_stacked_as_the_environment_would(game):
     kinds = np.array([steps.step_type for steps in shown])
     assert (kinds[1:] == FIRST).any() == (game == "Breakout")
     for number, unrolls in enumerate(table.unrolls):
+        assert unrolls.steps.observation.frames.shape == (2, _T + 4, 84, 84)
+        stacks = restack(unrolls.steps.observation).numpy()
         for t in range(_T + 1):
             expected = shown[number * _T + t].observation
-            np.testing.assert_array_equal(unrolls.steps.observation[:, t], expected)
+            np.testing.assert_array_equal(stacks[:, t], expected)
     table.player.close(None)
 
 
@@ -396,7 +401,7 @@ def test_compiled_inference_gives_the_same_numbers(agent, jit_compile):
         steps = environment.reset()
     inference = table.inference
     leaves = steps._replace(observation=[steps.observation])
-    _, state, info = asyncio.run(inference.act(leaves, inference.initial_state(0, 3)))
+    _, state, info = asyncio.run(inference.act(leaves, inference.begin(0, 3).rows[0]))
     expected = agent.collect_policy.action(
         time_step.TimeStep(*steps),
         agent.collect_policy.get_initial_state(3),
@@ -411,8 +416,11 @@ def test_compiled_inference_gives_the_same_numbers(agent, jit_compile):
 class Numbers:
     """BatchedPolicy that takes no notice of anything."""
 
-    def initial_state(self, first, rows):
-        return []
+    def begin(self, first, rows):
+        return Place((None, None), [])
+
+    def end(self, place):
+        pass
 
     def state_nest(self, leaves):
         return ()
@@ -423,7 +431,7 @@ class Numbers:
     def look_again(self):
         pass
 
-    async def act(self, steps, state):
+    async def act(self, steps, row):
         return Acted([np.zeros(len(steps.reward), np.int32)], [], [])
 
 

@@ -78,6 +78,7 @@ def by_seeds_learner(agent):
         inference = BatchedPolicy(
             agent.collect_policy,
             specs,
+            environments=_ENVS,
             rows_wanted=lambda: _ENVS,
             max_rows=_ENVS,
             time_limit_secs=0.05,

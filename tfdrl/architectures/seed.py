@@ -7,7 +7,8 @@
                 (one gRPC stream each)         |              | variables
                                                v              |
                      recurrent states,   unrolls --> queue --> V-trace
-                     frame stacks        (full: that actor waits)
+                     frame stacks,       (full: that actor waits)
+                     on the device
                                                               |
                                       evaluator <-- parameters, now and then
 
@@ -187,6 +188,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
     inference = BatchedPolicy(
         agent.collect_policy,
         specs,
+        environments=config.environments,
         rows_wanted=lambda: config.rows_wanted(awaited.count()),
         rows_present=awaited.count,
         max_rows=config.max_rows,

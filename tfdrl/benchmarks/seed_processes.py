@@ -77,21 +77,23 @@ def _service_server(job: Job, with_network: bool) -> Generator[Address | Turn, f
     info = tf.nest.flatten(agent.collect_policy.info_spec)
 
     class NoNetwork(BatchedPolicy):
-        """Actions of zero and the state as it was; the rest is as with a network."""
+        """Actions and states of zero; the rest is as with a network."""
 
         def _compute(self, arrays, count, slot):
-            states = arrays[len(arrays) - len(self._state_specs) :]
             rows = len(arrays[0])
             return [
                 *(np.zeros((rows, *spec.shape), spec.dtype) for spec in self._specs.action),
-                *(state.copy() for state in states),
-                *(np.zeros((rows, *spec.shape), spec.dtype.as_numpy_dtype) for spec in info),
+                *(
+                    np.zeros((rows, *spec.shape), spec.dtype.as_numpy_dtype)
+                    for spec in [*self._state_specs, *info]
+                ),
             ]
 
     awaited = AwaitedEnvironments()
     inference = (BatchedPolicy if with_network else NoNetwork)(
         agent.collect_policy,
         specs,
+        environments=config.environments,
         rows_wanted=lambda: config.rows_wanted(awaited.count()),
         rows_present=awaited.count,
         max_rows=config.max_rows,
@@ -120,12 +122,19 @@ def _service_server(job: Job, with_network: bool) -> Generator[Address | Turn, f
 
 def _network_alone(config, inference) -> Variant:
     """The policy on batches as large as those of all actors, or the largest of the gin file."""
+    from tfdrl.runtime.host_tensors import aligned_empty
+
     rows = min(config.rows_wanted(config.environments), config.max_rows)
     with config.environment(num_envs=rows, training=True, seed=1) as environment:
         steps = environment.reset()
         leaves = environment_specs.flatten(environment.observation_spec, steps.observation)
-    arrays = [steps.step_type, steps.reward, steps.discount, *leaves]
-    arrays += inference.initial_state(0, rows)
+        stack = environment.frame_stack
+    if stack > 1:
+        leaves = [leaves[0][..., -1], np.full(rows, stack, np.uint8)]
+    given = [steps.step_type, steps.reward, steps.discount, inference.begin(0, rows).rows[0]]
+    arrays = [aligned_empty(array.shape, array.dtype) for array in [*given, *leaves]]
+    for array, values in zip(arrays, [*given, *leaves]):
+        array[...] = values
 
     def work():
         inference._compute(arrays, rows, 0)

@@ -121,8 +121,8 @@ def thin_signature(signature: Unrolls, frame_stack: int) -> Unrolls:
 
 
 def thin(unrolls: Unrolls, frame_stack: int) -> Unrolls:
-    """Replaces observations [B, T+1, ..., k] by `Frames`."""
-    if frame_stack == 1:
+    """Replaces observations [B, T+1, ..., k] by `Frames`, unless they are that already."""
+    if frame_stack == 1 or isinstance(unrolls.steps.observation, Frames):
         return unrolls
     steps = unrolls.steps
     stacks = steps.observation

@@ -53,10 +53,13 @@ class UnrollCollector:
     Args:
       unroll_steps: T, the overlap included.
       overlap: below T.
+      frame_stack: k > 1 where observations are single frames, `Frames` [N, ...]: unrolls have those
+        of the k-1 steps before, too, [T+k, N, ...].
     """
 
-    def __init__(self, unroll_steps: int, overlap: int = 0):
+    def __init__(self, unroll_steps: int, overlap: int = 0, frame_stack: int = 1):
         self._unroll_steps, self._overlap = unroll_steps, overlap
+        self._frames_before = frame_stack - 1
         self._free: collections.deque[_Arrays] = collections.deque()
         self._arrays: _Arrays | None = None
         self._position = 0
@@ -72,7 +75,7 @@ class UnrollCollector:
           policy_state: before them, nest of [N, ...]; must not be written to afterwards.
           version: of the parameters that act next.
         """
-        self._arrays = _Arrays(time_step, self._unroll_steps, self._overlap)
+        self._arrays = self._new_arrays(time_step)
         self._position = self._overlap
         self._arrays.write_step(self._position, time_step)
         self._policy_states.extend([policy_state] * (self._overlap + 1))
@@ -104,25 +107,31 @@ class UnrollCollector:
             time.time(),
             release=lambda: self._free.append(arrays),
         )
-        self._arrays = (
-            self._free.pop()
-            if self._free
-            else _Arrays(next_time_step, self._unroll_steps, self._overlap)
-        )
+        self._arrays = self._free.pop() if self._free else self._new_arrays(next_time_step)
         self._arrays.continue_from(arrays, start_of_next)
         self._position = self._overlap
         self._policy_state, self._version = self._policy_states[0], version
         return complete
 
+    def _new_arrays(self, time_step: TimeSteps) -> _Arrays:
+        return _Arrays(time_step, self._unroll_steps, self._overlap, self._frames_before)
+
 
 class _Arrays:
     """Room for one unroll of N environments; the part before the first step is zero."""
 
-    def __init__(self, time_step: TimeSteps, unroll_steps: int, overlap: int):
+    def __init__(self, time_step: TimeSteps, unroll_steps: int, overlap: int, frames_before: int):
         self._unroll_steps, self._overlap = unroll_steps, overlap
-        self.steps = _empty_like(time_step, unroll_steps + 1)
+        self.steps = by_step = _empty_like(time_step, unroll_steps + 1)
+        self._frames, self._frames_before = None, frames_before
+        if frames_before:
+            length = unroll_steps + 1 + frames_before
+            self._frames = _empty_like(time_step.observation.frames, length)
+            self._frames[:frames_before] = 0
+            self.steps = _with_frames(by_step, self._frames)
+            by_step = _with_frames(by_step, self._frames[frames_before:])
         self.acted = None  # known with the first action
-        self._step_leaves, self._acted_leaves = tree.flatten(self.steps), []
+        self._step_leaves, self._acted_leaves = tree.flatten(by_step), []
         for leaf in self._step_leaves:
             leaf[:overlap] = 0
 
@@ -145,11 +154,18 @@ class _Arrays:
             self._make_acted(tree.map_structure(np.empty_like, other.acted))
         for target, leaf in zip(self._step_leaves, other._step_leaves):
             target[: overlap + 1] = leaf[start:]
+        if self._frames is not None:
+            before = self._frames_before
+            self._frames[:before] = other._frames[start : start + before]
         for target, leaf in zip(self._acted_leaves, other._acted_leaves):
             target[:overlap] = leaf[start:]
 
     def _make_acted(self, acted: tuple[Nest, Nest]) -> None:
         self.acted, self._acted_leaves = acted, tree.flatten(acted)
+
+
+def _with_frames(steps: TimeSteps, frames: np.ndarray) -> TimeSteps:
+    return steps._replace(observation=steps.observation._replace(frames=frames))
 
 
 def _empty_like(nest: Nest, length: int) -> Nest:

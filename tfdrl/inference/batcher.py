@@ -19,6 +19,7 @@ import numpy as np
 
 from tfdrl.errors import TfdrlError
 from tfdrl.runtime.futures import settle
+from tfdrl.runtime.host_tensors import aligned_empty
 
 #: Two changes of threads, on a busy machine.
 _QUICK_SECS = 0.0003
@@ -32,7 +33,9 @@ class _Batch:
     """Arrays [rows, ...] that blocks are copied into, and who waits for what is computed."""
 
     def __init__(self, leaves: Sequence[tuple[tuple[int, ...], np.dtype]], rows: int):
-        self.arrays = [np.zeros((rows, *shape), dtype) for shape, dtype in leaves]
+        self.arrays = [aligned_empty((rows, *shape), dtype) for shape, dtype in leaves]
+        for array in self.arrays:
+            array[...] = 0
         self.count = 0  # rows of blocks
         self.places: list[asyncio.Future] = []
         self.is_late = False

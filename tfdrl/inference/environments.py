@@ -1,8 +1,9 @@
 """SEED RL's learner as the player of all environments: batched inference, state and unrolls.
 
 The learner keeps for each environment the recurrent state, the last action and reward (they are
-part of the policy's state), the run id, the stack of frames and the partial unroll. The
-environments of one actor step together, so all this is kept by blocks: arrays of [N, ...].
+part of the policy's state) and the stack of frames, on the inference device, and the run id and the
+partial unroll. The environments of one actor step together, so the latter are kept by blocks:
+arrays of [N, ...].
 """
 
 from __future__ import annotations
@@ -145,13 +146,14 @@ class CentralInference:
                     return block
             else:
                 self._retired[block.run_id] = None
+            self._inference.end(block.place)
         while len(self._retired) > _MAX_RETIRED_RUNS:
             del self._retired[next(iter(self._retired))]
         block = EnvironmentSlots(
             hello,
             self._specs,
             self._inference,
-            UnrollCollector(self._unroll_steps, self._overlap),
+            UnrollCollector(self._unroll_steps, self._overlap, self._specs.frame_stack),
             awaited=self._awaited,
             put=self._put,
             record=self._record,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tfdrl.environments.atari import FrameStack
+from tfdrl.experience.frame_stacks import Frames, next_depth
 from tfdrl.experience.unroll_queue import ClosedError
 from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
 from tfdrl.inference.awaited import AwaitedEnvironments
@@ -42,6 +42,7 @@ class EnvironmentSlots:
     Attributes:
       first, rows, end: numbers of its environments.
       next_index: of the step that comes next.
+      place: where inference keeps their state.
       is_here: whether a stream plays it.
       is_broken: whether a step failed half done; the run cannot go on.
     """
@@ -68,11 +69,9 @@ class EnvironmentSlots:
         self._specs, self._inference, self._collector = specs, inference, collector
         self._awaited, self._put, self._report = awaited, put, record
         self._version, self._end = version, end
-        self._stack = None
-        if specs.frame_stack > 1:
-            size = specs.observation[0].shape[0]
-            self._stack = FrameStack(self.rows, specs.frame_stack, size)
-        self._state = inference.initial_state(self.first, self.rows)
+        self._depth = np.zeros(self.rows, np.uint8)  # of stacks of frames
+        self.place = inference.begin(self.first, self.rows)
+        self._state = self.place.state
         self._steps: TimeSteps | None = None  # the last
         self._taken = -1  # their index
         self._acted: Acted | None = None  # for the last steps but one, or for them
@@ -97,7 +96,7 @@ class EnvironmentSlots:
                 check_order(steps.step_type, self._steps and self._steps.step_type)
                 self._record(message)
                 self.is_broken = True
-                self._take(self._with_stack(steps, message))
+                self._take(self._with_frames(steps, message))
                 self._taken, self.is_broken = index, False
             await self._act()
         except (ClosedError, BatcherStoppedError):
@@ -120,15 +119,15 @@ class EnvironmentSlots:
         is_slow = now_secs - self._seen_secs > _SLOW_SECS
         return self.is_here and self._room is None and not is_slow
 
-    def _with_stack(self, steps: TimeSteps, message: inference_pb2.Steps) -> TimeSteps:
-        if self._stack is None:
+    def _with_frames(self, steps: TimeSteps, message: inference_pb2.Steps) -> TimeSteps:
+        """Where observations are stacks, of which the newest frame came: that, and their depth."""
+        if self._specs.frame_stack == 1:
             return steps
         (frames,) = steps.observation
         starts = np.frombuffer(message.stack_starts, bool)
-        stack = self._stack.push(
-            frames[..., 0], starts if starts.size else steps.step_type == FIRST
-        )
-        return steps._replace(observation=[stack])
+        starts = starts if starts.size else steps.step_type == FIRST
+        self._depth = next_depth(self._depth, starts, self._specs.frame_stack)
+        return steps._replace(observation=Frames(frames[..., 0], self._depth))
 
     def _take(self, steps: TimeSteps) -> None:
         """Completes the last transition."""
@@ -142,7 +141,7 @@ class EnvironmentSlots:
 
     async def _act(self) -> None:
         """Acts for the last steps. If it is cancelled, it can be done again."""
-        acted = await self._inference.act(self._steps, self._state)
+        acted = await self._inference.act(self._steps, self.place.rows[self._taken % 2])
         self._acted, self._state = acted, acted.state
         self.next_index += 1
         if self._unrolls is not None:
@@ -164,7 +163,9 @@ class EnvironmentSlots:
 
     def _with_nests(self, unrolls: CollectedUnrolls) -> CollectedUnrolls:
         inference, specs = self._inference, self._specs
-        observation = pack(specs.observation_nest, unrolls.steps.observation)
+        observation = unrolls.steps.observation
+        if specs.frame_stack == 1:
+            observation = pack(specs.observation_nest, observation)
         action, info = unrolls.acted
         return unrolls._replace(
             steps=unrolls.steps._replace(observation=observation),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-import tensorflow as tf
 import tree
 
 from tfdrl.experience import frame_stacks
@@ -14,6 +13,7 @@ from tfdrl.experience.unroll_queue import UnrollQueue
 from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.replay.unroll_writer import UnrollWriter
+from tfdrl.runtime.host_tensors import on_host, shared
 from tfdrl.topology import Address
 from tfdrl.types import Nest, TimeSteps, Unrolls
 
@@ -100,7 +100,11 @@ class SequenceWriter:
         timeout_secs: float,
         stop: threading.Event,
     ):
-        self._compute = tf.function(agent.initial_priorities)
+        self._compute = on_host(
+            lambda unrolls, max_q: agent.initial_priorities(
+                unrolls.info.q_taken, max_q, to_batch(unrolls).experience
+            )
+        )
         self._frame_stack = frame_stack
         self._writer = UnrollWriter(address, [SEQUENCES], timeout_secs, stop)
         self.waiting, self.bad_priorities = self._writer.waiting, 0
@@ -121,8 +125,8 @@ class SequenceWriter:
     def priorities(self, unrolls: Unrolls, next_info: Nest) -> np.ndarray:
         """<float64>[B] of the sequences that `write` takes."""
         max_q = np.concatenate([unrolls.info.max_q, next_info.max_q[:, None]], axis=1)
-        experience = to_batch(unrolls).experience
-        found = self._compute(unrolls.info.q_taken, max_q, experience)
+        unrolls = unrolls._replace(version=(), time_secs=())
+        found = self._compute(tree.map_structure(shared, unrolls), max_q)
         clean, bad = priorities_ops.sanitise(found.numpy())
         self.bad_priorities += bad
         return clean

@@ -37,8 +37,13 @@ def stateless_act_function(policy) -> Callable:
     return call
 
 
-def compiled(function: Callable, jit_compile: bool = False) -> Callable:
+def compiled(
+    function: Callable, jit_compile: bool = False, convert: Callable = tf.convert_to_tensor
+) -> Callable:
     """A `run(arrays) -> (tensors, nest)` of `function(*tensors) -> nest`; the nest tells its form.
+
+    `convert` makes tensors of arrays; with `host_tensors.shared` the arrays must not change, nor
+    the results be used as tensors, until the results were read.
 
     The graph is called by its op: for a small network on a CPU, what tf.function does in Python
     at each call takes several times as long as the network itself.
@@ -56,7 +61,7 @@ def compiled(function: Callable, jit_compile: bool = False) -> Callable:
         graph, captured, dtypes, tensors, used = graphs[key]
         tensors = list(tensors)
         for i in used:
-            tensors[i] = tf.convert_to_tensor(arrays[i])
+            tensors[i] = convert(arrays[i])
         outputs = tf.raw_ops.StatefulPartitionedCall(args=tensors + captured, Tout=dtypes, f=graph)
         return outputs, graph.structured_outputs
 

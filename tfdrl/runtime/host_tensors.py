@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfdrl.types import Nest
+
 #: Bytes; TensorFlow aborts the process at a tensor that does not begin at a multiple.
 _ALIGNMENT = 64
 #: Smaller ones are copied sooner than told where they are.
@@ -57,8 +59,14 @@ def on_host(function: Callable, jit_compile: bool = False) -> Callable:
 
     @tf.autograph.experimental.do_not_convert
     def run(*args):
-        results = inner(*args)
-        with tf.device("CPU:0"):
-            return tf.nest.map_structure(tf.identity, results)
+        return brought_to_host(inner(*args))
 
     return tf.function(run)
+
+
+def brought_to_host(results: Nest) -> Nest:
+    """In a compiled function: its results, as tensors of the host's memory."""
+    if not tf.config.list_physical_devices("GPU") and not tf.config.list_physical_devices("TPU"):
+        return results  # they are there
+    with tf.device("CPU:0"):
+        return tf.nest.map_structure(tf.identity, results)
