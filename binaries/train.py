@@ -13,6 +13,7 @@ from absl import flags
 from tfdrl import configuration
 from tfdrl.errors import EXIT_OK, ConfigurationError
 from tfdrl.launch import command_line, launchers, printed_commands, process, run_directory
+from tfdrl.launch.launcher import Launcher
 
 _USAGE = """Trains until the gin file's target or a limit is reached.
 
@@ -42,6 +43,10 @@ _WATCHING = (
     "requeue",
     "verbose",
 )
+
+
+#: Flags that mean nothing where there is one machine.
+_FOR_CLUSTERS = ("resources", "insecure_network", "requeue")
 
 
 def _flags() -> flags.FlagValues:
@@ -180,8 +185,20 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
         values.gin_bindings,
         settings,
         _command(values, program_name, root_dir),
-        launchers.launcher(values.launcher, values.requeue),
+        _launcher(values),
     )
+
+
+def _launcher(values: flags.FlagValues) -> Launcher:
+    """The launcher of the flags. Raises ConfigurationError for flags that it would not heed."""
+    if values.launcher == "local":
+        for name in _FOR_CLUSTERS:
+            if values[name].present:
+                raise ConfigurationError(
+                    f"--{name} goes with --launcher=slurm; on one machine the processes share its "
+                    "cores, and CUDA_VISIBLE_DEVICES says which GPUs are the learner's"
+                )
+    return launchers.launcher(values.launcher, values.requeue)
 
 
 def _command(values: flags.FlagValues, program_name: str, root_dir: pathlib.Path) -> list[str]:

@@ -9,6 +9,7 @@ import time
 import pytest
 from paths import CHECKOUT
 
+from binaries import train
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch.slurm import job, launcher, step, steps
 from tfdrl.topology import Resources
@@ -164,6 +165,20 @@ def test_the_end_of_a_step_is_that_of_its_role(start, code):
     assert _end(process)[0] == code
 
 
+def test_steps_that_do_not_end_are_waited_for_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(job.Job, "cancel_step", lambda self, name: None)
+    monkeypatch.setattr(steps, "_KILL_SECS", 1.0)
+    processes = []
+    for number in range(5):
+        popen = subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE)
+        processes.append(steps.StepProcess(popen, f"a-{number}", job.Job("7"), tmp_path / "log"))
+    begin_secs = time.monotonic()
+    for process in processes:
+        process.kill()
+    assert [process.wait() for process in processes] == [-9] * 5
+    assert time.monotonic() - begin_secs < 3.0
+
+
 @pytest.mark.parametrize(
     "srun, said, code",
     [
@@ -183,3 +198,24 @@ def test_what_an_srun_says_of_its_step(tmp_path, monkeypatch, srun, said, code):
     process = steps.StepProcess(popen, "a-0", job.Job("7"), log)
     assert process.wait() == code
     assert cancelled == (["a-0"] if srun.startswith("kill") else [])
+
+
+def _launcher(*flags):
+    values = train._flags()
+    values(["tfdrl-train", *flags])
+    return train._launcher(values)
+
+
+def test_outside_a_job_there_is_no_launcher(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(ConfigurationError, match="this is no Slurm job"):
+        _launcher("--launcher=slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert isinstance(_launcher("--launcher=slurm", "--requeue"), launcher.SlurmLauncher)
+
+
+@pytest.mark.parametrize("flag", ["--resources=learner=cpu:8", "--insecure_network", "--requeue"])
+def test_what_means_nothing_on_one_machine_is_not_left_out_in_silence(flag):
+    with pytest.raises(ConfigurationError, match=r"goes with --launcher=slurm"):
+        _launcher(flag)
+    assert _launcher().is_local

@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
@@ -30,6 +31,7 @@ class StepProcess:
 
     def __init__(self, srun: subprocess.Popen, name: str, job: Job, log: pathlib.Path):
         self._srun, self._name, self._job, self._log = srun, name, job, log
+        self._killed_secs: float | None = None
 
     def poll(self) -> int | None:
         """The role's exit code, once its step is over."""
@@ -43,11 +45,15 @@ class StepProcess:
     def kill(self) -> None:
         """The role and all that it has started get SIGKILL."""
         self._say(step.KILL)
+        self._killed_secs = self._killed_secs or time.monotonic()
 
     def wait(self) -> int:
         """Waits for the end of the step, which Slurm is asked for if it takes too long."""
+        # Of many that were killed together, the last may take no longer than the first.
+        begin_secs = self._killed_secs or time.monotonic()
         try:
-            return self._over(self._srun.wait(_KILL_SECS))
+            left_secs = max(begin_secs + _KILL_SECS - time.monotonic(), 0.1)
+            return self._over(self._srun.wait(left_secs))
         except subprocess.TimeoutExpired:
             self._srun.kill()
             return self._over(self._srun.wait())
