@@ -118,6 +118,8 @@ class Transitions(NamedTuple):
                                          episode terminated in it. TF-Agents' convention: the
                                          agent multiplies the last factor of gamma.
     next_observation  nest of [k, ...]   s_{t+m}
+
+    Of stacks of frames, observation is `frame_stacks.FramePairs` of both, and next_observation ().
     """
 
     observation: Nest

@@ -88,7 +88,7 @@ class ApexSide:
 
     def __init__(self, name, tmp_path):
         self.environment = make_environment(name)
-        self.signature = transition_table.transition_signature(self.environment)
+        self.signature = transition_table.transition_signature(self.environment, N_STEP)
         table = transition_table.replay_table(
             self.signature, max_size=1000, min_size=1, sampler="uniform"
         )

@@ -18,14 +18,20 @@ from tests.support.stacked_games import StackedGames
 from tfdrl import environments_tf
 from tfdrl.acting.loop import ActorLoop
 from tfdrl.experience.frame_stacks import with_single_frames
+from tfdrl.experience.transitions import TransitionAssembler
+from tfdrl.experience.uniform_replay import UniformReplay
 from tfdrl.experience.unroll_assembler import UnrollAssembler
 from tfdrl.experience.unroll_batches import train_arguments
 from tfdrl.learning.trainer import Trainer
 from tfdrl.parameter_server.rollout_learning import rollout_gradient
-from tfdrl.replay import unroll_tables
+from tfdrl.parameter_server.transition_learning import trajectory_gradient, transition_gradient
+from tfdrl.replay import transition_table, unroll_tables
+from tfdrl.replay.transition_dataset import first, sample_dataset
+from tfdrl.replay.transition_writer import TransitionWriter
 from tfdrl.replay.unroll_dataset import unroll_dataset
 from tfdrl.replay.unroll_writer import UnrollWriter
 from tfdrl.topology import Address, Context
+from tfdrl.types import LAST
 
 N, T, STACK = 3, 5, 4
 
@@ -79,10 +85,13 @@ class Connection:
         pass
 
 
-def steps_of(environment, agent, directory):
+def loop_of(environment, agent, directory):
     context = Context("actor", 0, 1, directory, stop=threading.Event())
-    loop = ActorLoop(environment, agent.collect_policy, Connection(), context)
-    return with_single_frames(environment, loop.steps())
+    return ActorLoop(environment, agent.collect_policy, Connection(), context)
+
+
+def steps_of(environment, agent, directory):
+    return with_single_frames(environment, loop_of(environment, agent, directory).steps())
 
 
 def unrolls_of(environment, agent, directory, count, overlap=0):
@@ -96,6 +105,101 @@ def unrolls_of(environment, agent, directory, count, overlap=0):
             assembler.begin(())
             found.append(unrolls)
     return found
+
+
+def pairs_of(games, n, steps):
+    """{observations of s_t and s_{t+m}: discount's last factor} of what begins in so many steps."""
+    found = {}
+    for t, i in itertools.product(range(steps), range(N)):
+        if games.shown[t].step_type[i] == LAST:
+            continue
+        m = 1
+        while m < n and games.shown[t + m].step_type[i] != LAST:
+            m += 1
+        pair = np.stack([games.stacks(i, t, 1)[0], games.stacks(i, t + m, 1)[0]])
+        found[pair.tobytes()] = m
+    return found
+
+
+def blocks_of(environment, agent, directory, n, count):
+    assembler = TransitionAssembler(N, n, 0.5, block_steps=4)
+    steps = itertools.islice(steps_of(environment, agent, directory), 4 * count + n)
+    return [block for step in steps if (block := assembler.add(*step, 0)) is not None]
+
+
+def serving(signature):
+    """Each item once, in their order."""
+    settings = {"max_size": 10_000, "min_size": 1, "sampler": "fifo", "max_times_sampled": 1}
+    server = reverb.Server([transition_table.replay_table(signature, **settings)], port=None)
+    return server, Address("localhost", server.port)
+
+
+def write_transitions(address, games, agent, directory, n, frame_stack):
+    writer = TransitionWriter(address, N, n, 20.0, threading.Event(), frame_stack)
+    for block in blocks_of(games, agent, directory, n, 12):
+        writer.write(block)
+    writer.close()
+    return writer.items
+
+
+def dataset_of(address, signature, batch_size):
+    return sample_dataset(address, signature, batch_size, 1, 0.0, 1)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_apex(tmp_path, n):
+    games = Games()
+    agent = Recorder(games)
+    signature = transition_table.transition_signature(games, n)
+    assert signature.observation.frames.shape == (n + STACK, 6, 6)
+    server, address = serving(signature)
+    items = write_transitions(address, games, agent, tmp_path, n, STACK)
+    trainer = Trainer(agent, tf.distribute.get_strategy(), max_bad_steps=1)
+    for batch in dataset_of(address, signature, 4).take(items // 4):
+        trainer.train(batch.experience, batch.weights)
+    server.stop()
+    expected = list(pairs_of(games, n, 4 * 12))
+    assert items == len(expected) > 100
+    seen = [pair.tobytes() for batch in agent.seen for pair in batch]
+    assert seen == expected[: len(seen)] and len(seen) > items - 4
+
+
+def test_gorila_with_a_global_replay(tmp_path):
+    games, n = Games(), 2
+    agent = Recorder(games)
+    signature = transition_table.transition_signature(games, n)
+    server, address = serving(signature)
+    items = write_transitions(address, games, agent, tmp_path, n, STACK)
+    gradient = trajectory_gradient(agent, games, 4, n)
+    agent.seen.clear()
+    for batch in dataset_of(address, signature, 4).take(items // 4):
+        gradient(first(batch.experience))
+    server.stop()
+    expected = list(pairs_of(games, n, 4 * 12))
+    seen = [pair.tobytes() for batch in agent.seen for pair in batch]
+    assert seen == expected[: len(seen)] and len(seen) > items - 4
+
+
+@pytest.mark.parametrize("learn", ["dqn", "gorila"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_uniform_replay(tmp_path, learn, n):
+    games = Games()
+    agent = Recorder(games)
+    replay = UniformReplay(100 * N, N, n, 0.5, STACK)
+    assert replay.size_steps == 0
+    for step in itertools.islice(loop_of(games, agent, tmp_path).steps(), 60):
+        replay.add(*step[:3])
+    if learn == "dqn":
+        trainer = Trainer(agent, tf.distribute.get_strategy(), max_bad_steps=1)
+        update = trainer.train_transitions
+    else:
+        update = transition_gradient(agent, games, 32, n, STACK)
+    agent.seen.clear()
+    for _ in range(20):
+        update(replay.sample(32))
+    expected = pairs_of(games, n, 60 - n)
+    seen = {pair.tobytes() for batch in agent.seen for pair in batch}
+    assert seen <= set(expected) and len(seen) > 100
 
 
 def test_impala(tmp_path):

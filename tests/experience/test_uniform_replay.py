@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import tree
 
 from tfdrl.errors import ConfigurationError, TfdrlError
+from tfdrl.experience.frame_stacks import FramePairs, restack
 from tfdrl.experience.uniform_replay import UniformReplay
 from tfdrl.types import FIRST, LAST, MID, TimeSteps
 
@@ -94,9 +96,17 @@ def fill(replay, games, store, steps):
         store.add(*step)
 
 
+def with_observations(batch):
+    """Transitions whose observations are stacks, where they are frames of both."""
+    if not isinstance(batch.observation, FramePairs):
+        return batch
+    first, second = np.moveaxis(restack(batch.observation).numpy(), 1, 0)
+    return batch._replace(observation=first, next_observation=second)
+
+
 def check(replay, store, t, e, n, oldest):
     """The replay's transitions at rows t (from the oldest) are the store's."""
-    batch = replay.transitions(t, e)
+    batch = with_observations(replay.transitions(t, e))
     for k in range(len(t)):
         s, a, total, discount, after = store.transition(oldest + t[k], e[k], n)
         np.testing.assert_array_equal(batch.observation[k], s)
@@ -187,7 +197,7 @@ def test_restore_continues_identically(tmp_path, steps, stack):
         step = more.step()
         for each in (replay, other):
             each.add(*step)
-        for left, right in zip(replay.sample(16), other.sample(16)):
+        for left, right in zip(*(tree.flatten(each.sample(16)) for each in (replay, other))):
             np.testing.assert_array_equal(left, right)
 
 
@@ -217,7 +227,7 @@ def test_truncate_cuts_the_running_episodes():
     t, e = replay.sample_indices(400)
     check(replay, store, t, e, 3, oldest=0)
     assert {11, 13} <= set(t.tolist()) and 12 not in t
-    cut = replay.transitions(np.array([11, 11]), np.array([0, 1]))
+    cut = with_observations(replay.transitions(np.array([11, 11]), np.array([0, 1])))
     np.testing.assert_array_equal(cut.next_observation, now.observation)
     np.testing.assert_array_equal(cut.n_step_return, now.reward)
     np.testing.assert_array_equal(cut.discount, now.discount)

@@ -230,7 +230,7 @@ def test_a_users_own_table_is_made_by_him():
 
 def signature_of(id):
     with gym_environment(1, True, 0, id=id) as environment:
-        return transition_table.transition_signature(environment)
+        return transition_table.transition_signature(environment, 3)
 
 
 def test_signature():

@@ -76,7 +76,7 @@ def replay(experiment: Experiment, context: Context) -> None:
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        signature = transition_table.transition_signature(environment)
+        signature = transition_table.transition_signature(environment, config.n_step)
     period_secs = config.replay_checkpoint_period_secs
     serve_table(config.table, signature, transition_table.APEX, context, period_secs)
 
@@ -100,7 +100,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     strategy = (config.strategy or default_strategy)()
     check_batch(config.batch_size, strategy)
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        signature = transition_table.transition_signature(environment)
+        signature = transition_table.transition_signature(environment, config.n_step)
         specs, returns = agent_factory.specs_text(environment), environment.return_range
         agent_factory.set_seed(experiment.seed)
         with strategy.scope():
@@ -152,6 +152,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
     from tfdrl.acting.exploration import epsilon_ladder
     from tfdrl.acting.joining import joined
     from tfdrl.acting.loop import ActorLoop
+    from tfdrl.experience.frame_stacks import with_single_frames
     from tfdrl.experience.transitions import TransitionAssembler
     from tfdrl.learning.ratio_limiters import ActorLimiter
     from tfdrl.replay import replay_ratio, transition_table
@@ -170,7 +171,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
         timeout_secs=config.timeout_secs,
     ) as (environment, _, policy, connection):
         server = ReplayInfo(replay, config.timeout_secs)
-        signature = transition_table.transition_signature(environment)
+        signature = transition_table.transition_signature(environment, config.n_step)
         table = server.wait(signature, "the actor", context.stop)
         ratio = replay_ratio.of_tables(config, "apex", config.samples_per_call, [table])
         assembler = TransitionAssembler(
@@ -185,6 +186,7 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
             config.n_step,
             config.timeout_secs,
             context.stop,
+            environment.frame_stack,
         )
         loop = ActorLoop(
             environment, policy, connection, context, config.actor_max_frames_per_second
@@ -194,8 +196,8 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
         def tick():
             loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
 
-        for time_step, action, next_time_step, info in loop.steps():
-            block = assembler.add(time_step, action, next_time_step, info, connection.version)
+        for step in with_single_frames(environment, loop.steps()):
+            block = assembler.add(*step, connection.version)
             if block is not None:
                 writer.write(block)
                 limiter.wait(writer.items, tick)

@@ -31,7 +31,8 @@ class Dqn(Settings):
       environments: stepped together in the one process; 1 in the paper.
       replay_capacity_steps: steps that the replay holds.
       min_replay_steps: steps before learning starts.
-      frame_stack: k > 1 where observations are stacks of k frames, to store each frame once.
+      frame_stack: k > 1 where observations are stacks of k frames, to store each frame once; None:
+        as the environment says.
       batch_size: transitions of one learner step.
       update_period_steps: agent steps for each learner step; 4 is 16 Atari frames.
       epsilon_start, epsilon_end, epsilon_decay_steps: linear schedule over agent steps, from the
@@ -50,7 +51,7 @@ class Dqn(Settings):
     environments: int = 1
     replay_capacity_steps: int = 1_000_000
     min_replay_steps: int = 50_000
-    frame_stack: int = 1
+    frame_stack: int | None = None
     batch_size: int = 32
     update_period_steps: int = 4
     epsilon_start: float = 1.0
@@ -64,10 +65,12 @@ class Dqn(Settings):
 
     def __post_init__(self):
         least_one = (
-            "n_step environments replay_capacity_steps min_replay_steps batch_size frame_stack "
+            "n_step environments replay_capacity_steps min_replay_steps batch_size "
             "update_period_steps evaluation_period_steps max_bad_steps evaluation_environments "
             "checkpoint_period_steps"
         )
+        if self.frame_stack is not None:
+            least_one += " frame_stack"
         require_at_least_one(self, "dqn", least_one)
         check_compute_dtype("dqn", self.compute_dtype)
         least = self.environments * (self.n_step + 1)
@@ -102,6 +105,7 @@ def learner(experiment: Experiment, context: Context) -> None:
     with config.environment(num_envs=1, training=True, seed=0) as environment:
         agent = agent_factory.make_agent(config.agent, environment, config.compute_dtype)
         specs, returns = agent_factory.specs_text(environment), environment.return_range
+        frame_stack = config.frame_stack or environment.frame_stack
     agent_factory.check_gamma(agent, config.gamma, "dqn.gamma")
     policy = collect_policy(agent, [start] * num_envs, seed)
     epsilon = AnnealedEpsilon(
@@ -113,7 +117,7 @@ def learner(experiment: Experiment, context: Context) -> None:
         num_envs,
         config.n_step,
         config.gamma,
-        config.frame_stack,
+        frame_stack,
         seed,
     )
     pace = UpdatePace(config.min_replay_steps, config.update_period_steps)

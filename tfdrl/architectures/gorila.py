@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import gin
 
@@ -58,7 +59,8 @@ class Gorila(ParameterServers):
       n_step: steps of a full window; 1 in the paper.
       replay_capacity_steps: steps that a bundle's replay holds.
       min_replay_steps: steps before a bundle learns.
-      frame_stack: k > 1 where observations are stacks of k frames, to store each frame once.
+      frame_stack: k > 1 where observations are stacks of k frames, to store each frame once; None:
+        as the environment says.
       batch_size: transitions of one gradient.
       update_period_steps: a bundle's steps for each of its gradients.
       target_period_updates: N, updates between two copies to the target networks.
@@ -89,7 +91,7 @@ class Gorila(ParameterServers):
     n_step: int = 1
     replay_capacity_steps: int = 1_000_000
     min_replay_steps: int = 50_000
-    frame_stack: int = 1
+    frame_stack: int | None = None
     batch_size: int = 32
     update_period_steps: int = 4
     target_period_updates: int = 60_000
@@ -112,11 +114,11 @@ class Gorila(ParameterServers):
         from tfdrl.replay.replay_ratio import check_settings
 
         least_one = (
-            "actors learners replays n_step replay_capacity_steps min_replay_steps frame_stack "
+            "actors learners replays n_step replay_capacity_steps min_replay_steps "
             "batch_size update_period_steps target_period_updates actor_buffer_transitions "
             "parameter_pull_period_frames prefetch_batches"
         )
-        self.check_counts("gorila", least_one)
+        self.check_counts("gorila", least_one + " frame_stack" * (self.frame_stack is not None))
         if not 0.0 <= self.gamma <= 1.0:
             raise ConfigurationError(f"gorila.gamma = {self.gamma} must be between 0 and 1")
         if not 0 <= self.slowed_workers <= self.gradient_workers:
@@ -151,6 +153,10 @@ class Gorila(ParameterServers):
         return OutlierFilter(
             self.outlier_num_std, self.outlier_warmup, self.outlier_max_rejections_in_a_row
         )
+
+    def stored_stack(self, environment: Any) -> int:
+        """Frames of an observation of which a bundle's replay stores one; 1: it stores all."""
+        return environment.frame_stack if self.frame_stack is None else self.frame_stack
 
     @property
     def gradient_workers(self) -> int:
@@ -217,7 +223,7 @@ def worker(
             environment.num_envs,
             config.n_step,
             config.gamma,
-            config.frame_stack,
+            config.stored_stack(environment),
             seed,
         )
         target = TargetNetwork(agent, config.target_period_updates)
@@ -287,7 +293,8 @@ def _gradient(config: Gorila):
 
     def gradient(agent, _, environment):
         check_gamma(agent, config.gamma, "gorila.gamma")
-        batch_size, jit_compile = config.batch_size, config.jit_compile
-        return transition_gradient(agent, environment, batch_size, jit_compile)
+        stack = config.stored_stack(environment)
+        sizes = config.batch_size, config.n_step, stack
+        return transition_gradient(agent, environment, *sizes, config.jit_compile)
 
     return gradient

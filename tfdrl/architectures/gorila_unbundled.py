@@ -21,7 +21,7 @@ def replay(experiment: Experiment, context: Context) -> None:
 
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
-        signature = transition_table.transition_signature(environment)
+        signature = transition_table.transition_signature(environment, config.n_step)
     period_secs = config.replay_checkpoint_period_secs
     serve_table(config.table, signature, transition_table.GORILA, context, period_secs)
 
@@ -46,11 +46,13 @@ def learner(
     config = experiment.architecture
     with config.environment(num_envs=1, training=True, seed=experiment.seed) as environment:
         agent = agent_factory.make_agent(config.agent, environment)
-        gradient = trajectory_gradient(agent, environment, config.batch_size, config.jit_compile)
+        sizes = config.batch_size, config.n_step
+        gradient = trajectory_gradient(agent, environment, *sizes, config.jit_compile)
         specs = agent_factory.specs_text(environment)
         samples = SharedSamples(
             replay,
             environment,
+            config.n_step,
             context,
             config.batch_size,
             config.prefetch_batches,
@@ -89,6 +91,7 @@ def actor(
     from tfdrl.acting.exploration import AnnealedEpsilon
     from tfdrl.acting.loop import ActorLoop
     from tfdrl.architectures.gorila import joined_worker
+    from tfdrl.experience.frame_stacks import with_single_frames
     from tfdrl.experience.transitions import TransitionAssembler
     from tfdrl.learning.ratio_limiters import ActorLimiter
     from tfdrl.replay import replay_ratio, transition_table
@@ -102,12 +105,14 @@ def actor(
         environment, _, policy, _, parameters, connection = joined
         num_envs = environment.num_envs
         info = ReplayInfo(server, timeout_secs)
-        signature = transition_table.transition_signature(environment)
+        signature = transition_table.transition_signature(environment, n_step)
         tables = [info.wait(signature, "the actor", context.stop)] * config.replays
         ratio = replay_ratio.of_tables(config, "gorila", config.batch_size, tables)
         block_steps = -(-config.actor_buffer_transitions // num_envs)
         assembler = TransitionAssembler(num_envs, n_step, config.gamma, block_steps)
-        writer = TransitionWriter(server, num_envs, n_step, timeout_secs, context.stop)
+        writer = TransitionWriter(
+            server, num_envs, n_step, timeout_secs, context.stop, environment.frame_stack
+        )
         epsilon = AnnealedEpsilon(
             policy,
             num_envs,
@@ -127,8 +132,8 @@ def actor(
             loop.tick(writer.waiting, counters)
 
         epsilon.update(parameters.version)
-        for time_step, action, next_time_step, info in loop.steps():
-            block = assembler.add(time_step, action, next_time_step, info, parameters.version)
+        for step in with_single_frames(environment, loop.steps()):
+            block = assembler.add(*step, parameters.version)
             if block is not None:
                 writer.write(block)
                 limiter.wait(writer.items, tick)

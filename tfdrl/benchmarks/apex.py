@@ -12,12 +12,18 @@ from tf_agents.trajectories import time_step
 
 from tfdrl.acting import exploration
 from tfdrl.acting.loop import ActorLoop
-from tfdrl.architectures.apex import Apex
 from tfdrl.benchmarks import actor_parts, learner_parts
 from tfdrl.benchmarks.actor_parts import TIMEOUT_SECS, UNCONFIRMED_ITEMS
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.processes import Job
-from tfdrl.experience.transitions import DISCOUNT, TransitionAssembler, TransitionBlock
+from tfdrl.experience.frame_stacks import Frames, with_single_frames
+from tfdrl.experience.transitions import (
+    DISCOUNT,
+    LENGTH_STEPS,
+    TransitionAssembler,
+    TransitionBlock,
+    TransitionItem,
+)
 from tfdrl.replay.reading import ready_of
 from tfdrl.replay.transition_dataset import sample_dataset, to_trajectory
 from tfdrl.replay.transition_table import TABLE, transition_signature
@@ -58,7 +64,8 @@ def _blocks(job: Job, environment, agent) -> Iterator[TransitionBlock | None]:
     context = Context("actor", 0, config.actors, job.directory)
     block_steps = -(-config.actor_buffer_transitions // num_envs)
     assembler = TransitionAssembler(num_envs, config.n_step, config.gamma, block_steps)
-    for step in ActorLoop(environment, policy, actor_parts.NoLearner(), context).steps():
+    steps = ActorLoop(environment, policy, actor_parts.NoLearner(), context).steps()
+    for step in with_single_frames(environment, steps):
         yield assembler.add(*step, 0)
 
 
@@ -79,28 +86,41 @@ def inserting(job: Job) -> dict[str, list[Turn]]:
 
 def _inserting(job: Job, blocks: list[TransitionBlock]) -> Variant:
     num_envs, n_step = job.config.environments_per_actor, job.config.n_step
-    writer = TransitionWriter(job.replay, num_envs, n_step, TIMEOUT_SECS, threading.Event())
+    writer = TransitionWriter(
+        job.replay, num_envs, n_step, TIMEOUT_SECS, threading.Event(), _frame_stack(job)
+    )
     return actor_parts.writing(writer, blocks, lambda: writer.confirm(TIMEOUT_SECS))
 
 
+def _frame_stack(job: Job) -> int:
+    with job.config.environment(num_envs=1, training=True, seed=job.seed) as environment:
+        return environment.frame_stack
+
+
 def _raw_inserting(job: Job, blocks: list[TransitionBlock]) -> Variant:
-    distance = job.config.n_step * job.config.environments_per_actor
+    n, frame_stack = job.config.n_step, _frame_stack(job)
     client = reverb.Client(str(job.replay))
-    writer = client.trajectory_writer(num_keep_alive_refs=distance + 1)
-    steps = [step for block in blocks for step in _raw_steps(block, distance, job.config)]
+    writer = client.trajectory_writer(num_keep_alive_refs=n + frame_stack)
+    rows = [row for block in blocks for row in _raw_rows(block)]
+    for _ in range(frame_stack):
+        writer.append(rows[0][0])
+
+    def observation(columns, length_steps):
+        if frame_stack > 1:
+            return Frames(columns.frames[-n - frame_stack :], columns.depth[-n - 1 :])
+        refs = [-1 - n, -1 - n + length_steps]
+        return tree.map_structure(lambda column: column[refs], columns)
 
     def work():
         items = 0
-        for row, start, end, is_valid, priority in steps:
+        for row, transitions in rows:
             writer.append(row)
-            if is_valid:
-                history = writer.history
-                item = type(
-                    row
-                )(
-                    observation=tree.map_structure(lambda x: x[[start, end]], history.observation),  # noqa: B023
-                    action=tree.map_structure(lambda x: x[-1:], history.action),
-                    step=history.step[-1:],
+            for i, length_steps, priority in transitions:
+                columns = writer.history[i]
+                item = TransitionItem(
+                    observation=observation(columns.observation, length_steps),
+                    action=tree.map_structure(lambda x: x[-1:], columns.action),
+                    step=columns.step[-1:],
                 )
                 writer.create_item(TABLE, priority, item)
                 items += 1
@@ -112,16 +132,22 @@ def _raw_inserting(job: Job, blocks: list[TransitionBlock]) -> Variant:
     return Variant(work)
 
 
-def _raw_steps(block: TransitionBlock, distance: int, config: Apex) -> list[tuple]:
-    """(row, start, end, is_valid, priority) of each row, in the order of `TransitionWriter`."""
-    leaves = [leaf.reshape(-1, *leaf.shape[2:]) for leaf in tree.flatten(block.rows)]
-    start = -1 - distance
-    ends = start + block.length_steps.reshape(-1) * config.environments_per_actor
+def _raw_rows(block: TransitionBlock) -> list[tuple]:
+    """Of each step, the `TransitionItem` of each environment; and (i, m, priority) of the items."""
+    times, num_envs = block.is_valid.shape
     return [
-        (tree.unflatten_as(block.rows, row), start, int(end), bool(is_valid), float(priority))
-        for row, end, is_valid, priority in zip(
-            zip(*leaves), ends, block.is_valid.reshape(-1), block.priority.reshape(-1)
+        (
+            tuple(
+                tree.map_structure(lambda leaf: leaf[t, i], block.rows)  # noqa: B023
+                for i in range(num_envs)
+            ),
+            [
+                (i, int(block.length_steps[t, i]), float(block.priority[t, i]))
+                for i in range(num_envs)
+                if block.is_valid[t, i]
+            ],
         )
+        for t in range(times)
     ]
 
 
@@ -137,7 +163,7 @@ def sampling(job: Job) -> dict[str, list[Turn]]:
     while written < transitions:
         written += write()
     with job.config.environment(num_envs=1, training=True, seed=job.seed) as environment:
-        signature = transition_signature(environment)
+        signature = transition_signature(environment, job.config.n_step)
     variants = {
         "raw": _raw_sampling(job, signature),
         "learner": _learner_sampling(job, signature),
@@ -177,12 +203,13 @@ def learning(job: Job) -> dict[str, list[Turn]]:
     """Turns, in learner steps, of `Trainer.train` on one batch in memory."""
     config = job.config
     _, trainer, draw = learner_parts.learner(
-        job, lambda environment, agent: transition_signature(environment)
+        job, lambda environment, agent: transition_signature(environment, config.n_step)
     )
 
     def item():
         found = draw()
         found.step[..., DISCOUNT] = config.gamma ** (config.n_step - 1)
+        found.step[..., LENGTH_STEPS:] = config.n_step
         return to_trajectory(tf.nest.map_structure(tf.constant, found))
 
     items = [item() for _ in range(config.updates_per_call)]

@@ -172,8 +172,9 @@ def _gradient(config):
                 agent, policy, environment, config.t_max, config.jit_compile
             )
         else:
+            stack = config.stored_stack(environment)
             gradient = transition_learning.transition_gradient(
-                agent, environment, config.batch_size, config.jit_compile
+                agent, environment, config.batch_size, config.n_step, stack, config.jit_compile
             )
     (example,) = gradient.example
     return gradient, tf.nest.map_structure(lambda leaf: leaf + 1, example), gradient.variables

@@ -9,6 +9,7 @@ import numpy as np
 import tree
 from tf_agents.trajectories import time_step, trajectory
 
+from tfdrl.experience.frame_stacks import FramePairs, Frames
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.ops import returns
 from tfdrl.types import LAST, Nest, TimeSteps, Transitions
@@ -21,7 +22,7 @@ class TransitionBlock(NamedTuple):
     """Rows for the replay: t is the time of the observation, t - n that of the transition.
 
     rows          TransitionItem of observation [T, N, ...], action [T, N, ...] and
-                  step <float32>[T, N, 4]
+                  step <float32>[T, N, 4]; of single frames, the observation is `Frames` [T, N, ...]
     length_steps  <int32>[T, N], m: the transition bootstraps from the observation at t - n + m
     is_valid      <bool>[T, N], whether a transition began at t - n
     priority      <float32>[T, N], |G - Q(s, a)| by the actor's own Q-values; 1 without them
@@ -102,11 +103,13 @@ class TransitionAssembler:
         windows = returns.n_step_windows(
             self._reward[used], self._discount[used], self._ends[used], n, self._gamma
         )
-        step = np.empty((starts, self._reward.shape[1], STEP_COLUMNS), np.float32)
+        columns = STEP_COLUMNS + isinstance(self._observation, Frames)
+        step = np.empty((starts, self._reward.shape[1], columns), np.float32)
         step[..., N_STEP_RETURN] = windows.n_step_return
         step[..., DISCOUNT] = windows.discount
         step[..., VERSION] = self._version[:starts]
         step[..., TIME_SECS] = time.time() % TIME_PERIOD_SECS
+        step[..., STEP_COLUMNS:] = windows.length_steps[..., None]
         block = TransitionBlock(
             rows=TransitionItem(
                 tree.map_structure(lambda x: x[n:].copy(), self._observation),
@@ -184,9 +187,12 @@ def to_trajectory(batch: Transitions, stack=np.stack) -> trajectory.Trajectory:
 
     step_type = np.full(batch.n_step_return.shape[0], time_step.StepType.MID, np.int32)
     mid = pair(step_type, step_type)
+    observation = batch.observation
+    if not isinstance(observation, FramePairs):
+        observation = tree.map_structure(pair, observation, batch.next_observation)
     return trajectory.Trajectory(
         step_type=mid,
-        observation=tree.map_structure(pair, batch.observation, batch.next_observation),
+        observation=observation,
         action=tree.map_structure(lambda x: pair(x, x), batch.action),
         policy_info=(),
         next_step_type=mid,
@@ -195,19 +201,21 @@ def to_trajectory(batch: Transitions, stack=np.stack) -> trajectory.Trajectory:
     )
 
 
-#: The columns of `TransitionItem.step`.
-N_STEP_RETURN, DISCOUNT, VERSION, TIME_SECS = range(4)
+#: The columns of `TransitionItem.step`; the last is there with `Frames` only.
+N_STEP_RETURN, DISCOUNT, VERSION, TIME_SECS, LENGTH_STEPS = range(5)
 STEP_COLUMNS = 4
 
 
 class TransitionItem(NamedTuple):
-    """One item: an n-step transition. s_t and s_{t+m} are references to frames stored once.
+    """One item: an n-step transition. s_t and s_{t+m} are references to what is stored once.
 
-    observation  nest of [2, ...]   s_t and s_{t+m}
+    observation  nest of [2, ...]   s_t and s_{t+m}; of stacks of k frames, `Frames` of the steps t
+                                    to t+n: frames [n+k, ...] and depth <uint8>[n+1]
     action       nest of [1, ...]   a_t
     step         <float32>[1, 4]    n-step return; discount gamma^(m-1), 0 after a termination;
                                     version of the parameters that acted; Unix time when it was
-                                    written, modulo `transitions.TIME_PERIOD_SECS`
+                                    written, modulo `transitions.TIME_PERIOD_SECS`; of stacks
+                                    [1, 5]: and m
     """
 
     observation: Any

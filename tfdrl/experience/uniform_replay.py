@@ -10,6 +10,7 @@ import numpy as np
 import tree
 
 from tfdrl.errors import ConfigurationError, TfdrlError
+from tfdrl.experience.frame_stacks import FramePairs
 from tfdrl.ops import returns
 from tfdrl.types import LAST, Nest, TimeSteps, Transitions
 
@@ -28,7 +29,7 @@ class UniformReplay:
       n: steps of a full window.
       gamma: discount factor of one step.
       frame_stack: k > 1 says that observations are stacks of k frames in the last axis, zero
-        where an episode has had fewer. Then one frame a step is stored, and stacks are rebuilt.
+        where an episode has had fewer. Then one frame a step is stored, and `FramePairs` are drawn.
       seed: of the sampling.
 
     Raises:
@@ -116,12 +117,13 @@ class UniformReplay:
             self._n,
             self._gamma,
         )
+        observation, next_observation = self._observations(t, i, cut.length_steps[0])
         return Transitions(
-            observation=self._observations(t, i),
+            observation=observation,
             action=tree.map_structure(lambda x: x[self._slot(t), i], self._action),
             n_step_return=cut.n_step_return[0],
             discount=cut.discount[0],
-            next_observation=self._observations(t + cut.length_steps[0], i),
+            next_observation=next_observation,
         )
 
     def _add(self, observation, action, next_time_step, is_last, ends) -> None:
@@ -170,14 +172,22 @@ class UniformReplay:
         before = self.depth[(self._added - 1) % self._rows]
         return np.where(continues, np.minimum(before + 1, self._frame_stack), 1).astype(np.uint8)
 
-    def _observations(self, t, i):
+    def _observations(self, t, i, length_steps):
+        """Those at t and at t + length_steps; of stacks, what both are made of."""
         if self._frame_stack == 1:
-            return tree.map_structure(lambda x: x[self._slot(t), i], self._observation)
-        back = np.arange(self._frame_stack - 1, -1, -1)
-        frames = self._observation[self._slot(t[:, None] - back), i[:, None]]
-        is_padding = back[None, :] >= self.depth[self._slot(t), i][:, None]
-        frames[is_padding] = 0
-        return np.moveaxis(frames, 1, -1)
+            rows = self._slot(t), self._slot(t + length_steps)
+            return tuple(
+                tree.map_structure(lambda x: x[row, i], self._observation)  # noqa: B023
+                for row in rows
+            )
+        # Before the first row there is none; then another is taken, and not shown.
+        frames = self._slot(t[:, None] + np.arange(1 - self._frame_stack, self._n + 1))
+        steps = self._slot(t[:, None] + np.arange(self._n + 1))
+        i = i[:, None]
+        pairs = FramePairs(
+            self._observation[frames, i], self.depth[steps, i], length_steps.astype(np.int32)
+        )
+        return pairs, ()
 
     def _slot(self, t):
         """Row counted from the oldest -> index into the arrays."""

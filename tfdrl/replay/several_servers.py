@@ -25,6 +25,7 @@ class SharedSamples:
     Args:
       addresses: of the replay servers.
       environment: gives the specs.
+      n_step: steps of a full window.
       context: of the learner.
       batch_size: B.
       prefetch_batches: that may be sampled ahead, of each server.
@@ -43,13 +44,14 @@ class SharedSamples:
         self,
         addresses: Addresses,
         environment: BatchedEnvironment,
+        n_step: int,
         context: Context,
         batch_size: int,
         prefetch_batches: int,
         timeout_secs: float,
     ):
         addresses = each_of(addresses)
-        signature = transition_table.transition_signature(environment)
+        signature = transition_table.transition_signature(environment, n_step)
         self._infos = [ReplayInfo(address, timeout_secs) for address in addresses]
         self._samples, self.tables = [], []
         for address, info in zip(addresses, self._infos):

@@ -14,8 +14,10 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step, trajectory
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.experience.frame_stacks import FramePairs, Frames
 from tfdrl.experience.transitions import (
     DISCOUNT,
+    LENGTH_STEPS,
     N_STEP_RETURN,
     TIME_PERIOD_SECS,
     TIME_SECS,
@@ -47,14 +49,21 @@ class SampledBatch(NamedTuple):
 
 
 def to_trajectory(item: TransitionItem) -> trajectory.Trajectory:
-    """TransitionItem of [B, ...] -> Trajectory of [B, 2, ...] (see `NStepDqnAgent`)."""
+    """TransitionItem of [B, ...] -> Trajectory of [B, 2, ...] (see `NStepDqnAgent`).
+
+    Stacks of frames remain to be made: `FramePairs`.
+    """
     batch = tf.shape(item.step)[0]
     twice = lambda leaf: tf.repeat(leaf, 2, axis=1)  # noqa: E731
     columns = twice(item.step)
     mid = tf.fill([batch, 2], time_step.StepType.MID)
+    observation = item.observation
+    if isinstance(observation, Frames):
+        length_steps = tf.cast(item.step[:, 0, LENGTH_STEPS], tf.int32)
+        observation = FramePairs(*observation, length_steps)
     return trajectory.Trajectory(
         step_type=mid,
-        observation=item.observation,
+        observation=observation,
         action=tf.nest.map_structure(twice, item.action),
         policy_info=(),
         next_step_type=mid,

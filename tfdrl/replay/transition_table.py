@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfdrl import environments_tf
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import ConfigurationError
+from tfdrl.experience.frame_stacks import Frames
 from tfdrl.experience.transitions import STEP_COLUMNS, TransitionItem
 
 #: Name of the table that actors write and the learner samples.
@@ -37,24 +38,34 @@ R2D2 = TableDefaults(100_000, 5_000, "prioritized", 0.9)
 GORILA = TableDefaults(1_000_000, 50_000, "uniform")
 
 
-def transition_signature(environment: BatchedEnvironment) -> TransitionItem:
-    """The Reverb signature of `TransitionItem` for an environment's specs."""
+def transition_signature(environment: BatchedEnvironment, n_step: int) -> TransitionItem:
+    """The Reverb signature of `TransitionItem` for an environment's specs.
+
+    Where the environment stacks frames, each is stored once.
+
+    Args:
+      environment: gives the specs.
+      n_step: n, steps of a full window.
+    """
 
     def with_time(length):
-        def expand(spec):
-            shape = (length, *spec.shape)
-            return tf.TensorSpec(shape, tf.as_dtype(spec.dtype))
+        return lambda spec: tf.TensorSpec((length, *spec.shape), tf.as_dtype(spec.dtype))
 
-        return expand
-
+    observation = environments_tf.to_tf_specs(environment.observation_spec)
+    action = environments_tf.to_tf_specs(environment.action_spec)
+    frame_stack, columns = environment.frame_stack, STEP_COLUMNS
+    if frame_stack > 1:
+        shape, columns = observation.shape[:-1], columns + 1
+        observation = Frames(
+            tf.TensorSpec((n_step + frame_stack, *shape), observation.dtype),
+            tf.TensorSpec((n_step + 1,), tf.uint8),
+        )
+    else:
+        observation = tf.nest.map_structure(with_time(2), observation)
     return TransitionItem(
-        observation=tf.nest.map_structure(
-            with_time(2), environments_tf.to_tf_specs(environment.observation_spec)
-        ),
-        action=tf.nest.map_structure(
-            with_time(1), environments_tf.to_tf_specs(environment.action_spec)
-        ),
-        step=tf.TensorSpec((1, STEP_COLUMNS), tf.float32),
+        observation=observation,
+        action=tf.nest.map_structure(with_time(1), action),
+        step=tf.TensorSpec((1, columns), tf.float32),
     )
 
 
