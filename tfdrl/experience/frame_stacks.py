@@ -52,7 +52,10 @@ class FramePairs(NamedTuple):
 
 def next_depth(depth: np.ndarray, starts: np.ndarray, frame_stack: int) -> np.ndarray:
     """Of the stacks that follow those of `depth`; `starts` says which of them begin anew."""
-    return np.where(starts, 1, np.minimum(depth, frame_stack - 1) + 1).astype(np.uint8)
+    depth = np.minimum(depth, np.uint8(frame_stack - 1))
+    depth += np.uint8(1)
+    depth[starts] = 1
+    return depth
 
 
 class SingleFrames:

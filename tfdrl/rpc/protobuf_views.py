@@ -30,10 +30,16 @@ def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryvi
         if count > MAX_FIELDS:
             raise MessageError(f"more than {MAX_FIELDS} fields")
         start = position
-        tag, position = _varint(message, position)
+        # Numbers of one byte, as most are, without a call.
+        tag, position = message[position], position + 1
+        if tag > 0x7F:
+            tag, position = _varint(message, start)
         kind = tag & 7
         if kind == LENGTH_DELIMITED:
-            length, position = _varint(message, position)
+            if position < end and message[position] < 0x80:
+                length, position = message[position], position + 1
+            else:
+                length, position = _varint(message, position)
             value_start, position = position, position + length
         elif kind == 0:
             value_start = position
