@@ -9,9 +9,9 @@ from tf_agents.trajectories.time_step import TimeStep
 from tfdrl.agents.r2d2 import R2D2Agent
 from tfdrl.environments.registry import gym_environment
 from tfdrl.errors import ConfigurationError
+from tfdrl.experience.episode_unrolls import unroll_collector
 from tfdrl.experience.unroll_batches import to_batch, train_arguments
 from tfdrl.experience.unroll_queue import UnrollQueue
-from tfdrl.experience.unrolls import UnrollCollector
 from tfdrl.networks.recurrent_q_networks import MlpRecurrentQNetwork
 from tfdrl.runtime import agent_factory
 from tfdrl.runtime.compiled import act_function
@@ -44,12 +44,13 @@ def catch(num_envs, rows=4):
     return gym_environment(num_envs, True, 1, id="tfdrl/Catch-v0", kwargs={"rows": rows})
 
 
-def sequences(agent, environment, count=3, trained=_T):
+def sequences(agent, environment, count=3, trained=_T, within_episodes=False):
     """Batches of consecutive sequences of N environments, with the values that acting saw."""
     policy, act = agent.collect_policy, act_function(agent.collect_policy)
     state = policy.get_initial_state(_N)._replace(epsilon=tf.constant([0.0, 0.3, 1.0]))
     now = environment.reset()
-    collector = UnrollCollector(agent.burn_in_steps + trained, agent.burn_in_steps)
+    burn_in = agent.burn_in_steps
+    collector = unroll_collector(burn_in + trained, burn_in, within_episodes)
     collector.start(now, tree.map_structure(np.asarray, state), 0)
     found = []
     complete = None
@@ -58,8 +59,8 @@ def sequences(agent, environment, count=3, trained=_T):
         info = tree.map_structure(np.asarray, step.info)
         if complete is not None:
             queue = UnrollQueue(100)
-            queue.put(complete)
-            found.append((queue.take(_N, 0.0), info.max_q))
+            queue.put(complete.with_next_info(info))
+            found.append((queue.take(complete.rows, 0.0), queue.next_info.max_q))
         state = step.state
         action = step.action.numpy()
         now = environment.step(action)
@@ -92,17 +93,48 @@ def test_priorities_of_acting_are_those_of_learning(data):
         assert np.all(initial > 0)
 
 
+@pytest.mark.parametrize("within_episodes", [False, True])
 @pytest.mark.parametrize(("burn_in", "trained"), [(4, 4), (5, 2), (3, 1), (0, 3), (1, 5)])
-def test_the_stored_state_gives_the_values_that_acted(burn_in, trained):
+def test_the_stored_state_gives_the_values_that_acted(burn_in, trained, within_episodes):
     """Also where a sequence begins before the one before it ended its burn-in."""
-    with catch(_N, rows=30) as environment:
+    with catch(_N, rows=10 if within_episodes else 30) as environment:
         agent = make(environment, burn_in_steps=burn_in, n_step=1)
-        found = sequences(agent, environment, count=6, trained=trained)
+        count = 12 if within_episodes else 6
+        found = sequences(agent, environment, count, trained, within_episodes)
     for unrolls, last_max_q in found:
         given = arguments(agent, unrolls)
         max_q = np.concatenate([unrolls.info.max_q, last_max_q[:, None]], axis=1)
         acted = agent.initial_priorities(unrolls.info.q_taken, max_q, given["experience"])
         np.testing.assert_allclose(acted, agent.loss(**given).extra.priority, rtol=1e-4, atol=1e-6)
+
+
+def test_of_a_short_episode_only_its_steps_count():
+    """Whatever the padding holds; as if the sequence had the episode's length and no burn-in."""
+    with catch(_N, rows=4) as environment:  # episodes of 3 transitions
+        agent, alone = (make(environment, burn_in_steps=b, n_step=2) for b in (_BURN_IN, 0))
+        (unrolls, max_q), *_ = sequences(agent, environment, 2, within_episodes=True)
+    given = arguments(agent, unrolls)
+    weights = tf.constant([0.5, 1.0, 2.0])
+    found = agent.loss(**given, weights=weights)
+    assert found.loss > 0 and (unrolls.steps.step_type[0] == LAST).sum() == _BURN_IN + _T - 3 + 1
+    short = unrolls._replace(
+        steps=tree.map_structure(lambda leaf: leaf[:, -4:], unrolls.steps),
+        action=unrolls.action[:, -3:],
+        info=tree.map_structure(lambda leaf: leaf[:, -3:], unrolls.info),
+    )
+    wanted = alone.loss(**arguments(alone, short), weights=weights)
+    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, wanted)
+    max_q = np.concatenate([unrolls.info.max_q, max_q[:, None]], axis=1)
+    initial = agent.initial_priorities(unrolls.info.q_taken, max_q, given["experience"])
+    np.testing.assert_allclose(initial, found.extra.priority, rtol=1e-4)
+    experience = given["experience"]
+    padding = tf.range(_BURN_IN + _T + 1) < _BURN_IN + _T - 3
+    noise = lambda leaf: tf.where(padding, tf.cast(1, leaf.dtype), leaf)  # noqa: E731
+    other = experience._replace(
+        **{name: noise(getattr(experience, name)) for name in ("reward", "discount", "action")}
+    )
+    again = agent.loss(**{**given, "experience": other}, weights=weights)
+    tf.nest.map_structure(np.testing.assert_array_equal, found, again)
 
 
 def test_zero_initial_state_sees_other_values():

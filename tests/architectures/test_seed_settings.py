@@ -34,6 +34,7 @@ def test_counts_are_1_or_more(name):
             {"inference_max_batch_size": 7},
             r"inference_max_batch_size = 7 is below environments_per_actor = 8",
         ),
+        ({"sequences_within_episodes": True}, r"sequences_within_episodes needs a replay"),
         ({"replay_ratio": 0.0}, r"replay_ratio = 0\.0 must be positive"),
         ({"inference_time_limit_ms": 0.0}, r"inference_time_limit_ms = 0\.0 must be positive"),
         ({"inference_devices": ()}, "inference_devices is empty"),

@@ -45,11 +45,11 @@ def agent():
         return agent_factory.make_agent(factory, environment)
 
 
-def by_an_actor(agent, count=_COUNT, epsilon=0.0):
+def by_an_actor(agent, count=_COUNT, epsilon=0.0, within_episodes=False):
     """What an actor of R2D2 makes of `count` steps: [(sequences, info at their last step)]."""
     policy = collect_policy(agent, np.full(_ENVS, epsilon), seed=1)
     act, state, found = act_function(policy), policy.get_initial_state(_ENVS), []
-    assembler = SequenceAssembler(_ENVS, _STEPS, _BURN_IN)
+    assembler = SequenceAssembler(_ENVS, _STEPS, _BURN_IN, within_episodes)
     with catch() as environment:
         now = environment.reset()
         for _ in range(count):
@@ -64,14 +64,15 @@ def by_an_actor(agent, count=_COUNT, epsilon=0.0):
     return found
 
 
-def by_seeds_learner(agent):
+def by_seeds_learner(agent, within_episodes):
     """The same of a learner of SEED that plays the same episodes."""
-    found = []
+    found, queue = [], UnrollQueue(_ENVS)
 
     def put(collected):
-        queue = UnrollQueue(_ENVS)
         queue.put(collected)
-        found.append((queue.take(_ENVS, 0.0), queue.next_info))
+        unrolls = queue.take(_ENVS, 0.0)
+        if unrolls is not None:
+            found.append(tree.map_structure(np.copy, (unrolls, queue.next_info)))
 
     with catch() as environment:
         specs = environment_specs.environment_specs(environment)
@@ -91,6 +92,7 @@ def by_seeds_learner(agent):
             max_block=_ENVS,
             unroll_steps=_STEPS,
             overlap=_BURN_IN,
+            within_episodes=within_episodes,
             put=put,
         )
         player.open(lambda report: None, lambda: 0)
@@ -112,9 +114,11 @@ def by_seeds_learner(agent):
     return found
 
 
-def test_actors_and_seeds_learner_make_the_same_sequences_and_priorities(agent):
-    ours, theirs = by_an_actor(agent), by_seeds_learner(agent)
-    assert len(ours) == len(theirs) == 5
+@pytest.mark.parametrize("within_episodes", [False, True])
+def test_actors_and_seeds_learner_make_the_same_sequences_and_priorities(agent, within_episodes):
+    ours = by_an_actor(agent, within_episodes=within_episodes)
+    theirs = by_seeds_learner(agent, within_episodes)
+    assert len(ours) == len(theirs) >= 5
     stop = None
     writer = SequenceWriter(Address("localhost", 1), agent, 1, 1.0, stop)
     for (sequences, info), (expected, expected_info) in zip(ours, theirs):
@@ -127,12 +131,17 @@ def test_actors_and_seeds_learner_make_the_same_sequences_and_priorities(agent):
         np.testing.assert_allclose(
             writer.priorities(sequences, info), writer.priorities(expected, expected_info)
         )
+    starts = np.concatenate([sequences.steps.step_type[:, 1:] for sequences, _ in ours])
+    assert {0, 1, 2} == set(starts.ravel())
     first = ours[0][0]
+    if within_episodes:  # after a FIRST step none is LAST but the one at the end
+        began = np.cumsum(starts == 0, axis=1) > 0
+        assert not (began & (starts == 2))[:, :-1].any() and (starts[:, -1] == 2).any()
+        return
     assert not first.steps.observation[:, :_BURN_IN].any(), "the first has no burn-in of its own"
     states = tree.flatten(ours[1][0].policy_state.network)
     assert max(np.abs(state).max() for state in states) > 0.01, "the state before step 0"
-    starts = np.concatenate([sequences.steps.step_type[:, 1:] for sequences, _ in ours]).ravel()
-    assert {0, 1, 2} == set(starts), "sequences go on through the ends of episodes"
+    assert (starts[:, :-1] == 2).any(), "sequences go on through the ends of episodes"
 
 
 def test_sequences_overlap_by_the_burn_in_and_leave_no_step_out(agent):

@@ -30,11 +30,12 @@ def _check_learnt(ended, lowest, highest):
     assert ended.metrics["learner/td_error"] > 0
 
 
-def _check_continues_with_its_replay(gin_file, root_dir):
+def _check_continues_with_its_replay(gin_file, root_dir, setting):
+    """Though sequences are cut in another way from now on: to the learner they are alike."""
     before = finish(gin_file, root_dir)["learner_steps"]
     ended = continue_run(
         *(gin_file, root_dir, "experiment.solved_return = None"),
-        f"experiment.max_learner_steps = {before + 20}",
+        *(f"experiment.max_learner_steps = {before + 20}", setting),
     )
     assert ended.result["learner_steps"] >= before + 20
     sizes = [status.metrics.get("replay/size") for status in ended.statuses]
@@ -52,7 +53,7 @@ def test_solves_catch_in_its_ratio_although_an_actor_is_killed(root_dir):
 
 @pytest.mark.slow
 def test_continues_with_its_replay(root_dir):
-    _check_continues_with_its_replay(_GIN, root_dir)
+    _check_continues_with_its_replay(_GIN, root_dir, "r2d2.sequences_within_episodes = True")
 
 
 @pytest.mark.slow
@@ -64,4 +65,5 @@ def test_seed_solves_catch_and_trains_on_each_sequence_as_often_as_is_set(seed_r
 
 @pytest.mark.slow
 def test_seed_continues_with_its_replay(seed_root_dir):
-    _check_continues_with_its_replay(_SEED_GIN, seed_root_dir)
+    setting = "seed.sequences_within_episodes = True"
+    _check_continues_with_its_replay(_SEED_GIN, seed_root_dir, setting)

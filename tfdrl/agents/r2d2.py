@@ -36,7 +36,7 @@ class R2D2Info(NamedTuple):
 
 @gin.configurable
 class R2D2Agent(tf_agent.TFAgent):
-    """Trains on trajectories [B, burn_in_steps + T + 1]: sequences that pass through episode ends.
+    """Trains on trajectories [B, burn_in_steps + T + 1], which may pass through episode ends.
 
     Both networks run over the first burn_in_steps from the stored state, without gradient, then
     over the rest, on which they train. At the last index only the observation and the step type

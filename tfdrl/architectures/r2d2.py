@@ -39,12 +39,17 @@ class R2d2(DistributedReplay):
       agent: one that trains on sequences and gives their priorities, such as @R2D2Agent.
       sequence_steps: T, steps of a sequence that are trained on; the agent's burn_in_steps come
         before them and are shared with the sequence before. 80 in the paper, sharing half.
+      sequences_within_episodes: whether no sequence crosses the end of an episode, as in the paper
+        (section 2.3): the last of an episode then overlaps the one before it by more, and one of a
+        short episode is padded. Else they go on through episode ends, as SEED RL's do. The replay
+        is the same, so a run may go on with the other.
       batch_size: sequences of one learner step.
       replay_ratio: 0.75 to 1.5 in the release of SEED RL.
       parameter_pull_period_frames: the paper's 400 steps are 1,600 frames of Atari.
     """
 
     sequence_steps: int = 80
+    sequences_within_episodes: bool = True
     batch_size: int = 64
     parameter_pull_period_frames: int = 1600
 
@@ -166,7 +171,11 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
             replay, agent, environment.frame_stack, config.timeout_secs, context.stop
         )
         steps, burn_in = config.sequence_steps, agent.burn_in_steps
-        assembler = SequenceAssembler(num_envs, burn_in + steps, burn_in)
+        assembler = SequenceAssembler(
+            *(num_envs, burn_in + steps, burn_in),
+            within_episodes=config.sequences_within_episodes,
+            frame_stack=environment.frame_stack,
+        )
         loop = ActorLoop(
             environment, policy, connection, context, config.actor_max_frames_per_second
         )
@@ -176,10 +185,8 @@ def actor(experiment: Experiment, context: Context, replay: Address, learner: Ad
             loop.tick(writer.waiting, lambda: {**writer.counters(), **limiter.counters()})
 
         before = loop.state
-        for time_step, action, next_time_step, info in loop.steps():
-            found = assembler.add(
-                time_step, action, next_time_step, info, (before, loop.state), connection.version
-            )
+        for step in frame_stacks.with_single_frames(environment, loop.steps()):
+            found = assembler.add(*step, (before, loop.state), connection.version)
             before = loop.state
             if found is not None:
                 writer.write(*found)

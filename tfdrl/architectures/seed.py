@@ -52,6 +52,8 @@ class Seed(PrioritisedReplay):
       replay_ratio: times that each unroll is trained on, on average, from a prioritised replay
         (R2D2: 0.75 to 1.5); learning and acting wait for each other to hold it. None: no replay,
         each unroll is trained on once (V-trace).
+      sequences_within_episodes: with a replay, unrolls that cross no end of an episode, as R2D2's
+        paper has them; the release's do. See `r2d2`.
       queue_capacity_unrolls: complete unrolls that wait for the learner; when there are as many,
         an actor that completes one more waits. None: one batch.
       inference_batch_size: environments with which a batch leaves as soon as a device is free; 1
@@ -69,6 +71,7 @@ class Seed(PrioritisedReplay):
     """
 
     unroll_steps: int = 20
+    sequences_within_episodes: bool = False
     batch_size: int = 32
     environments_per_actor: int = 8
     queue_capacity_unrolls: int | None = None
@@ -93,6 +96,10 @@ class Seed(PrioritisedReplay):
         if self.replay_ratio is not None and not self.replay_ratio > 0:
             raise ConfigurationError(
                 f"seed.replay_ratio = {self.replay_ratio} must be positive, or None for no replay"
+            )
+        if self.sequences_within_episodes and self.replay_ratio is None:
+            raise ConfigurationError(
+                "seed.sequences_within_episodes needs a replay: set seed.replay_ratio (R2D2)"
             )
         if self.max_rows < self.environments_per_actor:
             raise ConfigurationError(
@@ -204,6 +211,7 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
         max_block=config.max_rows,
         unroll_steps=overlap + config.unroll_steps,
         overlap=overlap,
+        within_episodes=config.sequences_within_episodes,
         awaited=awaited,
         put=queue.put,
     )

@@ -27,6 +27,7 @@ class CollectedUnrolls(NamedTuple):
     time_secs     Unix time when they were complete
     release       to be called when the arrays are not needed any more
     next_info     of the policy at step T, nest of [N, ...]; () until it has acted there
+    environments  <int>[N], which of those that step together; None for all of them
     """
 
     steps: TimeSteps
@@ -36,11 +37,19 @@ class CollectedUnrolls(NamedTuple):
     time_secs: float
     release: Callable[[], None]
     next_info: Nest = ()
+    environments: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
         """N."""
         return self.steps.reward.shape[1]
+
+    def with_next_info(self, info: Nest) -> CollectedUnrolls:
+        """Of the policy at step T of all environments that step together."""
+        chosen = self.environments
+        if chosen is not None:
+            info = tree.map_structure(lambda leaf: np.asarray(leaf)[chosen], info)
+        return self._replace(next_info=info)
 
 
 class UnrollCollector:
@@ -122,11 +131,11 @@ class _Arrays:
 
     def __init__(self, time_step: TimeSteps, unroll_steps: int, overlap: int, frames_before: int):
         self._unroll_steps, self._overlap = unroll_steps, overlap
-        self.steps = by_step = _empty_like(time_step, unroll_steps + 1)
+        self.steps = by_step = empty_like(time_step, unroll_steps + 1)
         self._frames, self._frames_before = None, frames_before
         if frames_before:
             length = unroll_steps + 1 + frames_before
-            self._frames = _empty_like(time_step.observation.frames, length)
+            self._frames = empty_like(time_step.observation.frames, length)
             self._frames[:frames_before] = 0
             self.steps = _with_frames(by_step, self._frames)
             by_step = _with_frames(by_step, self._frames[frames_before:])
@@ -141,7 +150,7 @@ class _Arrays:
 
     def write_acted(self, position: int, acted: tuple[Nest, Nest]) -> None:
         if self.acted is None:
-            self._make_acted(_empty_like(acted, self._unroll_steps))
+            self._make_acted(empty_like(acted, self._unroll_steps))
             for leaf in self._acted_leaves:
                 leaf[: self._overlap] = 0
         for target, leaf in zip(self._acted_leaves, tree.flatten(acted)):
@@ -168,5 +177,6 @@ def _with_frames(steps: TimeSteps, frames: np.ndarray) -> TimeSteps:
     return steps._replace(observation=steps.observation._replace(frames=frames))
 
 
-def _empty_like(nest: Nest, length: int) -> Nest:
+def empty_like(nest: Nest, length: int) -> Nest:
+    """Room for `length` times what is in a nest: [length, ...]."""
     return tree.map_structure(lambda leaf: np.empty((length, *leaf.shape), leaf.dtype), nest)

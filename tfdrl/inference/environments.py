@@ -9,12 +9,14 @@ arrays of [N, ...].
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 
 import grpc
 
-from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
+from tfdrl.experience.episode_unrolls import unroll_collector
+from tfdrl.experience.unrolls import CollectedUnrolls
 from tfdrl.inference.awaited import AwaitedEnvironments
 from tfdrl.inference.policy import BatchedPolicy
 from tfdrl.inference.slots import EnvironmentSlots
@@ -38,6 +40,7 @@ class CentralInference:
       max_block: the most that one actor may play.
       unroll_steps: T, the overlap included.
       overlap: transitions that an unroll shares with the next.
+      within_episodes: whether no unroll crosses the end of an episode (R2D2).
       awaited: is told who plays; `inference` waits for no more than it counts.
       put: takes complete unrolls; returns a future that makes their actor wait, or None.
     """
@@ -51,11 +54,15 @@ class CentralInference:
         max_block: int,
         unroll_steps: int,
         overlap: int = 0,
+        within_episodes: bool = False,
         awaited: AwaitedEnvironments | None = None,
         put: Callable[[CollectedUnrolls], asyncio.Future | None],
     ):
         self._inference, self._specs, self._put = inference, specs, put
-        self._unroll_steps, self._overlap = unroll_steps, overlap
+        stack = specs.frame_stack
+        self._make_collector = functools.partial(
+            unroll_collector, unroll_steps, overlap, within_episodes, stack
+        )
         self._environments, self._max_block = environments, max_block
         self._awaited = awaited or AwaitedEnvironments()
         self._record = self._version = self._reason = None
@@ -153,7 +160,7 @@ class CentralInference:
             hello,
             self._specs,
             self._inference,
-            UnrollCollector(self._unroll_steps, self._overlap, self._specs.frame_stack),
+            self._make_collector(),
             awaited=self._awaited,
             put=self._put,
             record=self._record,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tfdrl.experience.episode_unrolls import EpisodeUnrollCollector
 from tfdrl.experience.frame_stacks import Frames, next_depth
 from tfdrl.experience.unroll_queue import ClosedError
 from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
@@ -52,7 +53,7 @@ class EnvironmentSlots:
         hello: inference_pb2.Hello,
         specs: EnvironmentSpecs,
         inference: BatchedPolicy,
-        collector: UnrollCollector,
+        collector: UnrollCollector | EpisodeUnrollCollector,
         *,
         awaited: AwaitedEnvironments,
         put: Callable[[CollectedUnrolls], asyncio.Future | None],
@@ -145,7 +146,7 @@ class EnvironmentSlots:
         self._acted, self._state = acted, acted.state
         self.next_index += 1
         if self._unrolls is not None:
-            unrolls, self._unrolls = self._unrolls._replace(next_info=acted.info), None
+            unrolls, self._unrolls = self._unrolls.with_next_info(acted.info), None
             self._room = self._put(self._with_nests(unrolls))
             await self._wait_for_room()
 

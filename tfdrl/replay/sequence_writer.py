@@ -8,9 +8,10 @@ import numpy as np
 import tree
 
 from tfdrl.experience import frame_stacks
+from tfdrl.experience.episode_unrolls import unroll_collector
 from tfdrl.experience.unroll_batches import to_batch
 from tfdrl.experience.unroll_queue import UnrollQueue
-from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector
+from tfdrl.experience.unrolls import CollectedUnrolls
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.replay.unroll_writer import UnrollWriter
 from tfdrl.runtime.host_tensors import on_host, shared
@@ -28,11 +29,21 @@ class SequenceAssembler:
       num_envs: N.
       sequence_steps: of a sequence, those that it shares with the one before included.
       overlap: how many these are: the burn-in.
+      within_episodes: whether no sequence crosses the end of an episode; they then complete at
+        different times, and come when there are N.
+      frame_stack: k, where observations are single frames, as of `UnrollCollector`.
     """
 
-    def __init__(self, num_envs: int, sequence_steps: int, overlap: int):
+    def __init__(
+        self,
+        num_envs: int,
+        sequence_steps: int,
+        overlap: int,
+        within_episodes: bool = False,
+        frame_stack: int = 1,
+    ):
         self._num_envs = num_envs
-        self._collector = UnrollCollector(sequence_steps, overlap)
+        self._collector = unroll_collector(sequence_steps, overlap, within_episodes, frame_stack)
         self._complete: CollectedUnrolls | None = None
         self._is_started = False
         self._queue = UnrollQueue(num_envs)  # from time-major to rows, one batch at a time
@@ -57,16 +68,18 @@ class SequenceAssembler:
           version: of the parameters that act next.
 
         Returns:
-          N sequences, whose last step is `time_step`, and `info`, with which that step's values are
-          known; or None. The arrays are good until the next but one.
+          The oldest N sequences that are complete, and `info` of their last steps, nest of
+          [N, ...], with which those steps' values are known; or None. The arrays are good until
+          the next but one.
         """
         if not self._is_started:
             self._collector.start(time_step, _arrays(states[0]), version)
             self._is_started = True
         found = None
         if self._complete is not None:
-            self._queue.put(self._complete._replace(next_info=info))
-            found = self._queue.take(self._num_envs, timeout_secs=0.0), self._queue.next_info
+            self._queue.put(self._complete.with_next_info(info))  # below N: there is room
+            unrolls = self._queue.take(self._num_envs, timeout_secs=0.0)
+            found = None if unrolls is None else (unrolls, self._queue.next_info)
         self._complete = self._collector.add(
             action, info, next_time_step, _arrays(states[1]), version
         )
