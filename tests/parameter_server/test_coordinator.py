@@ -1,10 +1,13 @@
 """What the coordinator makes of the parameter servers' counters."""
 
+import sys
+
 import pytest
+import tensorflow as tf
 
 from tfdrl.errors import DivergedError
 from tfdrl.parameter_server.age_histogram import mean_age
-from tfdrl.parameter_server.coordinator import ServerMetrics
+from tfdrl.parameter_server.coordinator import ServerMetrics, count_updates
 from tfdrl.parameter_server.settings import ParameterServerSettings
 
 
@@ -135,3 +138,10 @@ def test_a_first_server_that_is_away_tells_nothing(clock):
 )
 def test_mean_age_takes_each_bucket_at_its_middle(ages, expected):
     assert mean_age(ages) == expected
+
+
+def test_counted_updates_are_kept_nowhere():
+    counter, updates = tf.Variable(0, dtype=tf.int64), int("1234567")
+    before = sys.getrefcount(updates)
+    count_updates(counter, updates)
+    assert counter.numpy() == updates and sys.getrefcount(updates) == before

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfdrl.acting.exploration import collect_policy
@@ -130,7 +131,7 @@ def run(
                 # After a server's restart the version may be smaller; the count goes on.
                 grown = max(parameters.version - updates, 1)
                 updates = parameters.version
-                agent.train_step_counter.assign_add(grown)
+                count_updates(agent.train_step_counter, grown)
                 session.count(grown)
             if watch_is_due() and not context.stop.is_set():
                 metrics.look()
@@ -139,6 +140,12 @@ def run(
             context.stop.wait(_TICK_SECS)
     parameters.close()
     watch.close()
+
+
+def count_updates(counter: tf.Variable, updates: int) -> None:
+    """Adds to the counter of updates, <int64>[]."""
+    # As an array: TensorFlow keeps each Python number that it was ever given, 800 bytes of it.
+    counter.assign_add(np.int64(updates))
 
 
 def count_for_ratio(session: LearnerSession, ratio: float | None) -> None:
