@@ -42,6 +42,12 @@ class ArraySpec(NamedTuple):
         """How many values a bounded integer takes; of an array, what each element has at least."""
         return int(np.min(np.subtract(self.maximum, self.minimum, dtype=np.int64))) + 1
 
+    @property
+    def element_values(self) -> tuple[int, ...]:
+        """How many values each element of bounded integers takes, in the order of their memory."""
+        counts = np.subtract(self.maximum, self.minimum, dtype=np.int64) + 1
+        return tuple(np.broadcast_to(counts, self.shape).reshape(-1).tolist())
+
 
 def map_specs(function: Callable[..., Any], specs: Nest, *values: Nest) -> Nest:
     """`function(spec, *values)` at every `ArraySpec` of a nest; keys in sorted order."""

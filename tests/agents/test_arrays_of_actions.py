@@ -15,6 +15,8 @@ from tf_agents.trajectories import trajectory
 from v_trace_equations import BATCH, LENGTH, Unrolls
 
 from tfdrl.agents import actor_critic_policy as acp
+from tfdrl.agents.masked_network import MaskedNetwork, splitter_of
+from tfdrl.agents.n_step_actor_critic import NStepActorCriticAgent
 from tfdrl.agents.n_step_dqn import NStepDqnAgent
 from tfdrl.agents.n_step_q import NStepQAgent
 from tfdrl.agents.r2d2 import R2D2Agent
@@ -145,33 +147,56 @@ def test_tf_agents_actor_refuses_different_counts_with_the_cure():
 
 
 class Keypad(gymnasium.Env):
-    """Shows two numbers to press; each right one gives 1/2. Four times: the best return is 4."""
+    """Shows two numbers to press; each right one gives 1/2. Four times: the best return is 4.
+
+    Masked, it allows the right ones and, one time in two, each of the others; info has the masks.
+    """
 
     observation_space = spaces.MultiDiscrete(COUNTS)
     action_space = spaces.MultiDiscrete(COUNTS, start=[5, -1])
 
+    def __init__(self, is_masked=False):
+        self.is_masked = is_masked
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.t = 0
-        return self.show(), {}
+        return self.show(), self.info
 
     def step(self, action):
         assert self.action_space.contains(action)
+        for mask, pressed in zip(self.masks, action - self.action_space.start):
+            assert mask[pressed] or not self.is_masked, "a forbidden action"
         reward = 0.5 * np.sum(action - self.action_space.start == self.wanted)
         self.t += 1
-        return self.show(), float(reward), self.t == 4, False, {}
+        return self.show(), float(reward), self.t == 4, False, self.info
 
     def show(self):
         self.wanted = self.np_random.integers(0, COUNTS)
+        self.masks = tuple(self.np_random.integers(0, 2, n).astype(np.int8) for n in COUNTS)
+        for mask, wanted in zip(self.masks, self.wanted):
+            mask[wanted] = 1
         return self.wanted
 
+    @property
+    def info(self):
+        return {"action_mask": self.masks} if self.is_masked else {}
 
-@pytest.fixture
-def keypad():
+
+@pytest.fixture(params=[False])
+def keypad(request):
     gymnasium.register("tfdrl_tests/Keypad-v0", entry_point=Keypad)
-    with gym_environment(16, True, 1, id="tfdrl_tests/Keypad-v0") as environment:
+    with gym_environment(
+        *(16, True, 1),
+        id="tfdrl_tests/Keypad-v0",
+        kwargs={"is_masked": request.param},
+        action_mask="action_mask" if request.param else None,
+    ) as environment:
         yield environment
     del gymnasium.registry["tfdrl_tests/Keypad-v0"]
+
+
+masked = pytest.mark.parametrize("keypad", [True], indirect=True)
 
 
 def v_trace(*specs, **kwargs):
@@ -186,20 +211,100 @@ def v_trace(*specs, **kwargs):
     )
 
 
+class Ppo(ppo_clip_agent.PPOClipAgent):
+    """As gin would bind it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(
+            *args,
+            optimizer=tf.keras.optimizers.Adam(2e-2),
+            discount_factor=0.5,
+            num_epochs=4,
+            normalize_observations=False,
+            normalize_rewards=False,
+            **kwargs,
+        )
+
+
 def ppo(*specs, **kwargs):
-    agent = functools.partial(
-        ppo_clip_agent.PPOClipAgent,
-        optimizer=tf.keras.optimizers.Adam(2e-2),
-        discount_factor=0.5,
-        num_epochs=4,
-        normalize_observations=False,
-        normalize_rewards=False,
-    )
     networks = {"actor_net": MlpPolicyNetwork, "value_net": mlp_value}
-    return agent_with_networks(*specs, agent=agent, networks=networks, **kwargs)
+    return agent_with_networks(*specs, agent=Ppo, networks=networks, **kwargs)
 
 
-@pytest.mark.parametrize("make", [v_trace, pytest.param(ppo, marks=pytest.mark.slow)])
+def a3c(*specs, **kwargs):
+    network = functools.partial(MlpActorCriticNetwork, layer_units=(16,))
+    return NStepActorCriticAgent(*specs, network=network, **kwargs)
+
+
+@masked
+@pytest.mark.parametrize("make", [v_trace, a3c, ppo])
+def test_no_element_of_an_action_is_a_forbidden_one(make, keypad):
+    """Keypad fails at the first."""
+    agent = agent_factory.make_agent(make, keypad)
+    for policy in (agent.collect_policy, agent.policy):
+        act, state, now = act_function(policy), policy.get_initial_state(16), keypad.reset()
+        for _ in range(12):
+            step = act(*now, state)
+            now, state = keypad.step(step.action.numpy()), step.state
+
+
+@masked
+def test_not_even_of_a_network_that_says_nan(keypad):
+    agent = agent_factory.make_agent(v_trace, keypad)
+    for variable in agent.policy.variables():
+        if variable.dtype == tf.float32:
+            variable.assign(tf.fill(variable.shape, float("nan")))
+    act, state, now = act_function(agent.policy), agent.policy.get_initial_state(16), keypad.reset()
+    for _ in range(12):
+        now = keypad.step(act(*now, state).action.numpy())
+
+
+def test_probabilities_are_those_of_what_is_allowed():
+    """Of each element by itself: log-probabilities of pairs add up, and entropies."""
+    random = np.random.default_rng(0)
+    logits, mask = random.normal(size=(9, 5)).astype(np.float32), np.ones((9, 5), np.uint8)
+    for row in mask:
+        row[random.integers(2)] = row[2 + random.integers(3)] = 0
+    spec = {"mask": tf.TensorSpec([5], tf.uint8), "logits": tf.TensorSpec([5])}
+
+    def network_of(input_spec, action_spec):
+        return Given(input_spec, action_spec)
+
+    made = MaskedNetwork(spec, ARRAY, network_of, splitter_of("mask"), "VTraceAgent")
+    (found, _), _ = made({"mask": tf.constant(mask), "logits": tf.constant(logits)})
+    exp = np.exp(logits) * mask
+    parts = [exp[:, :2], exp[:, 2:]]
+    parts = [part / part.sum(axis=1, keepdims=True) for part in parts]
+    for i in range(2):
+        for j in range(3):
+            expected = parts[0][:, i] * parts[1][:, j]
+            pair = tf.tile([[i, j]], [9, 1])
+            np.testing.assert_allclose(found.prob(pair), expected, rtol=1e-5, atol=1e-7)
+    entropy = [-np.sum(np.where(p > 0, p * np.log(np.maximum(p, 1e-9)), 0), 1) for p in parts]
+    np.testing.assert_allclose(found.entropy(), sum(entropy), rtol=1e-5)
+
+
+class Given(network.Network):
+    """The logits that it is given."""
+
+    def __init__(self, input_spec, action_spec, name="Given"):
+        super().__init__(input_spec, state_spec=(), name=name)
+        self._action_spec = action_spec
+
+    def call(self, observation, step_type=None, network_state=(), training=False):
+        return (categorical(observation, self._action_spec), 0.0), network_state
+
+
+@pytest.mark.parametrize(
+    ("make", "keypad"),
+    [
+        (v_trace, False),
+        pytest.param(v_trace, True, marks=pytest.mark.slow),
+        pytest.param(ppo, False, marks=pytest.mark.slow),
+        pytest.param(ppo, True, marks=pytest.mark.slow),
+    ],
+    indirect=["keypad"],
+)
 def test_every_element_of_an_action_is_learnt(make, keypad):
     agent_factory.set_seed(1)
     agent = agent_factory.make_agent(make, keypad)

@@ -128,6 +128,8 @@ def ints(*values, dtype=np.int8):
 
 INT8 = spaces.Box(0, 1, (3,), np.int8)
 INFO = {"action_mask": ints(1, 0, 1)}
+PAIR = spaces.MultiDiscrete([3, 2])
+THREE_AND_TWO = (ints(1, 0, 1), ints(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +155,30 @@ def test_masks_of_any_integers_in_any_place(kwargs):
 
 
 @pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"info": {"action_mask": THREE_AND_TWO}},
+        {"info": {"action_mask": [[1, 0, 1], [0, 1]]}},
+        {"info": {"action_mask": np.concatenate(THREE_AND_TWO)}},
+        {"part": THREE_AND_TWO, "space": spaces.Tuple([INT8, spaces.MultiBinary(2)])},
+        {"part": np.concatenate(THREE_AND_TWO), "space": spaces.MultiBinary(5)},
+    ],
+)
+def test_masks_of_arrays_of_actions_by_element_or_side_by_side(kwargs):
+    with room(action_space=PAIR, **kwargs) as env:
+        for steps in (env.reset(), env.step(np.zeros((2, 2), np.int32))):
+            mask = steps.observation["action_mask"]
+            np.testing.assert_array_equal(mask, [[1, 0, 1, 0, 1]] * 2)
+            assert mask.dtype == np.uint8 and env.observation_spec["action_mask"].shape == (5,)
+
+
+def test_each_element_of_an_action_must_be_allowed_something():
+    with room(action_space=PAIR, info={"action_mask": ints(1, 1, 1, 0, 0)}) as env:
+        with pytest.raises(TfdrlError, match="forbids every action although"):
+            env.reset()
+
+
+@pytest.mark.parametrize(
     ("kwargs", "said"),
     [
         ({}, r"neither its observation \(no Dict\) nor its info \(empty\)"),
@@ -167,8 +193,12 @@ def test_masks_of_any_integers_in_any_place(kwargs):
         ({"info": {"action_mask": 1}}, r"it is int64\[\]"),
         ({"part": ints(1), "space": spaces.Box(0, 1, (1,), np.int8)}, r"it is int\d+\[1\]"),
         ({"part": ints(1), "space": spaces.Box(0, 1, (3,), np.float32)}, r"it is float32\[3\]"),
-        ({"info": INFO, "action_space": spaces.Box(-1, 1, (3,))}, "one Discrete action"),
-        ({"info": INFO, "action_space": spaces.MultiDiscrete([3, 3])}, "one Discrete action"),
+        ({"info": INFO, "action_space": spaces.Box(-1, 1, (3,))}, "Discrete or MultiDiscrete"),
+        (
+            {"info": INFO, "action_space": PAIR},
+            r"it is int8\[3\]; one array of 5 integers \(int8\) or bools, or a tuple .* of 3, 2",
+        ),
+        ({"info": {"action_mask": THREE_AND_TWO[::-1]}, "action_space": PAIR}, r"int8\[2\], int8"),
     ],
 )
 def test_what_is_no_mask_is_wrong_configuration(kwargs, said):

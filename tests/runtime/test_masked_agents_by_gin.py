@@ -17,7 +17,7 @@ from tfdrl.evaluation.episodes import play, summarise
 from tfdrl.evaluation.policy_export import PolicyExport
 from tfdrl.experiment import Experiment
 from tfdrl.networks.actor_critic_networks import MlpActorCriticNetwork
-from tfdrl.networks.q_networks import MlpQNetwork
+from tfdrl.networks.q_networks import KerasQNetwork, MlpQNetwork
 from tfdrl.runtime import agent_factory
 from tfdrl.runtime.compiled import act_function
 
@@ -127,7 +127,11 @@ def test_networks_of_tf_agents_agents_are_built_for_what_a_bound_splitter_leaves
     [
         # The environment says so, whoever the agent is.
         *(
-            (name, "gym_environment.id = 'Pendulum-v1'", "Pendulum-v1: .* one Discrete action")
+            (
+                name,
+                "gym_environment.id = 'Pendulum-v1'",
+                "Pendulum-v1: .* Discrete or MultiDiscrete action",
+            )
             for name in ("apex_dpg/pendulum", "apex/sac_pendulum", "apex/td3_pendulum")
         ),
         (
@@ -157,16 +161,55 @@ def simple(time_step_spec, action_spec, train_step_counter):
     raise AssertionError
 
 
-@pytest.mark.parametrize("agent", [NStepDqnAgent, VTraceAgent])
-def test_a_mask_that_no_setting_names(agent, caplog):
-    """Random actions would be of all; a policy may come from a network that obeys it itself."""
-    network = MlpQNetwork if agent is NStepDqnAgent else MlpActorCriticNetwork
+def keras_model(observation_spec, num_actions):
+    """Sees the mask, and does not obey it."""
+    inputs = {k: tf.keras.Input(s.shape, dtype=s.dtype) for k, s in observation_spec.items()}
+    seen = [tf.cast(x, tf.float32) for x in inputs.values()]
+    return tf.keras.Model(inputs, tf.keras.layers.Dense(num_actions)(tf.concat(seen, axis=1)))
+
+
+NETWORKS = {
+    "built in": (NStepDqnAgent, MlpQNetwork),
+    "Keras": (NStepDqnAgent, functools.partial(KerasQNetwork, model=keras_model)),
+    "policy": (VTraceAgent, MlpActorCriticNetwork),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_mask_that_no_setting_names_is_obeyed_and_seen(name, caplog):
+    agent, network = NETWORKS[name]
     factory = functools.partial(agent, network=network, optimizer=tf.keras.optimizers.SGD())
-    sentence = f"no setting names it, so {agent.__name__} may take any action"
+    with gym_environment(20, True, 0, id="tfdrl/Doors-v0") as environment:
+        made = agent_factory.make_agent(factory, environment)
+        policy = made.actor_policy(np.full(20, 0.5), seed=1)
+        assert len(play(environment, act_function(policy), policy.get_initial_state, 40)) == 40
+    assert any(v.shape.rank == 2 and v.shape[0] == 6 + 4 for v in policy.variables())
+    assert f"{agent.__name__} takes no action where it is 0, and networks see it" in caplog.text
+
+
+def epsilon_greedy(time_step_spec, action_spec, train_step_counter):
+    """A factory that knows no masks."""
+    return NStepDqnAgent(
+        *(time_step_spec, action_spec),
+        network=MlpQNetwork,
+        optimizer=tf.keras.optimizers.SGD(),
+        train_step_counter=train_step_counter,
+    )
+
+
+def actor_critic(time_step_spec, action_spec, train_step_counter):
+    return VTraceAgent(
+        *(time_step_spec, action_spec),
+        network=MlpActorCriticNetwork,
+        optimizer=tf.keras.optimizers.SGD(),
+        train_step_counter=train_step_counter,
+    )
+
+
+def test_a_mask_that_no_setting_names_and_no_agent_takes(caplog):
+    """Random actions would be of all; a policy may come from a network that obeys it itself."""
     with gym_environment(1, True, 0, id="tfdrl/Doors-v0") as environment:
-        if agent is NStepDqnAgent:
-            with pytest.raises(ConfigurationError, match=sentence):
-                agent_factory.make_agent(factory, environment)
-        else:
-            agent_factory.make_agent(factory, environment)
-            assert sentence in caplog.text
+        with pytest.raises(ConfigurationError, match="NStepDqnAgent takes no masks, so it may"):
+            agent_factory.make_agent(epsilon_greedy, environment)
+        agent_factory.make_agent(actor_critic, environment)
+        assert "VTraceAgent takes no masks, so it may take any action" in caplog.text

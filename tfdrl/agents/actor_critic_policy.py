@@ -11,6 +11,7 @@ from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.networks.actor_critic_heads import mask_of_elements
 from tfdrl.networks.observations import num_categories, one_hot
 from tfdrl.ops import action_masks
 
@@ -206,7 +207,8 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
             action = tf.minimum(action, tf.cast(self.action_spec.maximum, action.dtype))
         splitter = self.observation_and_action_constraint_splitter
         if splitter:
-            action = _allowed(action, splitter(time_step.observation)[1], distribution)
+            mask = mask_of_elements(splitter(time_step.observation)[1], self.action_spec)
+            action = _allowed(action, mask, distribution)
         if self._last_action_and_reward:
             network_state = ActorCriticState(network_state, action)
         info = parameters(distribution) if self.info_spec else ()
@@ -223,6 +225,7 @@ class ActorCriticPolicy(tf_policy.TFPolicy):
 
 def _allowed(action, mask, distribution):
     """The action; where logits that are NaN made it a forbidden one, the first that is allowed."""
-    is_allowed = tf.gather(action_masks.allowed(mask), action, batch_dims=1)
-    instead = action_masks.best_action(distribution.logits_parameter(), mask)
+    is_allowed = tf.gather(action_masks.allowed(mask), action, batch_dims=action.shape.rank)
+    each = getattr(distribution, "distribution", distribution)  # of independent ones
+    instead = action_masks.best_action(each.logits_parameter(), mask)
     return tf.where(is_allowed, action, tf.cast(instead, action.dtype))

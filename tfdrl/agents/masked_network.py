@@ -20,6 +20,8 @@ from tf_agents.networks import network as tfa_network
 
 from tfdrl.agents.actor_critic_policy import ActorCriticInput
 from tfdrl.errors import ConfigurationError
+from tfdrl.networks.actor_critic_heads import mask_of_elements
+from tfdrl.networks.observations import num_categories
 from tfdrl.ops import action_masks
 
 #: The argument of TF-Agents' agents, and of those here.
@@ -37,6 +39,16 @@ def splitter_of(key: str) -> Callable:
         return (next(iter(rest.values())) if len(rest) == 1 else rest), observation[key]
 
     return split
+
+
+class ShownMask:
+    """The splitter of observations whose part `key` is a mask that networks see, too."""
+
+    def __init__(self, key: str):
+        self._key = key
+
+    def __call__(self, observation):
+        return observation, observation[self._key]
 
 
 def mask_alone(splitter: Callable | None) -> Callable | None:
@@ -59,7 +71,8 @@ def bound_splitter(agent: Callable) -> Callable | None:
 def splitter_argument(agent: Callable, splitter: Callable | None) -> dict[str, Callable]:
     """The keyword argument by which an agent's class or factory gets the splitter.
 
-    None if there is no splitter, or if gin binds one to it, which stands.
+    None if there is no splitter, or if gin binds one to it, which stands; or if it has no such
+    argument, and nobody has named the mask.
 
     Raises:
       ConfigurationError: it has no such argument.
@@ -69,8 +82,11 @@ def splitter_argument(agent: Callable, splitter: Callable | None) -> dict[str, C
     # gin's decoration hides the signature of a class, but not that of its __init__.
     function = agent.__init__ if inspect.isclass(agent) else agent
     parameters = inspect.signature(function).parameters.values()
-    if any(p.name == ARGUMENT or p.kind is p.VAR_KEYWORD for p in parameters):
+    is_named = not isinstance(splitter, ShownMask)
+    if any(p.name == ARGUMENT or (p.kind is p.VAR_KEYWORD and is_named) for p in parameters):
         return {ARGUMENT: splitter}
+    if not is_named:
+        return {}
     raise ConfigurationError(
         f"the agent {getattr(agent, '__name__', agent)} takes no action masks (it has no argument "
         f"{ARGUMENT}), but the environment's setting action_mask names one; use NStepDqnAgent, "
@@ -86,7 +102,7 @@ def masked(
 
     Args:
       network: `network(input_spec, action_spec)`; its output is Q-values <float>[..., A], a
-        Categorical, or a pair of one and a value.
+        Categorical (or independent ones of an array of actions), or a pair of one and a value.
       splitter: None leaves `network` as it is.
       agent: whose setting it is, for error sentences.
       obeys: False if the output is no preference of actions, and stays.
@@ -95,6 +111,14 @@ def masked(
         return network
     return lambda input_spec, action_spec: MaskedNetwork(
         input_spec, action_spec, network, splitter, agent, obeys
+    )
+
+
+def obeys_mask(agent) -> bool:
+    """Whether what a TFAgent collects with is kept to what a mask allows."""
+    policy = agent.collect_policy
+    return policy.observation_and_action_constraint_splitter is not None or any(
+        isinstance(module, MaskedNetwork) for module in policy.submodules
     )
 
 
@@ -108,12 +132,12 @@ class MaskedNetwork(tfa_network.Network):
 
     Args:
       input_spec: of the whole observation, or an `ActorCriticInput` with it.
-      action_spec: one scalar discrete action.
+      action_spec: one discrete action, or an array of them.
       network, splitter, agent, obeys: see `masked`.
 
     Raises:
-      ConfigurationError: the splitter fails, or its mask is not one number for each action; the
-        action is not one discrete one; a distribution that is no Categorical.
+      ConfigurationError: the splitter fails, or its mask is not one number for each value of the
+        action; the action is not discrete; a distribution that is no Categorical.
     """
 
     def __init__(
@@ -130,13 +154,23 @@ class MaskedNetwork(tfa_network.Network):
         inner = network(rest, action_spec)
         super().__init__(input_spec, state_spec=inner.state_spec, name=inner.name)
         self._network, self._splitter, self._obeys = inner, splitter, obeys
+        (self._action_spec,) = tf.nest.flatten(action_spec)
 
     def call(self, observation, step_type=None, network_state=(), training=False):
         rest, mask = _split(observation, self._splitter)
         outputs, next_state = self._network(
             rest, step_type=step_type, network_state=network_state, training=training
         )
-        return (_obey(outputs, mask) if self._obeys else outputs), next_state
+        return (self._obey(outputs, mask) if self._obeys else outputs), next_state
+
+    def _obey(self, outputs, mask):
+        if isinstance(outputs, tf.Tensor):
+            return action_masks.mask_values(outputs, mask)
+        if isinstance(outputs, tfp.distributions.Distribution):
+            return _masked_categorical(outputs, mask_of_elements(mask, self._action_spec))
+        if isinstance(outputs, (tuple, list)) and len(outputs) == 2:
+            return (self._obey(outputs[0], mask), outputs[1])
+        return outputs  # the agent's checks say what is wrong with it
 
 
 def _split(inputs, splitter):
@@ -146,24 +180,19 @@ def _split(inputs, splitter):
     return inputs._replace(observation=rest), mask
 
 
-def _obey(outputs, mask):
-    if isinstance(outputs, tf.Tensor):
-        return action_masks.mask_values(outputs, mask)
-    if isinstance(outputs, tfp.distributions.Distribution):
-        return _masked_categorical(outputs, mask)
-    if isinstance(outputs, (tuple, list)) and len(outputs) == 2:
-        return (_obey(outputs[0], mask), outputs[1])
-    return outputs  # the agent's checks say what is wrong with it
-
-
 def _masked_categorical(distribution, mask):
-    if not isinstance(distribution, tfp.distributions.Categorical):
+    each = getattr(distribution, "distribution", distribution)  # of independent ones
+    if not isinstance(each, tfp.distributions.Categorical):
         raise ConfigurationError(
-            "action masks need a policy that is a tfp.distributions.Categorical, but the network's "
-            f"is a {type(distribution).__name__}"
+            "action masks need a policy that is a tfp.distributions.Categorical, or of independent "
+            f"ones, but the network's is a {type(each).__name__}"
         )
-    logits = action_masks.mask_values(distribution.logits_parameter(), mask)
-    return tfp.distributions.Categorical(logits=logits, dtype=distribution.dtype)
+    logits = action_masks.mask_values(each.logits_parameter(), mask)
+    masked_one = tfp.distributions.Categorical(logits=logits, dtype=each.dtype)
+    if each is distribution:
+        return masked_one
+    parts = distribution.parameters["reinterpreted_batch_ndims"]
+    return tfp.distributions.Independent(masked_one, reinterpreted_batch_ndims=parts)
 
 
 def _split_spec(input_spec, splitter, agent: str) -> tuple[Any, Any]:
@@ -179,15 +208,17 @@ def _split_spec(input_spec, splitter, agent: str) -> tuple[Any, Any]:
 
 def _check_mask(mask, action_spec, agent: str) -> None:
     flat = tf.nest.flatten(action_spec)
-    if len(flat) != 1 or flat[0].shape.rank != 0 or not flat[0].dtype.is_integer:
+    if len(flat) != 1 or not flat[0].dtype.is_integer:
         raise ConfigurationError(
-            f"{agent}.{ARGUMENT}: a mask allows some of the values of one discrete action (a "
-            f"Gymnasium Discrete space), but the environment's action spec is {action_spec}"
+            f"{agent}.{ARGUMENT}: a mask allows some of the values of a discrete action (a "
+            "Gymnasium Discrete or MultiDiscrete space), but the environment's action spec is "
+            f"{action_spec}"
         )
-    actions = int(flat[0].maximum) - int(flat[0].minimum) + 1
+    count = sum(num_categories(flat[0]))
     is_mask = isinstance(mask, tf.TypeSpec) and (mask.dtype.is_integer or mask.dtype.is_bool)
-    if not is_mask or mask.shape.as_list() != [actions]:
+    if not is_mask or mask.shape.as_list() != [count]:
+        each = "actions" if flat[0].shape.rank == 0 else "values of the action's elements"
         raise ConfigurationError(
             f"{agent}.{ARGUMENT} gives the mask {mask}; one integer or bool for each of the "
-            f"{actions} actions is needed, not 0 where it is allowed"
+            f"{count} {each} is needed, not 0 where it is allowed"
         )

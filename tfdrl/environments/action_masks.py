@@ -1,6 +1,8 @@
 """Action masks in one form: a part of the observation, checked, wherever an environment has them.
 
-PettingZoo's environments have a mask in a Dict observation, Gymnasium's in `info`.
+PettingZoo's environments have a mask in a Dict observation, Gymnasium's in `info`. That of an array
+of discrete actions (MultiDiscrete) is one array for each element, as Gymnasium's `sample` takes
+them, or these side by side.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ class ActionMasks:
 
     Attributes:
       observation_spec: of what `__call__` returns: a dict whose part `key` is <uint8>[A], 1 where
-        the action is allowed. An observation that is no Dict is its part "observation".
+        the action is allowed; of an array of actions those of its elements, side by side. An
+        observation that is no Dict is its part "observation".
 
     Raises:
-      ConfigurationError: the action is not one discrete one, or the observation's mask is not one
-        integer or bool for each action.
+      ConfigurationError: the action is neither a discrete one nor an array of them, or the
+        observation's mask is not one integer or bool for each value.
     """
 
     def __init__(
@@ -40,12 +43,13 @@ class ActionMasks:
     ):
         self._key, self._environment, self._setting = key, environment, setting
         is_discrete = isinstance(action_spec, ArraySpec) and action_spec.is_discrete
-        if not is_discrete or action_spec.shape:
+        if not is_discrete:
             raise self._error(
-                f"its actions are {action_spec}, but a mask allows some of the values of one "
-                "Discrete action"
+                f"its actions are {action_spec}, but a mask allows some of the values of a "
+                "Discrete or MultiDiscrete action"
             )
-        self._num_actions = action_spec.num_values
+        self._counts = action_spec.element_values
+        self._starts = np.cumsum([0, *self._counts[:-1]])
         self._is_dict = isinstance(observation_spec, dict)
         parts = dict(observation_spec) if self._is_dict else {_OBSERVATION: observation_spec}
         self._is_part = self._is_dict and key in parts
@@ -53,7 +57,7 @@ class ActionMasks:
             raise self._error("the observation has no other part than the mask")
         if self._is_part:
             self._check_form(parts[key])
-        mask = ArraySpec((self._num_actions,), np.dtype(np.uint8), 0, 1, key)
+        mask = ArraySpec((sum(self._counts),), np.dtype(np.uint8), 0, 1, key)
         self.observation_spec = {**parts, key: mask}
 
     def __call__(self, observation: Nest, info: Mapping[str, Any], is_over: np.ndarray) -> Nest:
@@ -61,21 +65,24 @@ class ActionMasks:
 
         Args:
           observation: nest of [N, ...], as the environments' space is.
-          info: of a vector environment; `info[key]` is [N, A] where the observation has no mask.
+          info: of a vector environment; `info[key]` is [N, A] where the observation has no mask,
+            or N times the masks of all elements.
           is_over: <bool>[N], environments that have terminated and may allow nothing.
 
         Raises:
           ConfigurationError: there is no mask, or it has another form.
-          TfdrlError: it has other numbers than 0 and 1, or allows nothing.
+          TfdrlError: it has other numbers than 0 and 1, or allows nothing, of an element too.
         """
         parts = observation if self._is_dict else {_OBSERVATION: observation}
-        mask = np.asarray(parts[self._key] if self._is_part else self._of_info(info, parts))
+        is_part = self._is_part
+        mask = _side_by_side(parts[self._key], 1) if is_part else self._of_info(info, parts)
         self._check_form(mask[0])
         allowed = mask.astype(bool)
         if not np.array_equal(allowed, mask):
             wrong = mask[allowed != mask][0]
             raise self._fault(f"it has {wrong} among 0 (forbidden) and 1 (allowed)")
-        if not (allowed.any(axis=1) | is_over).all():
+        is_possible = np.logical_or.reduceat(allowed, self._starts, axis=1).all(axis=1)
+        if not (is_possible | is_over).all():
             raise self._fault("it forbids every action although the episode has not terminated")
         return {**parts, self._key: allowed.view(np.uint8)}
 
@@ -91,18 +98,27 @@ class ActionMasks:
         mask = info[self._key]
         if mask.dtype != object:
             return mask
-        rows = [np.asarray(row) for row in mask]  # of lists, or of tuples
-        for row in rows:
+        for row in mask:  # lists, or tuples
             self._check_form(row)
-        return np.stack(rows)
+        return np.stack([_side_by_side(row, axis=0) for row in mask])
 
-    def _check_form(self, one: ArraySpec | np.ndarray) -> None:
+    def _check_form(self, one: Any) -> None:
         """Of one environment's mask, or of its spec."""
-        if tuple(one.shape) == (self._num_actions,) and one.dtype.kind in "bui":
-            return
-        raise self._error(
-            f"it is {one.dtype}{list(one.shape)}; one integer (int8) or bool for each of the "
-            f"{self._num_actions} actions is needed"
+        is_nested = not isinstance(one, ArraySpec) and isinstance(one, (tuple, list)) and len(one)
+        is_nested = is_nested and _shaped(one[0]).shape != ()
+        masks = [_shaped(mask) for mask in (one if is_nested else (one,))]
+        shapes = [mask.shape for mask in masks]
+        fits = shapes == [(sum(self._counts),)] or shapes == [(n,) for n in self._counts]
+        if not fits or any(mask.dtype.kind not in "bui" for mask in masks):
+            found = ", ".join(f"{mask.dtype}{list(mask.shape)}" for mask in masks)
+            raise self._error(f"it is {found}; {self._wanted()} is needed")
+
+    def _wanted(self) -> str:
+        if len(self._counts) == 1:
+            return f"one integer (int8) or bool for each of the {self._counts[0]} actions"
+        return (
+            f"one array of {sum(self._counts)} integers (int8) or bools, or a tuple of arrays of "
+            f"{', '.join(map(str, self._counts))}, for the values of the action's elements,"
         )
 
     def _error(self, text: str) -> ConfigurationError:
@@ -114,3 +130,14 @@ class ActionMasks:
     def _sentence(self, text: str) -> str:
         setting = f"{self._setting} = {self._key!r}"
         return f"{self._environment}: {setting} names its action mask, but {text}"
+
+
+def _side_by_side(mask: Any, axis: int) -> np.ndarray:
+    """The masks of all elements of an action in one array, joined along the `axis` of values."""
+    if isinstance(mask, (tuple, list)) and np.ndim(mask[0]) > axis:
+        return np.concatenate(mask, axis)
+    return np.asarray(mask)
+
+
+def _shaped(mask: Any) -> ArraySpec | np.ndarray:
+    return mask if isinstance(mask, ArraySpec) else np.asarray(mask)

@@ -56,21 +56,40 @@ def categorical(logits: tf.Tensor, action_spec) -> tfp.distributions.Distributio
     (spec,) = tf.nest.flatten(action_spec)
     if spec.shape.rank == 0:
         return tfp.distributions.Categorical(logits=logits, dtype=spec.dtype)
-    each = tfp.distributions.Categorical(logits=_by_element(logits, spec), dtype=spec.dtype)
+    logits = by_element(logits, spec, IMPOSSIBLE)
+    each = tfp.distributions.Categorical(logits=logits, dtype=spec.dtype)
     return tfp.distributions.Independent(each, reinterpreted_batch_ndims=spec.shape.rank)
 
 
-def _by_element(logits: tf.Tensor, spec) -> tf.Tensor:
-    """[..., A] -> [..., *spec.shape, most values of an element], what no element has impossible."""
+def by_element(values: tf.Tensor, spec, missing) -> tf.Tensor:
+    """What belongs to the values of an array's elements, side by side, for each element by itself.
+
+    Args:
+      values: [..., A]; A is the sum of the numbers of values.
+      spec: of the array of integers.
+      missing: for the values that an element lacks and another has.
+
+    Returns [..., *spec.shape, most values of an element].
+    """
     counts = np.array(num_categories(spec))
     most = counts.max()
-    shape = [*_dims(logits)[:-1], *spec.shape, most]
+    shape = [*_dims(values)[:-1], *spec.shape, most]
     if np.all(counts == most):
-        return tf.reshape(logits, shape)
+        return tf.reshape(values, shape)
     exists = np.arange(most) < counts[:, None]
     place = np.where(exists, np.cumsum(exists).reshape(exists.shape) - 1, 0)
-    padded = tf.where(exists, tf.gather(logits, place, axis=-1), IMPOSSIBLE)
+    padded = tf.where(exists, tf.gather(values, place, axis=-1), missing)
     return tf.reshape(padded, shape)
+
+
+def mask_of_elements(mask: tf.Tensor, action_spec) -> tf.Tensor:
+    """The mask <any>[..., A] of a discrete action as it is; <bool>[..., *shape, most] of an array.
+
+    `most` is how many values an element has at most; of those that it lacks none is allowed.
+    """
+    if action_spec.shape.rank == 0:
+        return mask
+    return by_element(tf.cast(mask, tf.bool), action_spec, False)
 
 
 def gaussian(mean: tf.Tensor, raw_std: tf.Tensor, action_spec) -> tfp.distributions.Independent:

@@ -24,6 +24,8 @@ from tfdrl.types import ArraySpec
 
 #: Policies that take some actions whatever their network says.
 _RANDOM = (EpsilonGreedyQPolicy, RecurrentQPolicy, epsilon_greedy_policy.EpsilonGreedyPolicy)
+#: What Gymnasium and PettingZoo call the mask.
+_MASK = "action_mask"
 
 
 def make_agent(
@@ -35,7 +37,8 @@ def make_agent(
       factory: `factory(time_step_spec, action_spec, train_step_counter=)`: a TFAgent class whose
         other arguments gin binds, or any function of these arguments.
       environment: gives the specs. With an action mask, the factory is also given the argument
-        `observation_and_action_constraint_splitter`, unless gin binds it.
+        `observation_and_action_constraint_splitter`, unless gin binds it. A part of the observation
+        that is called "action_mask" is one, if it has a number for each value of the action.
       compute_dtype: in which its networks' torsos calculate, as `precision.torsos_in` takes it.
 
     Raises:
@@ -49,8 +52,7 @@ def make_agent(
     time_step_spec = environments_tf.time_step_spec(environment.observation_spec)
     action_spec = environments_tf.to_tf_specs(environment.action_spec)
     name = getattr(factory, "__name__", factory)
-    key = getattr(environment, "action_mask", None)
-    splitter = None if key is None else masked_network.splitter_of(key)
+    splitter = _splitter(environment)
     counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="train_step")
     try:
         with torsos_in(compute_dtype) as torsos:
@@ -74,34 +76,46 @@ def make_agent(
             f"agent {name} has none: give layers of your own dtype='mixed_bfloat16', and their "
             "last one float32, or leave compute_dtype at 'float32'"
         )
-    if key is None:
-        _check_that_a_mask_has_its_setting(agent, environment)
+    if isinstance(splitter, masked_network.ShownMask):
+        _tell_of_a_mask_without_setting(agent)
     agent = normalization(agent)
     agent.initialize()
     return agent
 
 
-def _check_that_a_mask_has_its_setting(agent, environment: BatchedEnvironment) -> None:
-    """Of an environment with what Gymnasium and PettingZoo call a mask, that nothing obeys.
+def _splitter(environment: BatchedEnvironment) -> Callable | None:
+    """Of the mask that a setting names, or that the environment calls as Gymnasium's do."""
+    key = getattr(environment, "action_mask", None)
+    if key is not None:
+        return masked_network.splitter_of(key)
+    specs, action = environment.observation_spec, environment.action_spec
+    mask = specs.get(_MASK) if isinstance(specs, dict) else None
+    if not (isinstance(mask, ArraySpec) and isinstance(action, ArraySpec) and action.is_discrete):
+        return None
+    is_mask = mask.shape == (sum(action.element_values),) and mask.dtype.kind in "biu"
+    return masked_network.ShownMask(_MASK) if is_mask else None
 
-    A network of the user's own may obey it, so there is a warning; but not what draws actions at
-    random, so that is refused.
+
+def _tell_of_a_mask_without_setting(agent) -> None:
+    """Whether it is obeyed: always, or it is refused, where actions are drawn at random.
+
+    A network of the user's own may obey it by itself, so without random actions there is no more
+    than a warning.
     """
-    specs = environment.observation_spec
-    mask = specs.get("action_mask") if isinstance(specs, dict) else None
-    policy, action = agent.collect_policy, environment.action_spec
-    is_mask = isinstance(mask, ArraySpec) and isinstance(action, ArraySpec) and action.is_discrete
-    is_mask = is_mask and mask.shape == (action.num_values,) and mask.dtype.kind in "iu"
-    if not is_mask or policy.observation_and_action_constraint_splitter is not None:
+    name, setting = type(agent).__name__, "gym_environment.action_mask (or py_environment's)"
+    found = f"the observation's part {_MASK!r} has a number for each value of the action"
+    if masked_network.obeys_mask(agent):
+        logging.warning(
+            "%s: %s takes no action where it is 0, and networks see it, too. %s = %r hides it from "
+            "them; if any action may be taken, call the part another name",
+            *(found, name, setting, _MASK),
+        )
         return
     text = (
-        f"the observation's part 'action_mask' has a number for each of the {action.num_values} "
-        f"actions, but no setting names it, so {type(agent).__name__} may take any action and its "
-        "networks see the mask; gym_environment.action_mask (or py_environment's) = 'action_mask' "
-        "keeps it to what is allowed and hides the mask from networks; for a network that uses it, "
-        f"see {masked_network.ARGUMENT} in docs/action_masks.md"
+        f"{found}, but {name} takes no masks, so it may take any action; use an agent that does "
+        f"(docs/action_masks.md), and {setting} = {_MASK!r}"
     )
-    if isinstance(policy, _RANDOM):
+    if isinstance(agent.collect_policy, _RANDOM):
         raise ConfigurationError(f"{text}. If any action may be taken, call the part another name")
     logging.warning("%s", text)
 
