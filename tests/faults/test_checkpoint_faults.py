@@ -197,13 +197,18 @@ def _replay(directory, signature=tf.TensorSpec([1], tf.float32)):  # noqa: B008 
 
 
 def _insert_and_checkpoint(server, times):
+    for _ in range(times):
+        _insert(server, 1)
+        server.checkpoint()
+    server.stop()
+
+
+def _insert(server, times):
     client = server._server.localhost_client()
     for _ in range(times):
         with client.trajectory_writer(1) as writer:
             writer.append(np.zeros((), np.float32))
             writer.create_item("items", 1.0, writer.history[-1:])
-        server.checkpoint()
-    server.stop()
 
 
 def _damage_replay(checkpoint):
@@ -229,6 +234,24 @@ def test_a_damaged_replay_checkpoint_is_passed_over(tmp_path, caplog):
     with pytest.raises(TfdrlError, match="none of the 2 replay checkpoints") as error:
         _replay(tmp_path)
     assert error.value.exit_code == 1
+
+
+def test_a_clock_that_was_set_back_costs_no_replay_checkpoint(tmp_path):
+    """Reverb names checkpoints by the clock, and removes the older ones of a directory by name."""
+    server = _replay(tmp_path)
+    _insert(server, 1)
+    an_hour_later = server.checkpoint().with_name("2999-01-01T00:00:00.000000000+00:00")
+    server.checkpoint().rename(an_hour_later)
+    for size in (2, 3):
+        _insert(server, 1)
+        newest = server.checkpoint()
+        assert complete_checkpoints(tmp_path)[-1] == newest, "none but the newest is read back"
+        assert len(complete_checkpoints(tmp_path)) == 2
+        assert (newest / "DONE").exists(), size
+    server.stop()
+    server = _replay(tmp_path)
+    assert server.info()["items"].current_size == 3
+    server.stop()
 
 
 def test_items_of_another_form_are_refused_and_kept(tmp_path):

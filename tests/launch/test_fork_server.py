@@ -12,10 +12,11 @@ import time
 import pytest
 from paths import CHECKOUT, python_path
 
+from tfdrl.launch.local import fork_client
 from tfdrl.launch.local import processes as local_processes
 from tfdrl.launch.local.preloading import preloaded
 from tfdrl.launch.local.processes import ForkServers
-from tfdrl.launch.process import arguments_of
+from tfdrl.launch.process import arguments_of, state_of
 from tfdrl.launch.replica import Replica
 from tfdrl.launch.supervisor import Limits, Supervisor, role_environment
 from tfdrl.topology import Program, Role
@@ -211,6 +212,27 @@ def test_dead_fork_server_is_started_again_once_then_roles_start_afresh(servers,
         assert len(said) == number + 1 and words in said[number], said
         assert said[number].startswith("WARNING: the fork server died (its log: ")
     assert os.waitid(os.P_PID, survivor.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def test_a_stopped_fork_server_makes_nobody_wait_and_is_replaced(
+    servers, start, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fork_client, "_STOPPED_SECS", 0.5)
+    found, said = servers(_LIGHT)
+    _wait(lambda: found.is_ready(_LIGHT))
+    stopped = _fork_server(tmp_path)
+    os.kill(stopped, signal.SIGSTOP)
+    begin_secs = time.monotonic()
+    _wait(lambda: state_of(stopped) == "T")
+    assert not found.is_ready(_LIGHT) and not said
+    os.kill(stopped, signal.SIGCONT)
+    _wait(lambda: found.is_ready(_LIGHT))
+    os.kill(stopped, signal.SIGSTOP)
+    _wait(lambda: not found.is_ready(_LIGHT) and said)
+    assert "has been stopped (SIGSTOP) for 0.5 s" in said[0] and "starting it again" in said[0]
+    assert time.monotonic() - begin_secs < 10.0  # no fork was asked for
+    process, _ = start(found, _LIGHT, "tell")
+    assert process.wait() == 5 and len(said) == 1
 
 
 def test_fork_server_that_dies_while_it_imports_is_noticed(servers, tmp_path):

@@ -275,7 +275,7 @@ def test_summary_comes_from_what_the_learner_wrote(tmp_path):
     }
     (tmp_path / "result.json").write_text(json.dumps(result))
     (tmp_path / "logs").mkdir()
-    page = _page(tmp_path, time.time())
+    page = _page(tmp_path)
     assert "solved: mean return 476.0 (exit code 0)" in page
     assert "return 476.00 ± 2.50 (standard error) over 100 episodes; the target is 475.00" in page
     assert "90,000" in page and "0:01:01" in page and str(tmp_path / "logs") in page
@@ -284,16 +284,26 @@ def test_summary_comes_from_what_the_learner_wrote(tmp_path):
 
 def test_summary_does_not_show_the_result_of_an_earlier_start(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"reason": "solved", "frames": 77}))
-    page = _page(tmp_path, time.time() + 100)
+    page = _page(tmp_path, summary.result_file(tmp_path))
     assert "solved" not in page and "2,000" in page
 
 
-def _page(directory, started_at):
+def test_summary_shows_the_result_whatever_the_clock_was_set_to_meanwhile(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps({"reason": "solved", "frames": 77}))
+    earlier = summary.result_file(tmp_path)
+    (tmp_path / "new").write_text(json.dumps({"reason": "solved again", "frames": 88}))
+    os.utime(tmp_path / "new", (0, 0))
+    (tmp_path / "new").rename(tmp_path / "result.json")
+    assert "solved again" in _page(tmp_path, earlier)
+
+
+def _page(directory, earlier=None):
     return summary.text(
         directory,
         reason="learner finished",
         exit_code=0,
-        started_at=started_at,
+        elapsed_secs=61.0,
+        earlier=earlier,
         snapshot=RunStatus(status=_status()),
         target=475.0,
         command=["tfdrl-train", "--root_dir=x"],

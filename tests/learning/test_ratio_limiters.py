@@ -68,7 +68,7 @@ def in_thread(limiter, items, tick=lambda: None):
     return thread
 
 
-def until(condition, timeout_secs=10.0):
+def until(condition, timeout_secs=30.0):
     deadline = time.monotonic() + timeout_secs
     while not condition():
         assert time.monotonic() < deadline, "in vain"
@@ -88,23 +88,24 @@ def test_an_actor_waits_for_the_learner(service, start_actor):
     waiting.join(0.3)
     assert waiting.is_alive()
     service.count_sampled(1)  # 2 * 151 - 2 = 300
-    waiting.join(5)
+    waiting.join(30)
     assert not waiting.is_alive()
     assert limiter.counters()["actor/ratio_waiting_share"] > 0.3
 
 
 def test_what_others_have_inserted_counts(service, start_actor):
-    (first, *_), (second, *_) = start_actor(0, 2), start_actor(1, 2)
+    (first, *_), (second, _, connection) = start_actor(0, 2), start_actor(1, 2)
     waiting = in_thread(first, 120)
     until(lambda: service.items().inserted == 120)
-    waiting.join(5)  # 2 * 120 were taken for 240, until it had stood still for two reports
+    waiting.join(30)  # 2 * 120 were taken for 240, until it had stood still for two reports
     assert not waiting.is_alive()
+    until(lambda: connection.items.totals.inserted == 120)  # the second has been told
     waiting = in_thread(second, 60)
     until(lambda: service.items().inserted == 180)
     waiting.join(0.5)
     assert waiting.is_alive()
     service.count_sampled(60)
-    waiting.join(5)
+    waiting.join(30)
     assert not waiting.is_alive()
 
 
@@ -122,7 +123,7 @@ def test_a_learner_that_ends_the_run_ends_the_wait(service, start_actor):
     limiter, _, _ = start_actor()
     waiting = in_thread(limiter, 1000)
     service.finish("solved")
-    waiting.join(5.0)
+    waiting.join(30)
     assert not waiting.is_alive()
 
 

@@ -43,12 +43,16 @@ def serve_until_killed(address):
         time.sleep(60)
 
 
-def given_out(replay):
-    """Samples that the server of a `ReplayInfo` has given out, when no more come."""
-    before = -1
+def given_out(replay, at_least=0, limit_secs=60.0):
+    """Samples that the server of a `ReplayInfo` has given out, when no more come.
+
+    Args:
+      at_least: so many are waited for, in vain at most for the time limit.
+    """
+    before, deadline = -1, time.monotonic() + limit_secs
     while True:
         now = replay.table().rate_limiter_info.sample_stats.completed
-        if now == before:
+        if now == before and (now >= at_least or time.monotonic() > deadline):
             return now
         before = now
         time.sleep(0.3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from tf_agents.trajectories import time_step, trajectory
 from tfdrl.experience.frame_stacks import FramePairs, Frames
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.ops import returns
+from tfdrl.runtime import clocks
 from tfdrl.types import LAST, Nest, TimeSteps, Transitions
 
 #: Write times are stored modulo this, so that float32 resolves them to 1/128 s.
@@ -108,7 +108,7 @@ class TransitionAssembler:
         step[..., N_STEP_RETURN] = windows.n_step_return
         step[..., DISCOUNT] = windows.discount
         step[..., VERSION] = self._version[:starts]
-        step[..., TIME_SECS] = time.time() % TIME_PERIOD_SECS
+        step[..., TIME_SECS] = clocks.unix_secs() % TIME_PERIOD_SECS
         step[..., STEP_COLUMNS:] = windows.length_steps[..., None]
         block = TransitionBlock(
             rows=TransitionItem(
@@ -173,6 +173,18 @@ def _store(storage: Nest, t: int, nest: Nest) -> None:
 
 def _pad(array: np.ndarray, n: int) -> np.ndarray:
     return np.concatenate([np.zeros((n, *array.shape[1:]), array.dtype), array])
+
+
+def age_secs(written_secs: np.ndarray, now_secs: float | None = None) -> np.ndarray:
+    """How old items are, by their column TIME_SECS; 0 where an actor's clock is a little ahead.
+
+    Args:
+      written_secs: <float32>[...], Unix times modulo TIME_PERIOD_SECS.
+      now_secs: Unix time; now if None.
+    """
+    now_secs = clocks.unix_secs() if now_secs is None else now_secs
+    since_secs, margin_secs = now_secs - np.float64(written_secs), 600.0
+    return np.maximum((since_secs + margin_secs) % TIME_PERIOD_SECS - margin_secs, 0.0)
 
 
 def to_trajectory(batch: Transitions, stack=np.stack) -> trajectory.Trajectory:

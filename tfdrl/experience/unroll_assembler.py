@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import tree
 
+from tfdrl.runtime import clocks
 from tfdrl.types import Nest, TimeSteps, Unrolls
 
 
@@ -70,7 +69,7 @@ class UnrollAssembler:
             info=infos,
             policy_state=self._policy_state,
             version=np.full(self._num_envs, version, np.int64),
-            time_secs=np.full(self._num_envs, time.time()),
+            time_secs=np.full(self._num_envs, clocks.unix_secs()),
         )
 
     def _start(self, time_step: TimeSteps, acted: Nest) -> None:

@@ -7,13 +7,13 @@ costs more, in page faults, than filling it.
 from __future__ import annotations
 
 import collections
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tree
 
+from tfdrl.runtime import clocks
 from tfdrl.types import Nest, TimeSteps
 
 
@@ -113,7 +113,7 @@ class UnrollCollector:
             arrays.acted,
             self._policy_state,
             self._version,
-            time.time(),
+            clocks.unix_secs(),
             release=lambda: self._free.append(arrays),
         )
         self._arrays = self._free.pop() if self._free else self._new_arrays(next_time_step)

@@ -91,10 +91,15 @@ def is_orphan() -> bool:
     if os.getppid() != int(launcher):
         return True
     # Its main thread dies first, and tells us so, while other threads still keep the process.
+    return state_of(int(launcher)) in ("Z", "X")
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for what a process does: Z ended, T stopped; "" if there is none."""
     with contextlib.suppress(OSError):
-        stat = pathlib.Path(f"/proc/{launcher}/stat").read_text()
-        return stat.rpartition(")")[2].split()[0] in ("Z", "X")
-    return False
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0]
+    return ""
 
 
 def arguments_of(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> list[str]:

@@ -97,7 +97,7 @@ def run_program(
     wanted = placement.parse(settings.resources, program, nodes)
     placed = placement.place(program, wanted, nodes)
     root_dir = pathlib.Path(root_dir).resolve()
-    started_at = time.time()
+    start_secs, earlier = time.monotonic(), summary.result_file(root_dir)
     process.reap_children()
     with (
         output.unfailing(),
@@ -146,7 +146,8 @@ def run_program(
             root_dir,
             reason=ending.reason,
             exit_code=ending.exit_code,
-            started_at=started_at,
+            elapsed_secs=time.monotonic() - start_secs,
+            earlier=earlier,
             snapshot=run.watch.snapshot,
             target=experiment.solved_return,
             command=command,

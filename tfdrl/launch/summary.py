@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +30,8 @@ def text(
     *,
     reason: str,
     exit_code: int,
-    started_at: float,
+    elapsed_secs: float,
+    earlier: os.stat_result | None,
     snapshot: RunStatus,
     target: float | None,
     command: Sequence[str],
@@ -41,12 +42,13 @@ def text(
       root_dir: the run's directory.
       reason: why it ended, in the launcher's words; the learner's own come first.
       exit_code: of the run.
-      started_at: time.time() at this start; what an earlier start left is not of this run.
+      elapsed_secs: since this start.
+      earlier: `result_file` before this start: what an earlier start left is not of this run.
       snapshot: the last that the launcher knew.
       target: the mean return at which the training ends, if it is set.
       command: that starts this run, with its --root_dir: it continues it.
     """
-    result = _result(root_dir, snapshot, started_at)
+    result = _result(root_dir, snapshot, earlier)
     rows = [
         ("ended", _ended(result, reason, exit_code)),
         ("evaluation", _evaluation(result.get("evaluation"), target)),
@@ -54,7 +56,7 @@ def text(
         ("environment frames", _count(result.get("frames"))),
         ("learner steps", _count(result.get("learner_steps"))),
         ("training time", _duration(result.get("training_secs"))),
-        ("wall time", f"{duration(time.time() - started_at)} (this start)"),
+        ("wall time", f"{duration(elapsed_secs)} (this start)"),
         *((name, str(root_dir / path)) for name, path in _PLACES if (root_dir / path).exists()),
         ("continue", shlex.join(command)),
         ("look at it", shlex.join(tensorboard(root_dir))),
@@ -78,15 +80,27 @@ def tensorboard(root_dir: pathlib.Path) -> list[str]:
     return [printed_commands.python(), "-m", "tensorboard.main", "--logdir", events]
 
 
-def _result(root_dir: pathlib.Path, snapshot: RunStatus, started_at: float) -> dict[str, Any]:
+def result_file(root_dir: pathlib.Path) -> os.stat_result | None:
+    """What tells the present result.json from a later one; None if there is none."""
+    with contextlib.suppress(OSError):
+        return (root_dir / run_directory.RESULT).stat()
+    return None
+
+
+def _result(
+    root_dir: pathlib.Path, snapshot: RunStatus, earlier: os.stat_result | None
+) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if snapshot.status is not None:
         known = {"frames": snapshot.status.frames, "learner_steps": snapshot.status.learner_step}
         if snapshot.status.evaluation is not None:
             known["evaluation"] = snapshot.status.evaluation._asdict()
     with contextlib.suppress(OSError, ValueError):
-        path = root_dir / run_directory.RESULT
-        written = json.loads(path.read_text()) if path.stat().st_mtime >= started_at - 1 else None
+        path, now = root_dir / run_directory.RESULT, result_file(root_dir)
+        # Not whether it is newer than this start: the clock may have been set since.
+        is_same = earlier is not None and os.path.samestat(now, earlier)
+        is_same = is_same and now.st_mtime_ns == earlier.st_mtime_ns
+        written = None if now is None or is_same else json.loads(path.read_text())
         if isinstance(written, dict):
             known.update({name: value for name, value in written.items() if value is not None})
     return known

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
 
+from tfdrl.experience.transitions import age_secs
 from tfdrl.experience.unroll_batches import UnrollBatch
 from tfdrl.learning.trainer import Trainer
 from tfdrl.replay.client import ReplayInfo
 from tfdrl.replay.reading import Samples
 from tfdrl.replay.transition_dataset import PriorityWriter, SampledBatch
+from tfdrl.runtime import clocks
 from tfdrl.runtime.metrics import WaitingClock
 from tfdrl.types import Unrolls
 
@@ -50,7 +51,7 @@ class LearningMetrics:
             values.update({f"learner/{k}": v for k, v in self._trainer.scalars.items()})
             values["learner/loss"] = float(losses.mean())
             values["learner/policy_lag"] = float(step - batch.version.numpy().mean())
-            values["learner/sample_age_secs"] = float(batch.age_secs.numpy().mean())
+            values["learner/sample_age_secs"] = float(age_secs(batch.time_secs.numpy()).mean())
         return values
 
 
@@ -94,8 +95,8 @@ class UnrollMetrics:
         lag = step - 1 - np.asarray(batch.version)  # of the parameters that this step started from
         values["learner/loss"] = loss
         values["learner/policy_lag"] = float(lag[: self._fresh].mean())
-        age_secs = time.time() - np.asarray(batch.time_secs)
-        values["learner/sample_age_secs"] = float(np.maximum(age_secs[: self._fresh], 0).mean())
+        old_secs = clocks.unix_secs() - np.asarray(batch.time_secs)
+        values["learner/sample_age_secs"] = float(np.maximum(old_secs[: self._fresh], 0).mean())
         if len(lag) > self._fresh:
             values["learner/replayed_policy_lag"] = float(lag[self._fresh :].mean())
         values.update({f"learner/{name}": float(value) for name, value in info.items()})

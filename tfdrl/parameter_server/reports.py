@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfdrl.acting.run_connection import RunConnection, no_episodes
+from tfdrl.experience.transitions import age_secs
 from tfdrl.learning.ratio_limiters import LearnerLimiter
 from tfdrl.parameter_server.client import GlobalParameters
 from tfdrl.replay.several_servers import _REPORT_SECS, SharedSamples
@@ -55,7 +56,9 @@ class LearnerReports:
             values["learner/policy_lag"] = float(
                 self._parameters.version - self._batch.version.numpy().mean()
             )
-            values["learner/sample_age_secs"] = float(self._batch.age_secs.numpy().mean())
+            values["learner/sample_age_secs"] = float(
+                age_secs(self._batch.time_secs.numpy()).mean()
+            )
         self._connection.report(0, values, no_episodes())
         if self._events_are_due():
             self._metrics.write(max(self._parameters.version, 0), values)

@@ -2,13 +2,13 @@
 
 Reverb itself keeps one checkpoint, writes beside the last one, and dies on a truncated one. Here
 each start of the server writes into a directory of its own, `<root>/<start>/`, and the last
-complete checkpoint before the newest is kept by hard links in `<root>/previous/`.
+complete checkpoint before the newest is kept in `<root>/previous/`, by its number. Reverb names
+them by the clock, which somebody may set: what is newer is told by the numbers.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Sequence
@@ -22,6 +22,8 @@ from tfdrl.runtime.locks import lock
 from tfdrl.topology import Address
 
 _DONE = "DONE"  # Reverb writes it last: without it a checkpoint is incomplete
+_PREVIOUS = "previous"
+_DIGITS = 6  # of the number before the name of one that was moved there
 
 
 class ReplayServer:
@@ -59,7 +61,7 @@ class ReplayServer:
             self._lock.release()
             raise
         self._client = self._server.localhost_client()
-        self._known = {path.name for path in complete_checkpoints(self._root)}
+        self._known = {_reverbs_name(path) for path in complete_checkpoints(self._root)}
 
     def _restore(self, tables, address):
         candidates = complete_checkpoints(self._root)
@@ -122,8 +124,9 @@ class ReplayServer:
 
     def unknown_checkpoints(self) -> list[str]:
         """A sentence for each checkpoint that came since the last call, and is none of ours."""
-        unknown = [p for p in complete_checkpoints(self._root) if p.name not in self._known]
-        self._known |= {path.name for path in unknown}
+        found = complete_checkpoints(self._root)
+        unknown = [path for path in found if _reverbs_name(path) not in self._known]
+        self._known |= {_reverbs_name(path) for path in unknown}
         return [f"somebody has had the CHECKPOINT {path} written" for path in unknown]
 
     def info(self, timeout_secs: float = 5.0) -> dict:
@@ -141,9 +144,26 @@ class ReplayServer:
 
 
 def complete_checkpoints(root: pathlib.Path) -> list[pathlib.Path]:
-    """The complete checkpoints under a replay directory, oldest first (by their time stamps)."""
-    done = pathlib.Path(root).glob(f"*/*/{_DONE}")
-    return sorted((path.parent for path in done), key=lambda path: path.name)
+    """The complete checkpoints under a replay directory, oldest first."""
+    return sorted((path.parent for path in pathlib.Path(root).glob(f"*/*/{_DONE}")), key=_age_key)
+
+
+def _age_key(checkpoint: pathlib.Path) -> tuple[int, int, str]:
+    """What was moved aside is older than what is where a start of the server has written it."""
+    start = checkpoint.parent.name
+    if start == _PREVIOUS:
+        return 0, _number(checkpoint), checkpoint.name
+    return 1, int(start) if start.isdigit() else 0, checkpoint.name
+
+
+def _number(previous: pathlib.Path) -> int:
+    """Of 000012-2025-01-31T...; 0 of one that has none."""
+    digits, _, rest = previous.name.partition("-")
+    return int(digits) if len(digits) == _DIGITS and rest else 0
+
+
+def _reverbs_name(checkpoint: pathlib.Path) -> str:
+    return checkpoint.name[_DIGITS + 1 :] if _number(checkpoint) else checkpoint.name
 
 
 def _serve(tables, address, directory, checkpoint):
@@ -160,15 +180,13 @@ def _next_start(root: pathlib.Path) -> str:
 
 
 def _keep_previous(root: pathlib.Path) -> None:
-    """Links the newest checkpoint aside, because Reverb removes it once it wrote a newer one."""
-    newest = complete_checkpoints(root)[-1:]
-    if newest and newest[0].parent.name != "previous":
-        target = root / "previous" / newest[0].name
-        if not target.exists():
-            partial = root / "previous" / "partial"  # has no DONE: what is left of it is removed
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(newest[0], partial / target.name, copy_function=os.link)
-            (partial / target.name).rename(target)
+    """Moves checkpoints aside: Reverb removes what, by the clock, is older than its newest."""
+    previous = root / _PREVIOUS
+    for path in complete_checkpoints(root):
+        if path.parent != previous:
+            previous.mkdir(exist_ok=True)
+            number = 1 + max(map(_number, previous.iterdir()), default=0)
+            path.rename(previous / f"{number:0{_DIGITS}d}-{path.name}")
 
 
 def _remove_incomplete(root: pathlib.Path) -> None:
@@ -184,7 +202,6 @@ def _remove_empty_starts(root: pathlib.Path) -> None:
 
 
 def _remove_all_but(kept: list[pathlib.Path], root: pathlib.Path) -> None:
-    names = {path.name for path in kept}
     for path in complete_checkpoints(root):
-        if path.name not in names:
+        if path not in kept:
             shutil.rmtree(path, ignore_errors=True)

@@ -19,7 +19,6 @@ from tfdrl.experience.transitions import (
     DISCOUNT,
     LENGTH_STEPS,
     N_STEP_RETURN,
-    TIME_PERIOD_SECS,
     TIME_SECS,
     VERSION,
     TransitionItem,
@@ -38,14 +37,14 @@ class SampledBatch(NamedTuple):
     weights     <float32>[K, B], importance weights
     keys        <uint64>[K, B], of the items in Reverb
     version     <float32>[K, B], of the parameters that acted
-    age_secs    <float32>[K, B], since the actor wrote the item
+    time_secs   <float32>[K, B], when the actor wrote the item: see `transitions.age_secs`
     """
 
     experience: Any
     weights: tf.Tensor
     keys: tf.Tensor
     version: tf.Tensor
-    age_secs: tf.Tensor
+    time_secs: tf.Tensor
 
 
 def to_trajectory(item: TransitionItem) -> trajectory.Trajectory:
@@ -70,13 +69,6 @@ def to_trajectory(item: TransitionItem) -> trajectory.Trajectory:
         reward=columns[..., N_STEP_RETURN],
         discount=columns[..., DISCOUNT],
     )
-
-
-def _elapsed_secs(then_secs: tf.Tensor, now_secs: tf.Tensor) -> tf.Tensor:
-    """now - then, both modulo TIME_PERIOD_SECS; 0 where the actor's clock is a little ahead."""
-    margin_secs = 600.0
-    age_secs = (now_secs - then_secs + margin_secs) % TIME_PERIOD_SECS - margin_secs
-    return tf.maximum(age_secs, 0.0)
 
 
 def sample_dataset(
@@ -107,7 +99,6 @@ def sample_dataset(
 
     def to_batch(sample):
         info, step = sample.info, sample.data.step[:, 0]
-        now_secs = tf.cast(tf.timestamp() % TIME_PERIOD_SECS, tf.float32)
         return SampledBatch(
             experience=to_trajectory(sample.data),
             weights=priorities_ops.importance_weights(
@@ -115,7 +106,7 @@ def sample_dataset(
             ),
             keys=info.key,
             version=step[:, VERSION],
-            age_secs=_elapsed_secs(step[:, TIME_SECS], now_secs),
+            time_secs=step[:, TIME_SECS],
         )
 
     dataset = (

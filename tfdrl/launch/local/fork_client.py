@@ -25,12 +25,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Protocol
 
-from tfdrl.launch.process import has_ended
+from tfdrl.launch.process import has_ended, state_of
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: Of TensorFlow, on a slow disk.
 _IMPORT_SECS = 300.0
-_FORK_SECS = 30.0
+#: Meanwhile the launcher is deaf.
+_FORK_SECS = 10.0
+#: A fork server that somebody stops (SIGSTOP) is waited for, and then replaced.
+_STOPPED_SECS = 15.0
 _CLOSE_SECS = 1.0
 _MAX_LINE_BYTES = 1 << 16
 
@@ -121,6 +124,7 @@ class ForkServer:
         self._received = b""
         self._is_ready = False
         self._start_secs = time.monotonic()
+        self._stopped_secs: float | None = None  # since when it has been
         log.parent.mkdir(parents=True, exist_ok=True)
         self._channel, theirs = socket.socketpair()
         with theirs, log.open("ab") as file:
@@ -137,7 +141,7 @@ class ForkServer:
         if not self._is_ready and time.monotonic() > self._start_secs + _IMPORT_SECS:
             words = f"has not imported everything after {_IMPORT_SECS:g} s"
             raise ForkServerError(words, worth_another=False)
-        return self._is_ready
+        return self._is_ready and not self._is_stopped()
 
     def fork(
         self,
@@ -201,6 +205,17 @@ class ForkServer:
         if "pid" not in words:
             raise ForkServerError(f"could not fork: {words.get('error', words)}")
         return int(words["pid"])
+
+    def _is_stopped(self) -> bool:
+        """Whether it would answer nothing now. Raises ForkServerError once it takes too long."""
+        if state_of(self._process.pid) != "T":
+            self._stopped_secs = None
+            return False
+        now_secs = time.monotonic()
+        self._stopped_secs = self._stopped_secs or now_secs
+        if now_secs > self._stopped_secs + _STOPPED_SECS:
+            raise ForkServerError(f"has been stopped (SIGSTOP) for {_STOPPED_SECS:g} s")
+        return True
 
     def _take(self, words: Mapping[str, str | bool]) -> None:
         if "unfit" in words:
