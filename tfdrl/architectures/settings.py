@@ -12,6 +12,9 @@ from tfdrl.errors import ConfigurationError, require_at_least_one
 from tfdrl.experiment import Experiment
 from tfdrl.topology import Role, actor_role, chief_role, evaluator_role, replay_role
 
+#: Within so many minutes a run may be over before its learner publishes.
+_SHORT_MINUTES = 1.0
+
 
 def check_compute_dtype(scope: str, compute_dtype: str) -> None:
     """Raises ConfigurationError if learners cannot calculate in it."""
@@ -65,7 +68,15 @@ class DistributedSettings(Settings):
             "seed": experiment.seed,
             "period_secs": self.evaluation_period_secs,
             "timeout_secs": self.timeout_secs,
+            "plays_untrained": _may_end_at_once(experiment),
         }
+
+
+def _may_end_at_once(experiment: Experiment) -> bool:
+    """Whether it may be over before anything was learned; it has an evaluation all the same."""
+    limits = experiment.max_frames, experiment.max_learner_steps
+    minutes = experiment.max_minutes
+    return limits != (None, None) or (minutes is not None and minutes < _SHORT_MINUTES)
 
 
 @dataclasses.dataclass(frozen=True)

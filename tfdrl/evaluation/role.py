@@ -32,6 +32,7 @@ def evaluate_until_stopped(
     seed: int,
     period_secs: float,
     timeout_secs: float,
+    plays_untrained: bool = True,
 ) -> None:
     """Evaluates, exports the best policy, reports; then waits for newer parameters.
 
@@ -48,6 +49,8 @@ def evaluate_until_stopped(
       seed: of the run.
       period_secs: from the start of one evaluation to the next, at least.
       timeout_secs: how long the learner may be away.
+      plays_untrained: parameters that have not learned a step are evaluated, too; else the first
+        evaluation waits for newer ones, and leaves its core to training.
     """
     num_envs = min(episodes, num_envs)
     batched = environment(num_envs=num_envs, training=False, seed=seed + 1_000_003)
@@ -58,6 +61,8 @@ def evaluate_until_stopped(
     export = PolicyExport(made.policy, pathlib.Path(context.root_dir) / "policy")
     stop = context.stop
     with connected(learner, context, batched, made, timeout_secs) as connection:
+        if not plays_untrained and not connection.version:
+            connection.wait_for_newer(period_secs=0.2)
         while not stop.is_set():
             version, frames = connection.version, connection.frames_total
             start_secs = time.monotonic()
