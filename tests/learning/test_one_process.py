@@ -141,6 +141,24 @@ def test_evaluations_play_the_policy_that_gin_names(start, tmp_path):
     assert asked == [3]
 
 
+def test_an_evaluation_does_not_depend_on_those_before_it(start, monkeypatch):
+    """So those of a run that is started again are those of one that goes on."""
+    evaluate, states = OneProcess._evaluate, []
+
+    def evaluate_twice(run):
+        for _ in range(2):
+            evaluate(run)
+            states.append(run._evaluated.generator.state.numpy().tolist())
+
+    monkeypatch.setattr(OneProcess, "_evaluate", evaluate_twice)
+    config = dataclasses.replace(CONFIG, evaluation_period_steps=64)
+    policy = functools.partial(acting_policy, exploration=1.0)
+    start(20, config, evaluation_episodes=3, evaluation_policy=policy)
+    assert len(states) >= 4
+    for first, second, third in zip(states[::2], states[1::2], states[2::2]):
+        assert first == second != third
+
+
 def test_learning_starts_where_the_capacity_is_no_multiple_of_the_environments(start, tmp_path):
     start(20, dataclasses.replace(CONFIG, min_replay_steps=100, replay_capacity_steps=100))
     assert json.loads((tmp_path / "result.json").read_text())["learner_steps"] > 0

@@ -13,14 +13,14 @@ from scripted_unrolls import unrolls_of
 
 from tfdrl.replay import transition_table, unroll_tables
 from tfdrl.replay.client import ReplayInfo
-from tfdrl.replay.sequence_dataset import SEQUENCES, ReplayRatio, SequenceSamples, sequence_dataset
+from tfdrl.replay.sequence_dataset import SEQUENCES, SequenceSamples, StepCredit, sequence_dataset
 from tfdrl.topology import Address
 
 
 @pytest.mark.parametrize(("ratio", "batch_size"), [(0.75, 64), (2.0, 16), (1.0, 3)])
 def test_ratio_of_learning_to_acting(ratio, batch_size):
     """After any number of insertions, steps * batch_size <= ratio * sequences, but for a step."""
-    held = ReplayRatio(ratio, batch_size, min_size=20, size=0)
+    held = StepCredit(ratio, batch_size, min_size=20, size=0)
     inserted = steps = 0
     for _ in range(1000):
         if held.allows_a_step:
@@ -35,7 +35,7 @@ def test_ratio_of_learning_to_acting(ratio, batch_size):
 
 
 def test_a_replay_that_is_filled_already_gives_no_credit():
-    held = ReplayRatio(1.0, 10, min_size=20, size=500)
+    held = StepCredit(1.0, 10, min_size=20, size=500)
     assert not held.allows_a_step
     held.insert(10)
     assert held.allows_a_step

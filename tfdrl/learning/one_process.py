@@ -199,11 +199,13 @@ class OneProcess:
 
     def _evaluate(self) -> None:
         limits, start_secs = self._experiment, time.monotonic()
+        seed = limits.seed + 1_000_003 + self.environments.steps
         environment = self._make_environment(
-            num_envs=self._evaluation_environments,
-            training=False,
-            seed=limits.seed + 1_000_003 + self.environments.steps,
+            num_envs=self._evaluation_environments, training=False, seed=seed
         )
+        generator = getattr(self._evaluated, "generator", None)
+        if generator is not None:  # a continued run evaluates as one that went on
+            generator.reset_from_seed(seed)
         with environment:
             returns = play(
                 environment,

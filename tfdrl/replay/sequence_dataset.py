@@ -79,7 +79,7 @@ def sequence_dataset(
     return own_threads(one_ahead(batches, prefetch))
 
 
-class ReplayRatio:
+class StepCredit:
     """Holds learning and acting to each other: how many sequences a learner step must wait for.
 
     Args:
@@ -224,8 +224,8 @@ class SequenceReplay:
         self._make_writer = functools.partial(
             SequenceWriter, address, agent, frame_stack, timeout_secs, stop
         )
-        self._make_ratio = functools.partial(ReplayRatio, ratio, batch_size)
-        self._ratio = self._writer = None
+        self._make_credit = functools.partial(StepCredit, ratio, batch_size)
+        self._credit = self._writer = None
 
     def wait(self) -> bool:
         """Waits for the server; whether it is there, or `stop` was set.
@@ -237,7 +237,7 @@ class SequenceReplay:
         if table is None:
             return False
         min_size = table.rate_limiter_info.min_size_to_sample
-        self._ratio = self._make_ratio(min_size, table.current_size)
+        self._credit = self._make_credit(min_size, table.current_size)
         self._writer = self._make_writer()
         return True
 
@@ -249,12 +249,12 @@ class SequenceReplay:
     @property
     def allow_a_step(self) -> bool:
         """Whether there are enough new sequences for another learner step."""
-        return self._ratio.allows_a_step
+        return self._credit.allows_a_step
 
     def put(self, unrolls: Unrolls, next_info: Nest) -> None:
         """Inserts sequences, as `SequenceWriter.write`. Raises UnavailableError."""
         self._writer.write(unrolls, next_info)
-        self._ratio.insert(len(unrolls.version))
+        self._credit.insert(len(unrolls.version))
 
     def sample(self) -> SequenceBatch | None:
         """The next batch; None if there is none yet, or `stop` is set. Raises UnavailableError."""
@@ -263,7 +263,7 @@ class SequenceReplay:
     def update(self, batch: SequenceBatch, priorities: np.ndarray) -> None:
         """After a learner step: <float32>[B] new priorities of the batch."""
         self._samples.update(batch, priorities)
-        self._ratio.step()
+        self._credit.step()
 
     def metrics(self) -> dict[str, float]:
         """Of the replay."""
