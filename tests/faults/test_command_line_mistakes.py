@@ -1,28 +1,35 @@
 """Mistakes on real command lines: exit code 2, soon, and what would be right."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from paths import python_path
 from running_roles import APEX
 
-_LIMIT_SECS = 5.0
+#: Of CPU time, which says how soon it ends on a machine that is not busy; of waiting, at the most.
+_LIMIT_SECS, _WAIT_SECS = 5.0, 60.0
+
+
+def _cpu_secs():
+    """Of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _run(module, *arguments, path=()):
-    """Exit code and output of a binary, which must end within the limit."""
-    start_secs = time.monotonic()
+    """Exit code and output of a binary, which must end within the limits."""
+    start_secs = _cpu_secs()
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, "PYTHONPATH": python_path(*path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=_WAIT_SECS,
     )
-    assert time.monotonic() - start_secs < _LIMIT_SECS
+    assert _cpu_secs() - start_secs < _LIMIT_SECS
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 
