@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+from agent_spaces import ACTIONS, AGENTS, OBSERVATIONS
 from odd_environments import CASES
 
 from tfdrl.environments import gym_environment
@@ -16,6 +17,15 @@ tests/environments/test_returned.py checks. What is refused ends the role with t
 code 2 where it does not fit its space, 1 where a number is not finite. Environments in this process
 and in processes of their own agree.
 """
+_SPACES = """
+## Spaces by agent
+
+What each agent takes with the networks of its gin file, as tests/runtime/test_agents_by_space.py
+checks: built for the space, it acts. What is refused is so before training (exit code 2), by a
+sentence with the words of the number behind it, which says what would be right. `NStepDqnAgent` is
+that of DQN, Ape-X and Gorila; PPO, SAC, TD3 and DDPG are TF-Agents'. Parts of a Dict or a Tuple may
+be of any of the others.
+"""
 
 
 def text() -> str:
@@ -27,7 +37,27 @@ def text() -> str:
         for number, case in enumerate(cases):
             space = str(case.space).replace("|", "/")
             lines.append(f"| `{space}` | {case.what} | {_happens(group, number)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_spaces_by_agent()]) + "\n"
+
+
+def _spaces_by_agent() -> list[str]:
+    lines = [_SPACES.rstrip(), "", *_header("observation")]
+    lines += [_row(name, ["taken"] * len(AGENTS)) for name in OBSERVATIONS]
+    lines += ["", *_header("action")]
+    words = list(dict.fromkeys(w for agent in AGENTS.values() for w in agent.refusals.values()))
+    for name in ACTIONS:
+        refusals = [agent.refusals.get(name) for agent in AGENTS.values()]
+        cells = [f"refused ({words.index(w) + 1})" if w else "taken" for w in refusals]
+        lines.append(_row(name, cells))
+    return [*lines, "", *(f"{number}. {text}" for number, text in enumerate(words, start=1))]
+
+
+def _header(what: str) -> list[str]:
+    return [_row(what, [f"`{name}`" for name in AGENTS]), "|---" * (1 + len(AGENTS)) + "|"]
+
+
+def _row(first: str, cells: list[str]) -> str:
+    return f"| {first} | {' | '.join(cells)} |"
 
 
 def _happens(group: str, number: int) -> str:
