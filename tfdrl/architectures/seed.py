@@ -64,7 +64,8 @@ class Seed(PrioritisedReplay):
       inference_max_batch_size: environments in one batch at most; None: all.
       inference_time_limit_ms: how long the first block of a batch waits for others.
       inference_devices: such as ("GPU:0",) or ("TPU:0", "TPU:1"), in turn; ("",) takes
-        TensorFlow's choice. Those that `strategy` does not train on leave it alone.
+        TensorFlow's choice. Those that `strategy` does not train on leave it alone. The first
+        keeps the state of all environments.
       environment_rebuilds: how often an actor replaces environments that raise, hang or reward
         with NaN before it gives up; 1,000 good steps, and it counts anew.
       environment_step_timeout_secs: of one step of an actor's environments.
