@@ -137,6 +137,26 @@ def test_of_a_short_episode_only_its_steps_count():
     tf.nest.map_structure(np.testing.assert_array_equal, found, again)
 
 
+class Regularised(MlpRecurrentQNetwork):
+    @property
+    def losses(self):
+        return [tf.reduce_sum(tf.square(self.trainable_weights[0])), tf.constant(0.25)]
+
+
+def test_regularisation_of_the_network_is_in_the_loss(data):
+    plain, ((unrolls, _), *_) = data
+    with catch(_N) as environment:
+        agent = make(
+            environment, lambda i, a: Regularised(i, a, (8,), lstm_units=7, head_units=5)
+        )
+    for to, variable in zip(agent.network.variables, plain.network.variables):
+        to.assign(variable)
+    agent.initialize()
+    given, weight = arguments(agent, unrolls), agent.network.trainable_weights[0]
+    wanted = plain.loss(**given).loss + np.square(weight).sum() + 0.25
+    np.testing.assert_allclose(agent.loss(**given).loss, wanted, rtol=1e-5)
+
+
 def test_zero_initial_state_sees_other_values():
     with catch(_N, rows=30) as environment:  # no episode ends in the burn-in
         agent = make(environment)

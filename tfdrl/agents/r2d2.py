@@ -218,7 +218,10 @@ class R2D2Agent(tf_agent.TFAgent):
             q=tf.reduce_sum(taken * mask) / count,
             gradient_norm=tf.zeros([]),
         )
-        return tf_agent.LossInfo(tf.reduce_mean(loss) / replicas, info)
+        loss = tf.reduce_mean(loss) / replicas
+        if self._network.losses:  # its regularisation
+            loss += tf.add_n(self._network.losses) / replicas
+        return tf_agent.LossInfo(loss, info)
 
     def _values(self, network, observation, step_type, state, training):
         """Values of the trained part, <float32>[T+1, B, A]."""
