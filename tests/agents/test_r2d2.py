@@ -146,9 +146,7 @@ class Regularised(MlpRecurrentQNetwork):
 def test_regularisation_of_the_network_is_in_the_loss(data):
     plain, ((unrolls, _), *_) = data
     with catch(_N) as environment:
-        agent = make(
-            environment, lambda i, a: Regularised(i, a, (8,), lstm_units=7, head_units=5)
-        )
+        agent = make(environment, lambda i, a: Regularised(i, a, (8,), lstm_units=7, head_units=5))
     for to, variable in zip(agent.network.variables, plain.network.variables):
         to.assign(variable)
     agent.initialize()

@@ -96,7 +96,7 @@ class Loop:
         self.server = reverb.Server(unroll_tables.unroll_tables(signature, NUM_ENVS, 0), port=None)
         address = Address("localhost", self.server.port)
         self.writer = UnrollWriter(address, (unroll_tables.QUEUE,), 20.0, self.context.stop)
-        self.batches = iter(unroll_dataset(address, signature, NUM_ENVS, 0.0))
+        self.batches = iter(unroll_dataset(address, signature, NUM_ENVS))
 
     def act(self):
         """Puts one unroll of each environment into the queue."""

@@ -214,7 +214,7 @@ def test_impala(tmp_path):
     for unrolls in unrolls_of(games, agent, tmp_path, 12):
         writer.write(unrolls)
     trainer = Trainer(agent, tf.distribute.get_strategy(), max_bad_steps=1)
-    for batch in unroll_dataset(address, signature, N, replay_share=0.0).take(12):
+    for batch in unroll_dataset(address, signature, N).take(12):
         trainer.train_once(**train_arguments(agent, batch))
     server.stop()
     assert len(agent.seen) == 12

@@ -109,7 +109,7 @@ def test_unrolls_of_them_are_trained_on(environments, monkeypatch):
     monkeypatch.setattr(unroll_servers, "SIGNATURE", signature)
     with unroll_servers.serving() as address, unroll_servers.writers() as start:
         start(address).write(unrolls)
-        batch = next(iter(unroll_dataset(address, signature, NUM_ENVS, 0.0)))
+        batch = next(iter(unroll_dataset(address, signature, NUM_ENVS)))
     order = np.argsort(batch.experience.observation["float32"][:, 0, 0])
     right = np.argsort(unrolls.steps.observation["float32"][:, 0, 0])
     assert_same(

@@ -31,7 +31,7 @@ from tfdrl.experience.unroll_batches import UnrollBatch, train_arguments
 from tfdrl.learning.learner_metrics import UnrollMetrics
 from tfdrl.replay.client import ReplayInfo
 from tfdrl.replay.reading import Samples
-from tfdrl.replay.unroll_dataset import fresh_unrolls, unroll_dataset
+from tfdrl.replay.unroll_dataset import unroll_dataset
 from tfdrl.replay.unroll_tables import QUEUE, REPLAY, queue_table_capacity, unrolls_in_flight
 from tfdrl.runtime import agent_factory
 
@@ -73,7 +73,7 @@ def test_a_learner_that_does_not_train_holds_one_batch_and_the_queue_another(wri
         thread = threading.Thread(target=write_each, args=(writer, range(5 * batch_size)))
         thread.start()
         info, stop = ReplayInfo(address, 5.0, QUEUE), threading.Event()
-        dataset = unroll_dataset(address, SIGNATURE, batch_size, 0.0)
+        dataset = unroll_dataset(address, SIGNATURE, batch_size)
         samples = Samples(dataset, 1, info, stop)
         for taken in range(0, 2 * batch_size, batch_size):
             # Reverb has fewer in flight if the queue had no more when it asked.
@@ -90,7 +90,7 @@ def test_mixed_batches(writer_to):
     """The fresh part first, in the order of the queue; the rest is any that the replay holds."""
     with serving(replay_capacity=100) as address:
         writer_to(address, BOTH).write(unrolls(*range(12)))
-        batches = batches_of(address, 8, 0.5)
+        batches = batches_of(address, 8, replayed=4)
         found = [to_numpy(next(batches)) for _ in range(3)]
     fresh = np.concatenate([batch.version[:4] for batch in found])
     assert fresh.tolist() == list(range(12))
@@ -134,7 +134,7 @@ def test_a_full_queue_holds_back_the_mixing_actor_too(writer_to):
         wait_until(lambda: table_info(address).current_size == 2)
         time.sleep(0.5)
         assert thread.is_alive() and writer.items == 3
-        batches = batches_of(address, 4, 0.5)
+        batches = batches_of(address, 4, replayed=2)
         assert next(batches).version.numpy()[:2].tolist() == [0, 1]
         thread.join(20)
         assert writer.items == 4
@@ -151,7 +151,6 @@ def test_without_a_share_there_is_no_replay():
     [(32, 0.0, 32), (32, 0.5, 16), (8, 0.25, 6), (3, 0.5, 1), (5, 0.5, 3), (10, 0.9, 1)],
 )
 def test_fresh_part_of_a_batch(batch_size, share, fresh):
-    assert fresh_unrolls(batch_size, share) == fresh
     settings = {"environment": None, "agent": None, "batch_size": batch_size}
     assert Impala(**settings, replay_share=share).fresh_unrolls == fresh
 

@@ -61,8 +61,8 @@ def serving(queue_capacity=100, replay_capacity=0):
     server.stop()
 
 
-def batches_of(address, batch_size, replay_share=0.0):
-    return iter(unroll_dataset(address, SIGNATURE, batch_size, replay_share))
+def batches_of(address, batch_size, replayed=0):
+    return iter(unroll_dataset(address, SIGNATURE, batch_size, replayed))
 
 
 def table_info(address, table=QUEUE):

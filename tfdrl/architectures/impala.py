@@ -171,7 +171,8 @@ def learner(experiment: Experiment, context: Context, replay: Addresses) -> None
     info = ReplayInfo(queue, config.timeout_secs, unroll_tables.QUEUE)
     info.wait(unroll_tables.with_row(signature), "the learner", context.stop)
     require_other_process(queue, unroll_tables.QUEUE)
-    dataset = unroll_dataset(queue, signature, config.batch_size, config.replay_share)
+    replayed = config.batch_size - config.fresh_unrolls
+    dataset = unroll_dataset(queue, signature, config.batch_size, replayed)
     # One batch is made while the one before is trained on, and waits; the next stays in the queue.
     samples = Samples(dataset, 1, info, context.stop)
     learning = UnrollMetrics(info.size, samples.waiting, trainer, config.fresh_unrolls)

@@ -202,7 +202,8 @@ def _raw_reader(job: Job, signature: Unrolls) -> Callable:
 
 def _learner_reader(job: Job, signature: Unrolls) -> Callable:
     config = job.config
-    dataset = unroll_dataset(job.replay, signature, config.batch_size, config.replay_share)
+    replayed = config.batch_size - config.fresh_unrolls
+    dataset = unroll_dataset(job.replay, signature, config.batch_size, replayed)
     return learner_parts.learners_reader(job, QUEUE, dataset, 1)
 
 

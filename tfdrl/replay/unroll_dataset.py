@@ -12,13 +12,8 @@ from tfdrl.topology import Address
 from tfdrl.types import Unrolls
 
 
-def fresh_unrolls(batch_size: int, replay_share: float) -> int:
-    """How many unrolls of a batch come from the queue; the rest is replayed."""
-    return batch_size - round(batch_size * replay_share)
-
-
 def unroll_dataset(
-    address: Address, signature: Unrolls, batch_size: int, replay_share: float
+    address: Address, signature: Unrolls, batch_size: int, replayed: int = 0
 ) -> tf.data.Dataset:
     """Dataset of `UnrollBatch`; it blocks until the queue has the fresh part of a batch.
 
@@ -29,9 +24,9 @@ def unroll_dataset(
       address: of the replay server.
       signature: of `unroll_tables.unroll_signature`.
       batch_size: B.
-      replay_share: part of a batch that is drawn from the replay (0.5 in section 5.2.2).
+      replayed: of these, so many are drawn from the replay (half of them in section 5.2.2).
     """
-    fresh = fresh_unrolls(batch_size, replay_share)
+    fresh = batch_size - replayed
     dataset = _table_dataset(address, signature, QUEUE, fresh, unrolls_in_flight(fresh))
     if fresh < batch_size:
         rest = batch_size - fresh

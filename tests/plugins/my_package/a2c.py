@@ -103,7 +103,7 @@ def learner(experiment: Experiment, context: Context, replay: Address) -> None:
     trainer = Trainer(agent, tf.distribute.get_strategy(), max_bad_steps=1, says=session.says)
     queue = ReplayInfo(replay, config.timeout_secs, unroll_tables.QUEUE)
     queue.wait(unroll_tables.with_row(signature), "the learner", context.stop)
-    dataset = unroll_dataset(replay, signature, config.batch_size, replay_share=0.0)
+    dataset = unroll_dataset(replay, signature, config.batch_size)
     samples = Samples(dataset, 1, queue, context.stop)
     metrics = UnrollMetrics(queue.size, samples.waiting, trainer, config.batch_size)
     with session:
