@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tfdrl.launch import exits
 from tfdrl.launch.exits import describe, tail
 from tfdrl.launch.replica import Replica
 from tfdrl.launch.supervisor import Limits, Supervisor
@@ -151,6 +152,20 @@ def test_death_of_an_essential_role_ends_the_run(supervise, tmp_path, code, exit
     supervisor, _ = supervise([_replica(tmp_path, "learner", code, essential=True)])
     ending = _poll_until(supervisor)
     assert ending == (exit_code, f"learner died ({words})", "boom")
+
+
+def test_a_kill_for_want_of_memory_is_said(supervise, tmp_path, monkeypatch):
+    counts = tmp_path / "vmstat"
+    monkeypatch.setattr(exits, "_KERNEL_COUNTS", counts)
+    counts.write_text("pgfault 7\noom_kill 3\n")
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    for kills in (3, 4):
+        supervisor, said = supervise([_replica(tmp_path, "replay", code, essential=True)])
+        counts.write_text(f"pgfault 9\noom_kill {kills}\n")
+        assert _poll_until(supervisor).reason == "replay died (killed by SIGKILL)"
+        assert any("for want of memory: replay, as it seems" in line for line in said) == (
+            kills > 3
+        )
 
 
 def test_the_reason_is_the_sentence_that_the_role_has_said(supervise, tmp_path):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import collections
-import time
 
 import numpy as np
 import tree
 
 from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector, empty_like
+from tfdrl.runtime import clocks
 from tfdrl.types import FIRST, LAST, Nest, TimeSteps
 
 
@@ -97,7 +97,7 @@ class EpisodeUnrollCollector:
         state = tree.map_structure(lambda a, b: a.astype(b.dtype), state, self._policy_states[0])
         version = self._versions[max(len(self._versions) - 1 - self._period, 0)]
         return CollectedUnrolls(
-            *(steps, acted, state, version, time.time()),
+            *(steps, acted, state, version, clocks.unix_secs()),
             release=lambda: None,  # the arrays are nobody's
             environments=rows,
         )

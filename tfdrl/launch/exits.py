@@ -10,6 +10,7 @@ import signal
 _TAIL_LINES = 15
 _TAIL_BYTES = 64 << 10
 START_MARKER = "==== tfdrl:"
+_KERNEL_COUNTS = pathlib.Path("/proc/vmstat")
 
 
 def describe(exit_code: int) -> str:
@@ -19,6 +20,16 @@ def describe(exit_code: int) -> str:
     with contextlib.suppress(ValueError):
         return f"killed by {signal.Signals(-exit_code).name}"
     return f"killed by signal {-exit_code}"
+
+
+def out_of_memory_kills() -> int:
+    """How many processes of this machine the kernel has killed for want of memory; 0 if unknown."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in _KERNEL_COUNTS.read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
 
 
 def last_words(log: pathlib.Path, role: str) -> str:

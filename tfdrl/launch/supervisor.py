@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
-from tfdrl.launch.exits import START_MARKER, describe, last_words, tail
+from tfdrl.launch.exits import START_MARKER, describe, last_words, out_of_memory_kills, tail
 from tfdrl.launch.launcher import Starter
 from tfdrl.launch.local.processes import FreshProcesses
 from tfdrl.launch.process import LAUNCHER_VARIABLE
@@ -64,6 +64,7 @@ class Supervisor:
         self._finisher = finisher
         self._limits = limits
         self._notify = notify
+        self._memory_kills = out_of_memory_kills()
         self._finishing: tuple[float, RunEnd] | None = None  # what it is if the chief goes on
 
     def start(self) -> None:
@@ -175,6 +176,13 @@ class Supervisor:
 
     def _died(self, replica: Replica, exit_code: int) -> RunEnd | None:
         name, essential = replica.role.name, replica.role.essential
+        before, self._memory_kills = self._memory_kills, out_of_memory_kills()
+        if exit_code == -signal.SIGKILL and self._memory_kills > before:
+            self._notify(
+                "the kernel of this machine has killed a process for want of memory: "
+                f"{replica.name}, as it seems; it needs more of it, or the run less (replay size, "
+                "environments, actors)"
+            )
         if exit_code == EXIT_OK:
             if name == self._finisher and replica.task == 0:
                 return RunEnd(EXIT_OK, f"{name} finished")
