@@ -37,6 +37,41 @@ def test_where_nodes_are_reached_and_which_are_gone():
     assert job.parse_gone(_NODES) == {"n2", "n3", "n4"}
 
 
+@pytest.mark.parametrize(
+    "text, is_leaving",
+    [
+        ("JobState=RUNNING PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=None", False),
+        ("JobState=RUNNING PreemptTime=2026-01-01T00:00:00", True),
+        ("JobState=COMPLETING PreemptTime=2026-01-01T00:00:00", False),
+        ("JobState=CANCELLED Reason=None", False),
+    ],
+)
+def test_a_job_that_is_preempted_and_runs_on_for_a_while(text, is_leaving):
+    assert job.parse_leaving(text) is is_leaving
+
+
+@pytest.mark.parametrize(
+    "number, is_leaving, requeue, words",
+    [
+        (signal.SIGUSR1, False, True, "job 7 is queued again, and continues then"),
+        (signal.SIGUSR1, False, False, "its time limit is near: submit it again"),
+        (signal.SIGTERM, True, True, "job 7 is queued again"),
+        (signal.SIGTERM, True, False, "it was preempted: submit it again"),
+        (signal.SIGTERM, False, True, ""),
+        (signal.SIGINT, False, True, ""),
+    ],
+)
+def test_which_signals_put_the_job_into_the_queue_again(
+    monkeypatch, number, is_leaving, requeue, words
+):
+    calls = []
+    monkeypatch.setattr(job.Job, "is_leaving", lambda self: is_leaving)
+    monkeypatch.setattr(job.Job, "requeue", lambda self: calls.append(self.number))
+    said = launcher.SlurmLauncher(job.Job("7"), requeue).stopped_by(number)
+    assert said.startswith(words) and bool(said) == bool(words)
+    assert calls == (["7"] if "is queued again" in words else [])
+
+
 def test_outside_a_job_the_cure_is_said():
     with pytest.raises(ConfigurationError, match=r"SLURM_JOB_ID is not set.*salloc.*sbatch"):
         job.Job.of({})

@@ -170,6 +170,22 @@ def test_a_time_limit_stops_in_order_and_the_job_goes_on_by_itself(tiny, slurm):
     slurm.call("scancel", run.job)
 
 
+@pytest.mark.parametrize("partition", ["all", "patient"])
+def test_a_run_that_is_preempted_stops_and_goes_on(tiny, slurm, tmp_path, partition):
+    job = (*_WHOLE_NODES, "--requeue", "--open-mode=append", f"--partition={partition}")
+    run = tiny("--requeue", job=job)
+    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    script = tmp_path / "urgent.sh"
+    script.write_text("#!/bin/sh\nsleep 1\n")
+    urgent = slurm.submit(script, "--partition=urgent", *_WHOLE_NODES)
+    assert slurm.wait(urgent, 60.0) == "COMPLETED 0:0"
+    assert run.stopped()[-1] == "replay-0" or len(run.stopped()) == 3
+    assert "told to stop (exit code 0)" in run.output
+    for role in _EVERYBODY:
+        (run.root_dir / f"ready-{role}").unlink()
+    run.wait_for(lambda: run.is_up(*_EVERYBODY), 60.0)
+
+
 def test_an_actor_of_a_node_that_goes_down_starts_elsewhere(tiny, slurm):
     run = tiny(job=(*_WHOLE_NODES, "--no-kill"))
     run.wait_for(lambda: run.is_up(*_EVERYBODY))

@@ -48,7 +48,11 @@ KillWait=20
 SlurmdTimeout=10
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr={address} Port=[{ports[1]}-{ports[2]}] \\
   CPUs={cpus} RealMemory=16000
-PartitionName=all Nodes=n[1-{nodes}] Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes=n[1-{nodes}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=patient Nodes=n[1-{nodes}] MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
+PartitionName=urgent Nodes=n[1-{nodes}] MaxTime=INFINITE State=UP PriorityTier=2
 """
 
 

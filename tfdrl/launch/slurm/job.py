@@ -69,6 +69,10 @@ class Job(NamedTuple):
             if there.strip() == name:
                 call("scancel", step)
 
+    def is_leaving(self) -> bool:
+        """Whether another job preempts it, and it runs for the time of grace that is left."""
+        return parse_leaving(call("scontrol", "show", "job", self.number))
+
     def requeue(self) -> None:
         """Puts it into the queue again. Raises ConfigurationError if Slurm refuses."""
         call("scontrol", "requeue", self.number)
@@ -101,6 +105,12 @@ def parse_gone(text: str) -> set[str]:
         if name and state and (state[1].endswith("*") or any(w in state[1] for w in _GONE)):
             found.add(name[1])
     return found
+
+
+def parse_leaving(text: str) -> bool:
+    """Reads `scontrol show job`: a job that was preempted, and that Slurm has not ended yet."""
+    preempted = re.search(r"\bPreemptTime=\d", text)
+    return preempted is not None and re.search(r"\bJobState=RUNNING\b", text) is not None
 
 
 def hostnames(names: str) -> list[str]:

@@ -78,12 +78,18 @@ class SlurmLauncher:
         return Steps(self._job, start.wanted, start.placed, notify)
 
     def stopped_by(self, number: int) -> str:
-        """After the warning of a time limit the job is queued again, if that is wanted."""
-        if number != TIME_LIMIT_SIGNAL:
-            return ""
-        if not self._requeue:
-            return "its time limit is near: submit it again, and it continues"
+        """After the warning of a time limit the job is queued again, if that is wanted.
+
+        So is one that has ended by itself in the time that preemption left to it: Slurm would take
+        it for finished.
+        """
         try:
+            is_preempted = number == signal.SIGTERM and self._job.is_leaving()
+            if not is_preempted and number != TIME_LIMIT_SIGNAL:
+                return ""
+            if not self._requeue:
+                why = "it was preempted" if is_preempted else "its time limit is near"
+                return f"{why}: submit it again, and it continues"
             self._job.requeue()
         except ConfigurationError as error:
             return f"not queued again: {error}"
