@@ -11,8 +11,9 @@ import pytest
 
 from tfdrl.launch import exits
 from tfdrl.launch.exits import describe, tail
+from tfdrl.launch.local.processes import FreshProcesses
 from tfdrl.launch.replica import Replica
-from tfdrl.launch.supervisor import Limits, Supervisor
+from tfdrl.launch.supervisor import Limits, RunEnd, Supervisor
 from tfdrl.topology import Role
 
 _LIMITS = Limits(first_backoff_secs=0.1, max_backoff_secs=0.2, max_restarts=3, grace_secs=0.5)
@@ -304,3 +305,28 @@ def test_exit_codes_in_words():
     assert describe(3) == "exit code 3"
     assert describe(-signal.SIGSEGV) == "killed by SIGSEGV"
     assert describe(-63) == "killed by signal 63"
+
+
+class _Scheduled(FreshProcesses):
+    """Starts processes of a job that a scheduler may end."""
+
+    def __init__(self, is_ended):
+        self._is_ended = is_ended
+
+    def is_ending(self):
+        return self._is_ended
+
+
+@pytest.mark.parametrize(
+    ("is_ended", "ending"),
+    [
+        (True, RunEnd(0, "told to stop")),
+        (False, RunEnd(1, "learner died (killed by SIGTERM)")),
+    ],
+)
+def test_a_role_that_a_scheduler_ends_has_not_failed(tmp_path, is_ended, ending):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    learner = _replica(tmp_path, "learner", code, essential=True)
+    supervisor = Supervisor([learner], "learner", starter=_Scheduled(is_ended))
+    supervisor.start()
+    assert _poll_until(supervisor)[:2] == ending[:2]

@@ -66,6 +66,9 @@ class _Shells:
             )
         )
 
+    def is_ending(self):
+        return False
+
     def close(self):
         pass
 

@@ -220,8 +220,8 @@ def _wait_until_idle(found: Cluster, names: Sequence[str]) -> None:
     deadline_secs = time.monotonic() + _START_SECS
     while time.monotonic() < deadline_secs:
         with contextlib.suppress(AssertionError):
-            nodes = f"--nodes={','.join(names)}"
-            states = found.call("sinfo", "--noheader", nodes, "--Node", "--format=%T").split()
+            which = ("--partition=all", f"--nodes={','.join(names)}")
+            states = found.call("sinfo", "--noheader", *which, "--Node", "--format=%T").split()
             if states == ["idle"] * len(names):
                 return
         time.sleep(0.2)

@@ -61,6 +61,9 @@ class Starter(Protocol):
     def doing(self) -> str:
         """What has to be done before it is ready, in words; "" if nothing."""
 
+    def is_ending(self) -> bool:
+        """Whether a scheduler ends all of the run; asked when SIGTERM has ended a process."""
+
     def close(self) -> None:
         """Nothing is started any more. What was started goes on."""
 
@@ -121,4 +124,4 @@ class Launcher(Protocol):
         """
 
     def stopped_by(self, number: int) -> str:
-        """Called at the end of a run that a signal has stopped; returns a line for the user."""
+        """Called at the end of a run that a signal has stopped; returns lines for the user."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import signal
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from tfdrl.launch.notices import Notices
 from tfdrl.launch.replica import Replica
 from tfdrl.launch.replicas import announcement, common_arguments, gin_flags, replicas_of
 from tfdrl.launch.status import RunStatus, Watch
-from tfdrl.launch.supervisor import Limits, RunEnd, Supervisor
+from tfdrl.launch.supervisor import TOLD, Limits, RunEnd, Supervisor
 from tfdrl.topology import Program
 
 _TICK_SECS = 0.1
@@ -154,8 +155,8 @@ def run_program(
         )
         summary.write(root_dir, page)
         print(f"\n{page}", end="", flush=True)
-        if interrupts.first and (said := launcher.stopped_by(interrupts.first)):
-            print(said, flush=True)
+        if ending.reason.startswith(TOLD):
+            print(launcher.stopped_by(interrupts.first or signal.SIGTERM), end="", flush=True)
     return ending.exit_code
 
 
@@ -210,7 +211,7 @@ class _Run:
             if ending:
                 return ending
             if self._interrupts.count:
-                return RunEnd(EXIT_OK, "told to stop")
+                return RunEnd(EXIT_OK, TOLD)
             if display.is_due():
                 self._show(supervisor, display)
                 for notice in self._notices.take():

@@ -16,6 +16,8 @@ from tfdrl.launch.local.processes import FreshProcesses
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.launch.replica import ExitedReplica, Replica, kill
 
+#: Why a run ended that may be continued.
+TOLD = "told to stop"
 _POLL_SECS = 0.1
 
 
@@ -183,6 +185,8 @@ class Supervisor:
                 f"{replica.name}, as it seems; it needs more of it, or the run less (replay size, "
                 "environments, actors)"
             )
+        if exit_code == -signal.SIGTERM and self._starter.is_ending():
+            return RunEnd(EXIT_OK, TOLD)
         if exit_code == EXIT_OK:
             if name == self._finisher and replica.task == 0:
                 return RunEnd(EXIT_OK, f"{name} finished")

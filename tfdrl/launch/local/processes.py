@@ -66,6 +66,10 @@ class FreshProcesses:
         """As `Starter.start`."""
         return LocalProcess(start_afresh(command, log, environment))
 
+    def is_ending(self) -> bool:
+        """Nobody but the launcher ends a run."""
+        return False
+
     def close(self) -> None:
         """Nothing to do."""
 
@@ -136,6 +140,10 @@ class ForkServers:
         """What the fork servers import now."""
         doing = [s.doing for s in self._servers.values() if s is not None and s.doing]
         return ", ".join(dict.fromkeys(doing))
+
+    def is_ending(self) -> bool:
+        """Nobody but the launcher ends a run."""
+        return False
 
     def close(self) -> None:
         """Ends the fork servers; what they have forked goes on."""

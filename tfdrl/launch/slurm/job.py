@@ -73,6 +73,11 @@ class Job(NamedTuple):
         """Whether another job preempts it, and it runs for the time of grace that is left."""
         return parse_leaving(call("scontrol", "show", "job", self.number))
 
+    def is_ending(self) -> bool:
+        """Whether it runs no more, or not for long."""
+        text = call("scontrol", "show", "job", self.number)
+        return parse_leaving(text) or "JobState=RUNNING" not in text
+
     def requeue(self) -> None:
         """Puts it into the queue again. Raises ConfigurationError if Slurm refuses."""
         call("scontrol", "requeue", self.number)

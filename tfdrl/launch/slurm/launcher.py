@@ -89,11 +89,11 @@ class SlurmLauncher:
                 return ""
             if not self._requeue:
                 why = "it was preempted" if is_preempted else "its time limit is near"
-                return f"{why}: submit it again, and it continues"
+                return f"{why}: submit it again, and it continues\n"
             self._job.requeue()
         except ConfigurationError as error:
-            return f"not queued again: {error}"
-        return f"job {self._job.number} is queued again, and continues then"
+            return f"not queued again: {error}\n"
+        return f"job {self._job.number} is queued again, and continues then\n"
 
 
 def check_command(

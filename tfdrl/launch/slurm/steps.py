@@ -137,6 +137,14 @@ class Steps:
         )
         return StepProcess(popen, name, self._job, pathlib.Path(log.name))
 
+    def is_ending(self) -> bool:
+        """Whether the job is cancelled or preempted: Slurm may tell its steps alone."""
+        try:
+            return self._job.is_ending()
+        except ConfigurationError as error:
+            self._notify(f"WARNING: {error}")
+            return False
+
     def close(self) -> None:
         """Nothing to do."""
 
