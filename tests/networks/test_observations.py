@@ -104,6 +104,13 @@ def test_all_networks_see_the_same_vector(network, space, size):
     assert built.trainable_variables[0].shape == [size, 8]
 
 
+def test_one_vector_in_a_dict_comes_as_a_dict():
+    spec, batch = {"place": tf.TensorSpec([3])}, {"place": tf.zeros([5, 3])}
+    assert mlp_actor(spec, CONTINUOUS)(batch)[0].shape == [5, 2]
+    assert mlp_value(spec)(batch)[0].shape == [5]
+    assert mlp_critic(spec, CONTINUOUS)((batch, tf.zeros([5, 2])))[0].shape == [5]
+
+
 def test_values_of_sequences():
     batch = {key: tf.zeros([2, 5, *s.shape], s.dtype) for key, s in specs_of(ALL).items()}
     value, _ = mlp_value(specs_of(ALL))(batch, step_type=tf.ones([2, 5], tf.int32))

@@ -27,6 +27,7 @@ OBSERVATIONS = {
     "MultiDiscrete": spaces.MultiDiscrete([3, 4]),
     "MultiBinary": spaces.MultiBinary(3),
     "Dict": spaces.Dict(a=_BOX, b=spaces.Discrete(3)),
+    "Dict of one part": spaces.Dict(a=_BOX),
     "Tuple": spaces.Tuple((_BOX, spaces.Discrete(3))),
 }
 ACTIONS = {

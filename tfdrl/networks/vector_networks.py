@@ -33,7 +33,8 @@ def on_vector(
 def made_for_any(observation_spec, make: Callable, action_spec=None) -> tfa_network.Network:
     """`make(vector_spec)`, with what makes a vector of the observation if it is none."""
     flat = tf.nest.flatten(observation_spec)
-    is_vector = len(flat) == 1 and flat[0].shape.rank == 1 and flat[0].dtype == tf.float32
+    is_vector = not tf.nest.is_nested(observation_spec)
+    is_vector = is_vector and flat[0].shape.rank == 1 and flat[0].dtype == tf.float32
     if is_vector:
         return make(flat[0])
     if action_spec is None:
