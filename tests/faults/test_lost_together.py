@@ -1,4 +1,7 @@
-"""Whole local runs that lose several roles at once: the next start goes on from the checkpoints."""
+"""Whole local runs that lose several roles at once, or go on with another number of them.
+
+Whatever befalls them, the next start goes on from the checkpoints, and no count ever goes back.
+"""
 
 import json
 import os
@@ -11,17 +14,19 @@ from paths import DATA
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-_BINDINGS = (
-    "apex.learner_checkpoint_period_secs = 2.0",
-    "apex.replay_checkpoint_period_secs = 2.0",
-    "experiment.solved_return = None",
-    "experiment.max_minutes = None",
-)
+def _bindings(name):
+    """So that a run saves often, and ends when it is told to."""
+    scope = name.split("_")[0]
+    parts = (
+        ["learner_checkpoint"] if scope == "impala" else ["learner_checkpoint", "replay_checkpoint"]
+    )
+    yield from (f"{scope}.{part}_period_secs = 2.0" for part in parts)
+    yield from ("experiment.solved_return = None", "experiment.max_minutes = None")
 
 
-def _start(root_dir):
-    flags = [f"--gin_bindings={binding}" for binding in _BINDINGS]
-    return Run(DATA / "apex_catch.gin", root_dir, *flags)
+def _start(name, root_dir, *bindings, flags=()):
+    bindings = [f"--gin_bindings={text}" for text in (*_bindings(name), *bindings)]
+    return Run(DATA / f"{name}.gin", root_dir, *bindings, *flags)
 
 
 def _until(run, condition, limit_secs=LIMIT_SECS):
@@ -50,8 +55,8 @@ def _stop(run):
 
 
 def test_replay_and_learner_killed_together_are_named_and_the_next_start_goes_on(tmp_path):
-    root_dir = tmp_path / "run"
-    run = _start(root_dir)
+    root_dir, name = tmp_path / "run", "apex_catch"
+    run = _start(name, root_dir)
     try:
         _until(run, _saved(root_dir, 50))
         pids = [pid for role in ("replay", "learner") for pid in run.processes(f"--role={role}")]
@@ -64,7 +69,7 @@ def test_replay_and_learner_killed_together_are_named_and_the_next_start_goes_on
     finally:
         run.kill()
     step = _checkpoint(root_dir)
-    run = _start(root_dir)
+    run = _start(name, root_dir)
     try:
         first = _until(run, lambda status: True)
         assert first.learner_step >= step > 50
@@ -73,3 +78,38 @@ def test_replay_and_learner_killed_together_are_named_and_the_next_start_goes_on
         assert result["learner_steps"] > step and result["frames"] > first.frames
     finally:
         run.kill()
+
+
+def _beyond(before, learner_steps, frames):
+    def holds(now):
+        return (
+            now.learner_step > before["learner_steps"] + learner_steps
+            and now.frames > before["frames"] + frames
+        )
+
+    return holds
+
+
+_NUMBERS = {
+    "apex_catch": "apex.actors",
+    "impala_catch": "impala.actors",
+    "seed_catch": "seed.actors",
+    "seed_r2d2_catch": "seed.actors",
+}
+
+
+@pytest.mark.parametrize("name", _NUMBERS)
+def test_a_run_goes_on_with_more_and_with_fewer_actors(name, tmp_path):
+    root_dir, setting = tmp_path / "run", _NUMBERS[name]
+    before = {"frames": 0, "learner_steps": 0}
+    for number in (2, 3, 1):
+        flags = ["--allow_config_change"] if number != 2 else []
+        run = _start(name, root_dir, f"{setting} = {number}", flags=flags)
+        try:
+            status = _until(run, _beyond(before, learner_steps=50, frames=500))
+            assert status.frames >= before["frames"]
+            result = _stop(run)
+            assert all(result[key] > before[key] for key in before), (number, result, before)
+            before = {key: result[key] for key in before}
+        finally:
+            run.kill()
