@@ -13,7 +13,7 @@ class StackedGames(BatchedEnvironment):
     """
 
     def __init__(self, num_envs, frame_stack=4, seed=0, size=6, end_share=0.3):
-        self.num_envs, self.frame_stack = num_envs, frame_stack
+        self.num_envs, self.frame_stack, self._last = num_envs, frame_stack, frame_stack
         shape = (size, size, frame_stack)
         self.observation_spec = ArraySpec(shape, np.dtype(np.uint8), 0, 255, "observation")
         self.action_spec = ArraySpec((), np.dtype(np.int32), 0, 2, "action")
@@ -46,7 +46,7 @@ class StackedGames(BatchedEnvironment):
             if is_new[i]:
                 shown.clear()
             shown.append(frames[i])
-            last = np.stack(shown[-self.frame_stack :], axis=-1)
+            last = np.stack(shown[-self._last :], axis=-1)
             observation[i, ..., -last.shape[-1] :] = last
         return observation
 

@@ -9,6 +9,7 @@ import tree
 
 from tfdrl.experience import frame_stacks
 from tfdrl.experience.episode_unrolls import unroll_collector
+from tfdrl.experience.frame_stacks import with_stacks
 from tfdrl.experience.unroll_batches import to_batch
 from tfdrl.experience.unroll_queue import UnrollQueue
 from tfdrl.experience.unrolls import CollectedUnrolls
@@ -115,7 +116,7 @@ class SequenceWriter:
     ):
         self._compute = on_host(
             lambda unrolls, max_q: agent.initial_priorities(
-                unrolls.info.q_taken, max_q, to_batch(unrolls).experience
+                unrolls.info.q_taken, max_q, with_stacks(to_batch(unrolls).experience)
             )
         )
         self._frame_stack = frame_stack
