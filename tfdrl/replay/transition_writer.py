@@ -103,9 +103,8 @@ class TransitionWriter:
 
         Shared chunks would make writing a quarter faster, and sampling, of which there is more,
         a third slower. Of single frames an item needs n+k on end: with k of them to a chunk they
-        are compressed together. For Pong that makes a quarter of the bytes of stacks when they are
-        inserted, and a fifth more of them when they are sampled; with a chunk each it makes half,
-        and hardly fewer when they are sampled.
+        are compressed together. For Pong that makes a third of the bytes of stacks when they are
+        inserted, and a sixth more of them when they are sampled.
         """
         self._observations = len(tree.flatten(block.rows.observation))
         chunk, refs = self._frame_stack, self._n + self._frame_stack
