@@ -63,6 +63,7 @@ def test_every_command_points_into_the_package(site):
         "tfdrl-parameter-server",
         "tfdrl-parameters",
         "tfdrl-coordinator",
+        "tfdrl-watch",
         "tfdrl-worker",
         "tfdrl-manifests",
         "tfdrl-health",

@@ -35,9 +35,9 @@ def check_policy(directory):
     assert np.mean(step.action == right) > 0.95
     (sums,) = (v.numpy() for v in policy.model_variables if v.dtype == tf.float64)
     count, mean = sums[0], sums[1:3] / sums[0]
-    assert count > 1000
+    assert count > 100  # a quick run is solved after some hundreds
     std = np.sqrt(sums[3:] / count - mean**2)
-    np.testing.assert_allclose(std, [1e4, 1.04e-4], rtol=0.1)
+    np.testing.assert_allclose(std, [1e4, 1.04e-4], rtol=max(0.1, 4 / np.sqrt(count)))
 
 
 def test_a3c_learns_it_with_workers_that_each_see_their_part(tmp_path):

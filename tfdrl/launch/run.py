@@ -207,7 +207,7 @@ class _Run:
             polled_secs = now_secs
             if was_suspended or not supervisor.was_started(self._program.chief):
                 self._waited_since_secs = now_secs
-            ending = supervisor.poll() or self._stuck() or self._lost(display)
+            ending = supervisor.poll() or self._stuck(now_secs) or self._lost(display)
             if ending:
                 return ending
             if self._interrupts.count:
@@ -242,12 +242,13 @@ class _Run:
         words = [ending.reason, *(f"{d.replica.name}: {d.words}" for d in failed)]
         return RunEnd(exit_code, "; ".join(words))
 
-    def _stuck(self) -> RunEnd | None:
+    def _stuck(self, now_secs: float) -> RunEnd | None:
+        """Judges the moment at which the tick began: this process may be suspended within it."""
         snapshot, limit_secs = self.watch.snapshot, self._settings.stuck_after_secs
         if not self.watch.is_watching:
             return None
         since_secs = max(snapshot.progress_secs, self._waited_since_secs)
-        if time.monotonic() - since_secs <= limit_secs:
+        if now_secs - since_secs <= limit_secs:
             return None
         if snapshot.status is None:
             what = f"the {self._program.chief} has not answered since its start"
