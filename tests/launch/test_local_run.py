@@ -161,7 +161,7 @@ def test_output_that_nobody_reads_ends_no_run(train, tmp_path):
     process.stdout.close()
     _wait_until_up(tmp_path / "run")
     process.send_signal(signal.SIGHUP)  # as a terminal that is closed sends
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=30) == 0
     assert "told to stop" in (tmp_path / "run" / "summary.txt").read_text()
     assert len((tmp_path / "run" / "stopped").read_text().split()) == 4
 
