@@ -35,7 +35,7 @@ def train(tmp_path, environment):
     (tmp_path / "tiny.gin").write_text(_GIN)
     started = []
 
-    def start(*arguments, before=None, **bindings):
+    def start(*arguments, before=_as_from_a_terminal, **bindings):
         command = [sys.executable, "-m", "binaries.train", f"--gin_file={tmp_path}/tiny.gin"]
         command += [f"--gin_bindings=tiny.{name} = {value!r}" for name, value in bindings.items()]
         command += [f"--root_dir={tmp_path}/run", *arguments]
@@ -57,6 +57,12 @@ def train(tmp_path, environment):
         process.wait()
     for pid in _processes(tmp_path):
         os.kill(pid, signal.SIGKILL)
+
+
+def _as_from_a_terminal():
+    """Also where the tests themselves were started by nohup, or in the background."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _processes(directory):
