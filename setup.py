@@ -1,7 +1,8 @@
 """Packaging. The checkout's binaries/ and gin/ are installed inside the tfdrl package.
 
 A top-level package called "binaries" would litter site-packages, and one called "gin" would
-hide the gin library, so a wheel carries them as tfdrl/binaries and tfdrl/gin_files.
+hide the gin library, so a wheel carries them as tfdrl/binaries and tfdrl/gin_files. What people
+use beside Python goes to share/tfdrl of the environment. pyproject.toml says what tfdrl is.
 """
 
 import pathlib
@@ -63,11 +64,11 @@ ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer Ope
 MUJOCO = ["mujoco>=3.1,<3.4", "imageio>=2.28,<3"]  # newer ones have no wheel for 3.9
 VIDEO = ["imageio>=2.28,<3", "imageio-ffmpeg>=0.4.9,<1"]
 
+#: Files of the checkout that an environment keeps in share/tfdrl.
+SHARED = ["constraints.txt", "requirements-seed-actor.txt", "docker/make_certificates.sh"]
+
 setuptools.setup(
-    name="tfdrl",
     version=VERSION,
-    description="Distributed deep reinforcement learning on TensorFlow and TF-Agents",
-    python_requires=">=3.9,<3.12",
     packages=[
         *setuptools.find_packages(include=["tfdrl", "tfdrl.*"]),
         "tfdrl.binaries",
@@ -79,6 +80,7 @@ setuptools.setup(
         "tfdrl.configuration": ["names/*.json"],
         "tfdrl.gin_files": ["**/*.gin"],
     },
+    data_files=[("share/tfdrl", SHARED)],
     install_requires=[f"{requirement}; {IN_RANGE}" for requirement in REQUIREMENTS],
     extras_require={
         "atari": ATARI,
@@ -93,7 +95,7 @@ setuptools.setup(
             "pytest-xdist>=3.5",
             "ruff>=0.6",
             "kubernetes-validate>=1.30,<2",  # Kubernetes' schemas
-            "setuptools>=68",
+            "setuptools>=77",
             "wheel",
             *ATARI,
             *MUJOCO,

@@ -9,16 +9,19 @@ RUN python -m venv /opt/tfdrl
 WORKDIR /src
 COPY constraints.txt requirements-seed-actor.txt ./
 RUN /opt/tfdrl/bin/pip install --constraint constraints.txt -r requirements-seed-actor.txt
-COPY setup.py pyproject.toml ./
+COPY setup.py pyproject.toml LICENSE ./
+COPY docker/make_certificates.sh docker/
 COPY tfdrl tfdrl
 COPY binaries binaries
 COPY gin gin
-RUN /opt/tfdrl/bin/pip install --no-deps . \
+RUN touch README.md \
+ && /opt/tfdrl/bin/pip install --no-deps . \
  && /opt/tfdrl/bin/pip uninstall --yes pip setuptools \
  && find /opt/tfdrl -name tests -type d -prune -exec rm -r {} +
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="tfdrl-seed-actor" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.description="Distributed deep reinforcement learning: SEED RL's actor, without TensorFlow"
 COPY --from=build /opt/tfdrl /opt/tfdrl
 RUN groupadd --gid 1000 tfdrl && useradd --uid 1000 --gid 1000 --no-create-home tfdrl \

@@ -13,9 +13,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/tfdrl
 WORKDIR /src
 # First what tfdrl depends on, which changes seldom, by a tfdrl that is empty.
-COPY setup.py pyproject.toml constraints.txt ./
+COPY setup.py pyproject.toml constraints.txt requirements-seed-actor.txt LICENSE ./
+COPY docker/make_certificates.sh docker/
 COPY tfdrl/__init__.py tfdrl/
-RUN mkdir binaries gin \
+RUN mkdir binaries gin && touch README.md \
  && /opt/tfdrl/bin/pip install --constraint constraints.txt "${TENSORFLOW}" ".[${EXTRAS}]"
 COPY tfdrl tfdrl
 COPY binaries binaries
@@ -27,6 +28,7 @@ RUN /opt/tfdrl/bin/pip install --no-deps --force-reinstall . \
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="tfdrl" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.description="Distributed deep reinforcement learning: every role with TensorFlow"
 COPY --from=build /opt/tfdrl /opt/tfdrl
 # The root may be read-only: /run/tfdrl is the run's, /tmp is for all else.

@@ -6,7 +6,7 @@ import re
 import pytest
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
-_PAGES = [_CHECKOUT / "README.md", *sorted((_CHECKOUT / "docs").glob("*.md"))]
+_PAGES = [*sorted(_CHECKOUT.glob("*.md")), *sorted((_CHECKOUT / "docs").rglob("*.md"))]
 
 
 def _named_tests(text):

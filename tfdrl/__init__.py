@@ -3,4 +3,4 @@
 Importing this package loads neither TensorFlow nor any of its own submodules.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

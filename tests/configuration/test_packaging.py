@@ -1,14 +1,21 @@
 """A wheel works away from the checkout."""
 
+import email
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 
 import pytest
+import yaml
+
+import tfdrl
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
+#: What an environment keeps in share/tfdrl.
+_SHARED = ("constraints.txt", "requirements-seed-actor.txt", "docker/make_certificates.sh")
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +24,9 @@ def site(tmp_path_factory):
     source = tmp_path_factory.mktemp("source")
     for name in ("tfdrl", "gin", "binaries"):
         shutil.copytree(CHECKOUT / name, source / name)
-    for name in ("setup.py", "pyproject.toml"):
-        shutil.copy(CHECKOUT / name, source)
+    (source / "docker").mkdir()
+    for name in (*_SHARED, "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, source / name)
     # Without build isolation and without pip: the test needs no network.
     build = "from setuptools import build_meta; build_meta.build_wheel('wheel')"
     done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True)
@@ -33,7 +41,8 @@ def test_the_wheel_holds_the_gin_files_and_only_tfdrl_at_its_top(site):
     shipped = {path.relative_to(CHECKOUT / "gin") for path in (CHECKOUT / "gin").rglob("*.gin")}
     packed = site / "tfdrl" / "gin_files"
     assert {path.relative_to(packed) for path in packed.rglob("*.gin")} == shipped != set()
-    assert {path.name for path in site.iterdir() if "dist-info" not in path.name} == {"tfdrl"}
+    beside = (f"tfdrl-{tfdrl.__version__}.dist-info", f"tfdrl-{tfdrl.__version__}.data")
+    assert {path.name for path in site.iterdir()} == {"tfdrl", *beside}
     protos = {path.name for path in (CHECKOUT / "tfdrl").rglob("*.proto")}
     assert {path.name for path in (site / "tfdrl").rglob("*.proto")} == protos
 
@@ -44,6 +53,39 @@ def test_the_wheel_holds_the_kept_names(site):
     assert {path.name for path in packed.iterdir()} == {path.name for path in names.iterdir()}
     for path in packed.iterdir():
         assert path.read_text() == (names / path.name).read_text()
+
+
+def test_the_wheel_holds_what_the_pages_use_beside_python(site):
+    (shared,) = site.glob("*.data/data/share/tfdrl")
+    assert {path.name for path in shared.iterdir()} == {pathlib.Path(name).name for name in _SHARED}
+    for name in _SHARED:
+        packed = shared / pathlib.Path(name).name
+        assert packed.read_text() == (CHECKOUT / name).read_text()
+
+
+def test_the_metadata_says_whose_it_is_and_under_what_licence(site):
+    (directory,) = site.glob("*.dist-info")
+    metadata = email.message_from_string((directory / "METADATA").read_text())
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["License-File"] == "LICENSE"
+    assert "SPDX-License-Identifier: Apache-2.0" in (directory / "licenses/LICENSE").read_text()
+    assert metadata["Author"] == "The tfdrl authors"
+    assert metadata["Requires-Python"] == "<3.12,>=3.9"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload().strip() == (CHECKOUT / "README.md").read_text().strip()
+    assert not metadata.get_all("Project-URL")
+    assert {"atari", "mujoco", "video", "test"} <= set(metadata.get_all("Provides-Extra"))
+    assert any(line.startswith("tensorflow<2.16") for line in metadata.get_all("Requires-Dist"))
+
+
+def test_every_place_states_the_same_version(site):
+    version = tfdrl.__version__
+    (directory,) = site.glob("*.dist-info")
+    assert directory.name == f"tfdrl-{version}.dist-info"
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (version, "Apache-2.0")
+    newest = re.search(r"^## (\S+)", (CHECKOUT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest.group(1) == version
 
 
 def test_every_command_points_into_the_package(site):
