@@ -1,7 +1,9 @@
 """A learner's session keeps what its roles told it, up to its end."""
 
+import dataclasses
 import functools
 import json
+import time
 
 import pytest
 
@@ -58,8 +60,27 @@ def test_an_evaluation_that_comes_while_the_roles_leave_counts(begin, tmp_path, 
         leave = session._let_roles_leave
         monkeypatch.setattr(session, "_let_roles_leave", lambda: (_tell(session, 0.25), leave()))
         session.end("reached an end")
-    result = json.loads((tmp_path / "result.json").read_text())
+    result = _result(tmp_path)
     assert (result["evaluation"]["mean"], result["best_return"]) == (0.25, 0.75)
     assert len((tmp_path / "evaluations.csv").read_text().splitlines()) == 1 + 3
     with begin() as again:
         assert again.evaluation.mean == 0.25 and again._best == 0.75
+
+
+def test_another_start_of_a_run_that_is_over_is_no_training(begin, tmp_path):
+    experiment = dataclasses.replace(EXPERIMENT, solved_return=0.5)
+    with begin(experiment) as session:
+        time.sleep(0.05)
+        _tell(session, 0.75)
+        session.tick(dict)
+        assert not session.goes_on()
+    trained_secs = _result(tmp_path)["training_secs"]
+    assert trained_secs > 0.05
+    with begin(experiment) as again:
+        time.sleep(0.05)
+        assert not again.goes_on()
+    assert _result(tmp_path)["training_secs"] == pytest.approx(trained_secs, abs=1.0)
+
+
+def _result(directory):
+    return json.loads((directory / "result.json").read_text())

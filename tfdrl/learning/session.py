@@ -90,7 +90,7 @@ class LearnerSession:
             Evaluation(**evaluation) if evaluation else None, counters.get("best_return")
         )
         self._start_secs = time.monotonic()
-        self._reason: str | None = None
+        self._reason, self._end_secs = None, None
         self.service = TrainingServer(
             context.listen,
             context.experiment,
@@ -114,11 +114,13 @@ class LearnerSession:
         self._status_is_due = Every(_STATUS_PERIOD_SECS, at_once=True)
         self._events_are_due = Every(_EVENTS_PERIOD_SECS)
         self._step_rate, self._frame_rate = Rate(self.step), Rate(self.service.frames())
+        self.goes_on()  # a run that was over waits from here on, and does not train
 
     @property
     def training_secs(self) -> float:
-        """Seconds of training so far, over all starts."""
-        return self._trained_secs + time.monotonic() - self._start_secs
+        """Seconds of training so far, over all starts, until training is over."""
+        now_secs = time.monotonic() if self._end_secs is None else self._end_secs
+        return self._trained_secs + now_secs - self._start_secs
 
     @property
     def reason(self) -> str | None:
@@ -127,14 +129,13 @@ class LearnerSession:
 
     def goes_on(self) -> bool:
         """Whether to go on: nobody said stop, and no limit is reached."""
-        if self._reason is None:
-            self._reason = self._reason_to_end()
+        self.end(self._reason_to_end())
         return self._reason is None
 
-    def end(self, reason: str) -> None:
-        """Ends the run for a reason from outside, unless there is one already."""
-        if self._reason is None:
-            self._reason = reason
+    def end(self, reason: str | None) -> None:
+        """Ends the run for a reason, if there is one, and was none before."""
+        if reason is not None and self._reason is None:
+            self._reason, self._end_secs = reason, time.monotonic()
 
     def fail(self, error: BaseException | None) -> None:
         """Ends the run if another start would fail in the same way: diverged, or configured so."""
