@@ -77,6 +77,7 @@ setuptools.setup(
     package_dir={"tfdrl.binaries": "binaries", "tfdrl.gin_files": "gin"},
     package_data={
         "": ["*.proto"],
+        "tfdrl": ["py.typed", "__init__.pyi"],
         "tfdrl.configuration": ["names/*.json"],
         "tfdrl.gin_files": ["**/*.gin"],
     },

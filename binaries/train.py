@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 import textwrap
@@ -12,8 +11,9 @@ from absl import flags
 
 from tfdrl import configuration
 from tfdrl.errors import EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line, launchers, printed_commands, process, run_directory
+from tfdrl.launch import command_line, launchers, printed_commands, training
 from tfdrl.launch.launcher import Launcher
+from tfdrl.launch.settings import LauncherSettings, Limits
 
 _USAGE = """Trains until the gin file's target or a limit is reached.
 
@@ -26,8 +26,6 @@ Exit codes: 0 finished or told to stop, 1 failed, 2 wrong configuration, 3 train
 
 
 _LINE = 118  # of --list
-#: For making one environment; the roles say what is wrong with one that takes longer.
-_CHECK_SECS = 120.0
 
 
 #: Flags that a later start of the same run keeps.
@@ -142,27 +140,7 @@ def main(argv: Sequence[str]) -> int:
     if not values.gin_file:
         names = "\n".join(f"  {name}" for name in _programs())
         raise ConfigurationError(f"--gin_file is missing; write a file's path or one of:\n{names}")
-    # Restarts fork while gRPC's threads run; its fork handlers would only print warnings.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    if not values.verbose:
-        process.silence()
-    return _train(values, argv[0])
-
-
-def _train(values: flags.FlagValues, program_name: str) -> int:
-    run_directory.check_temporary_directory()
-    here = os.getcwd()
-    loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
-    os.chdir(here)  # a user's package may have moved; paths mean what they meant when typed
-    # Not before: gRPC, NumPy and rich would double what a typo costs.
-    from tfdrl.experiment import Experiment
-    from tfdrl.launch.run import LauncherSettings, run_program
-    from tfdrl.launch.supervisor import Limits
-
-    experiment = Experiment.from_gin()
-    program = experiment.architecture.program()
-    _check_environment(experiment.architecture, loaded)
-    root_dir = pathlib.Path(values.root_dir or run_directory.fresh(values.gin_file))
+    training.prepare(values.verbose)
     settings = LauncherSettings(
         limits=Limits(
             max_restarts=values.max_restarts,
@@ -176,16 +154,13 @@ def _train(values: flags.FlagValues, program_name: str) -> int:
         resources=values.resources,
         insecure_network=values.insecure_network,
     )
-    return run_program(
-        experiment,
-        program,
-        loaded,
-        root_dir,
+    return training.train(
         values.gin_file,
         values.gin_bindings,
+        values.root_dir,
         settings,
-        _command(values, program_name, root_dir),
-        _launcher(values),
+        lambda root_dir: _command(values, argv[0], root_dir),
+        lambda: _launcher(values),
     )
 
 
@@ -223,21 +198,6 @@ def _programs() -> list[str]:
         f"{name:<{width}}  {textwrap.shorten(text, _LINE - width, placeholder=' ...')}"
         for name, text in found.items()
     ]
-
-
-def _check_environment(architecture: object, loaded: configuration.Configuration) -> None:
-    """Builds one environment, so that a wrong name or a missing package is found here and now.
-
-    In a process of its own: it may change the directory, signals, whatever it likes.
-    """
-    make = getattr(architecture, "environment", None)
-    if not callable(make) or isinstance(make, configuration.Unavailable):
-        return
-    if any(line.split()[1] not in sys.modules for line in loaded.imports):
-        return  # a package of the user's needs TensorFlow: only the roles have its environments
-    process.run_apart(
-        lambda: make(num_envs=1, training=False, seed=0).close(), _CHECK_SECS, "its environment"
-    )
 
 
 def console() -> None:

@@ -37,6 +37,7 @@ RANKS = {
     "tfdrl.launch": 11,
     "tfdrl.benchmarks": 12,  # measures whole runs
     "tfdrl.studies": 12,  # trains whole runs
+    "tfdrl.api": 12,  # the same, for Python programs
 }
 #: What an architecture's page may import before a role runs.
 RANK_ZERO = tuple(f"tfdrl.{m}" for m in ["types", "errors", "topology", "contracts", "experiment"])

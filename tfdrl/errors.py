@@ -35,6 +35,34 @@ class DivergedError(TfdrlError):
     exit_code = EXIT_DIVERGED
 
 
+class RunFailedError(TfdrlError):
+    """A run that `tfdrl.train` has started has failed.
+
+    Attributes:
+      root_dir: of the run, which may be continued.
+      last_lines: of the log of the role that ended it; empty if none did.
+    """
+
+    def __init__(self, text: str, root_dir: str = "", last_lines: str = "") -> None:
+        super().__init__(f"{text}; its last lines:\n{last_lines}" if last_lines else text)
+        self.root_dir, self.last_lines = root_dir, last_lines
+
+
+class RoleFailedError(RunFailedError):
+    """A role has failed, and the run could not go on without it."""
+
+
+class TrainingDivergedError(RunFailedError):
+    """The run has ended because its losses or gradients were not finite."""
+
+    exit_code = EXIT_DIVERGED
+
+
+def text_of(error: Exception) -> str:
+    """What an error tells its user, without the lines about nested calls that gin appends."""
+    return str(error).split("\n  In call to configurable")[0]
+
+
 def require_at_least_one(settings, scope: str, names: str) -> None:
     """Raises ConfigurationError for the first of the named settings that is not 1 or more.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import gin
 
-from tfdrl.errors import ConfigurationError
+from tfdrl.errors import ConfigurationError, text_of
 
 #: Seeds of environments and actors are some millions above; all must fit into 32 bits.
 MAX_SEED = 2_000_000_000
@@ -74,7 +74,7 @@ class Experiment:
         try:
             return cls()
         except ConfigurationError as error:
-            raise ConfigurationError(_without_gin_trace(error)) from error
+            raise ConfigurationError(text_of(error)) from error
         except (RuntimeError, TypeError) as error:
             # Only gin's complaints about what the gin file lacks; other errors are faults.
             if "Required bindings for" in str(error) or "No values supplied by Gin" in str(error):
@@ -108,8 +108,3 @@ def _real(value: Any, above: float = -math.inf) -> bool:
         and math.isfinite(value)
         and value > above
     )
-
-
-def _without_gin_trace(error: Exception) -> str:
-    """The error's text without the lines about nested calls that gin appends."""
-    return str(error).split("\n  In call to configurable")[0]

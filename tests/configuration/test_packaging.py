@@ -43,6 +43,7 @@ def test_the_wheel_holds_the_gin_files_and_only_tfdrl_at_its_top(site):
     assert {path.relative_to(packed) for path in packed.rglob("*.gin")} == shipped != set()
     beside = (f"tfdrl-{tfdrl.__version__}.dist-info", f"tfdrl-{tfdrl.__version__}.data")
     assert {path.name for path in site.iterdir()} == {"tfdrl", *beside}
+    assert (site / "tfdrl" / "py.typed").exists() and (site / "tfdrl" / "__init__.pyi").exists()
     protos = {path.name for path in (CHECKOUT / "tfdrl").rglob("*.proto")}
     assert {path.name for path in (site / "tfdrl").rglob("*.proto")} == protos
 

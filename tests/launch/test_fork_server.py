@@ -18,7 +18,8 @@ from tfdrl.launch.local.preloading import preloaded
 from tfdrl.launch.local.processes import ForkServers
 from tfdrl.launch.process import arguments_of, state_of
 from tfdrl.launch.replica import Replica
-from tfdrl.launch.supervisor import Limits, Supervisor, role_environment
+from tfdrl.launch.settings import Limits
+from tfdrl.launch.supervisor import Supervisor, role_environment
 from tfdrl.topology import Program, Role
 
 _LIGHT = Role("actor", "forked_role:console", needs_tensorflow=False, replicas=4)

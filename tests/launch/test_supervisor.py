@@ -13,7 +13,8 @@ from tfdrl.launch import exits
 from tfdrl.launch.exits import describe, tail
 from tfdrl.launch.local.processes import FreshProcesses
 from tfdrl.launch.replica import Replica
-from tfdrl.launch.supervisor import Limits, RunEnd, Supervisor
+from tfdrl.launch.settings import Limits
+from tfdrl.launch.supervisor import RunEnd, Supervisor
 from tfdrl.topology import Role
 
 _LIMITS = Limits(first_backoff_secs=0.1, max_backoff_secs=0.2, max_restarts=3, grace_secs=0.5)

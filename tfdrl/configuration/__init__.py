@@ -9,7 +9,7 @@ Imports the standard library and gin only.
 
 from tfdrl.configuration.catalogue import Catalogue, catalogue
 from tfdrl.configuration.checking import Configuration, check
-from tfdrl.configuration.comparing import differences
+from tfdrl.configuration.comparing import differences, settings
 from tfdrl.configuration.files import find_gin_file, gin_file_names, gin_programs, read_utf8
 from tfdrl.configuration.loading import Unavailable, load
 from tfdrl.configuration.registrations import Configurable
@@ -27,4 +27,5 @@ __all__ = [
     "gin_programs",
     "load",
     "read_utf8",
+    "settings",
 ]

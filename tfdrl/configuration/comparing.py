@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def differences(old_text: str, new_text: str) -> list[str]:
     """Lines such as "apex.actors: 4 -> 8" for two `Configuration.text`, sorted by name."""
-    old, new = _entries(old_text), _entries(new_text)
+    old, new = settings(old_text), settings(new_text)
     lines = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name, "(not set)"), new.get(name, "(not set)")
@@ -14,7 +14,8 @@ def differences(old_text: str, new_text: str) -> list[str]:
     return lines
 
 
-def _entries(text: str) -> dict[str, str]:
+def settings(text: str) -> dict[str, str]:
+    """The settings of a `Configuration.text`: their values, as gin writes them, by name."""
     entries = {}
     for line in text.splitlines():
         name, equals, value = line.partition(" = ")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from absl import flags
 
-from tfdrl.errors import EXIT_OK, ConfigurationError, TfdrlError
+from tfdrl.errors import EXIT_OK, ConfigurationError, TfdrlError, text_of
 from tfdrl.launch import output
 
 _HELP = {"-h", "-help", "--help", "-?", "--helpfull", "--helpshort"}
@@ -120,8 +120,7 @@ def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str])
             sys.stdout.flush()
         return code
     except TfdrlError as error:
-        text = str(error).split("\n  In call to configurable")[0]  # gin appends its call stack
-        print(f"{program}: {text}", file=sys.stderr)
+        print(f"{program}: {text_of(error)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # whoever read has read enough: `--list | head -3`
         output.discard(sys.stdout)  # what is left would fail at exit

@@ -8,7 +8,6 @@ import pathlib
 import signal
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from tfdrl.configuration import Configuration
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK
@@ -29,39 +28,16 @@ from tfdrl.launch.interrupts import Interrupts
 from tfdrl.launch.launcher import Launcher, Start, Starter
 from tfdrl.launch.local.launcher import LocalLauncher
 from tfdrl.launch.notices import Notices
+from tfdrl.launch.observer import Nobody, Observer
 from tfdrl.launch.replica import Replica
 from tfdrl.launch.replicas import announcement, common_arguments, gin_flags, replicas_of
+from tfdrl.launch.settings import LauncherSettings
 from tfdrl.launch.status import RunStatus, Watch
-from tfdrl.launch.supervisor import TOLD, Limits, RunEnd, Supervisor
+from tfdrl.launch.supervisor import TOLD, RunEnd, Supervisor
 from tfdrl.topology import Program
 
 _TICK_SECS = 0.1
 _SUSPENDED_SECS = 5.0  # between two ticks
-
-
-class LauncherSettings(NamedTuple):
-    """How a run is placed and watched over.
-
-    Attributes:
-      limits: of restarts and of the shutdown.
-      stuck_after_secs: without a learner step and without a frame for so long, the run ends.
-      verbose: the roles keep the messages of TensorFlow and other libraries in their logs.
-      allow_config_change: continue root_dir with settings that differ from its config.gin.
-      preload: roles are forked from a process that has imported TensorFlow already; else each
-        imports it anew.
-      resources: what a replica of a role wants, such as "learner=gpu:1,cpu:8"; as
-        `placement.parse` reads it.
-      insecure_network: services that other machines can reach are neither encrypted nor ask for a
-        token.
-    """
-
-    limits: Limits = Limits()
-    stuck_after_secs: float = 600.0
-    verbose: bool = False
-    allow_config_change: bool = False
-    preload: bool = True
-    resources: Sequence[str] = ()
-    insecure_network: bool = False
 
 
 def run_program(
@@ -74,6 +50,7 @@ def run_program(
     settings: LauncherSettings = LauncherSettings(),  # noqa: B008  (immutable)
     command: Sequence[str] = (),
     launcher: Launcher | None = None,
+    observer: Observer | None = None,
 ) -> int:
     """Starts every role, watches them to the end, and leaves no process behind.
 
@@ -89,11 +66,12 @@ def run_program(
       settings: of the supervision.
       command: that continues this run, for the summary.
       launcher: starts the processes; None: on this machine.
+      observer: is told of the run.
 
     Returns the exit code: 0 if training finished or was told to stop, else that of the role
     which ended the run. Raises ConfigurationError before any process has started.
     """
-    launcher = launcher or LocalLauncher()
+    launcher, observer = launcher or LocalLauncher(), observer or Nobody()
     nodes = launcher.nodes(program)
     wanted = placement.parse(settings.resources, program, nodes)
     placed = placement.place(program, wanted, nodes)
@@ -129,6 +107,7 @@ def run_program(
         )
         remarks = launcher.remarks(program, placed)
         print(announcement(program, places, root_dir, remarks), flush=True)
+        observer.begin(root_dir)
         with contextlib.ExitStack() as shown:
             title = f"tfdrl: {program.name}"
             display = shown.enter_context(contextlib.closing(panel.display(title)))
@@ -139,6 +118,7 @@ def run_program(
             watch = Watch(chiefs, configuration.digest, protection.security)
             disk = run_directory.DiskWatch(root_dir, lock)
             run = _Run(program, watch, interrupts, settings, experiment, disk, launcher.is_local)
+            run.observer = observer
             ending = run.to_its_end(replicas, starter, display)
         if is_first and ending.exit_code == EXIT_CONFIGURATION:
             run_directory.forget_configuration(root_dir)
@@ -157,6 +137,7 @@ def run_program(
         print(f"\n{page}", end="", flush=True)
         if ending.reason.startswith(TOLD):
             print(launcher.stopped_by(interrupts.first or signal.SIGTERM), end="", flush=True)
+        observer.end(ending)
     return ending.exit_code
 
 
@@ -179,6 +160,7 @@ class _Run:
         self._settings = settings
         self._experiment = experiment
         self._disk, self._is_local = disk, is_local
+        self.observer: Observer = Nobody()
         self._start_secs = time.monotonic()
         self._waited_since_secs = self._start_secs  # without that nobody could be asked
 
@@ -212,6 +194,7 @@ class _Run:
                 return ending
             if self._interrupts.count:
                 return RunEnd(EXIT_OK, TOLD)
+            self.observer.see(self.watch.snapshot, now_secs - self._start_secs)
             if display.is_due():
                 self._show(supervisor, display)
                 for notice in self._notices.take():
@@ -240,7 +223,7 @@ class _Run:
             failed = [d for d in by_themselves if d.exit_code < 0]
             exit_code = ending.exit_code
         words = [ending.reason, *(f"{d.replica.name}: {d.words}" for d in failed)]
-        return RunEnd(exit_code, "; ".join(words))
+        return RunEnd(exit_code, "; ".join(words), ending.details)
 
     def _stuck(self, now_secs: float) -> RunEnd | None:
         """Judges the moment at which the tick began: this process may be suspended within it."""

@@ -9,11 +9,12 @@ import secrets
 import tempfile
 import time
 
-from tfdrl import configuration
+from tfdrl import __version__, configuration
 from tfdrl.errors import ConfigurationError
 from tfdrl.runtime import locks
 
 CONFIG = "config.gin"
+VERSION = "version.txt"
 LOGS = "logs"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
@@ -145,31 +146,57 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
       allow_change: replaces a different config.gin and keeps it as config.gin.1, .2, ...
 
     Raises:
-      ConfigurationError: the run was started with other settings (each is listed), or the
-        directory cannot be written to.
+      ConfigurationError: the run was started with other settings (each is listed), or by a newer
+        tfdrl, or the directory cannot be written to.
     """
+    check_version(root_dir)
     path = pathlib.Path(root_dir) / CONFIG
     try:
         old = configuration.read_utf8(path) if path.exists() else None
+        if old not in (None, text) and not allow_change:
+            raise _changed(path, old, text)
+        _replace(path.with_name(VERSION), f"{__version__}\n")
         if old == text:
             return False
         if old is not None:
-            if not allow_change:
-                raise _changed(path, old, text)
             number = 1
             while (kept := path.with_name(f"{CONFIG}.{number}")).exists():
                 number += 1
             kept.write_text(old)
-        # Renamed into place: a kill between the two leaves no half-written file. Roles that were
-        # started alone may do this at once.
-        partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")
-        partial.write_text(text)
-        partial.rename(path)
+        _replace(path, text)
         return old is None
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be written: {error.strerror}; choose another --root_dir"
         ) from None
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    """Renames it into place: a kill between the two leaves no half-written file.
+
+    Roles that were started alone may do this at once.
+    """
+    partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")
+    partial.write_text(text)
+    partial.rename(path)
+
+
+def check_version(root_dir: str | os.PathLike) -> None:
+    """Raises ConfigurationError for a run of a newer tfdrl, whose files may mean something else.
+
+    Another patch of the same minor version (0.2.0, 0.2.1) is none.
+    """
+    with contextlib.suppress(OSError, ValueError):  # older runs have no such file
+        text = (pathlib.Path(root_dir) / VERSION).read_text().strip()
+        if _minor(text) > _minor(__version__):
+            raise ConfigurationError(
+                f"{root_dir} is the run of tfdrl {text}, and this is {__version__}: install that "
+                "version, or choose another root_dir"
+            )
+
+
+def _minor(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")[:2]]
 
 
 def forget_configuration(root_dir: str | os.PathLike) -> None:

@@ -71,6 +71,16 @@ def write(root_dir: pathlib.Path, page: str) -> None:
         (root_dir / FILE).write_text(page)
 
 
+def read(root_dir: pathlib.Path) -> dict[str, str]:
+    """The rows of root_dir/summary.txt by name; empty before a run's first end."""
+    rows = {}
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in (root_dir / FILE).read_text().splitlines():
+            name, _, value = line.partition("  ")  # two spaces at least; a name has single ones
+            rows[name] = value.strip()
+    return rows
+
+
 def tensorboard(root_dir: pathlib.Path) -> list[str]:
     """The command that shows the run."""
     events = str(root_dir / run_directory.TENSORBOARD)

@@ -15,22 +15,11 @@ from tfdrl.launch.launcher import Starter
 from tfdrl.launch.local.processes import FreshProcesses
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.launch.replica import ExitedReplica, Replica, kill
+from tfdrl.launch.settings import Limits
 
 #: Why a run ended that may be continued.
 TOLD = "told to stop"
 _POLL_SECS = 0.1
-
-
-class Limits(NamedTuple):
-    """Settings of the supervision."""
-
-    first_backoff_secs: float = 1.0  # doubles with each restart
-    max_backoff_secs: float = 30.0
-    max_restarts: int = 5  # of one replica, within the window; at the next death it is given up
-    restart_window_secs: float = 300.0
-    min_replicas_share: float = 0.5  # of a role, that must be left, or the run ends
-    grace_secs: float = 10.0  # from SIGTERM to SIGKILL, for each stage of the shutdown
-    finish_secs: float = 60.0  # from the end of another learner to that of the chief, learner 0
 
 
 class RunEnd(NamedTuple):
