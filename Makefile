@@ -14,7 +14,7 @@ BUILD ?= docker build
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint format benchmark images manifests clean help
+.PHONY: train test test-slow lint format benchmark images manifests docs clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/'
@@ -56,6 +56,10 @@ images:  ## the container images tfdrl and tfdrl-seed-actor (BUILD='podman build
 
 manifests: $(STAMP)  ## docker/compose.yaml and docker/kubernetes/base anew, from the gin files
 	@PYTHONPATH=. $(BIN)/python docker/generate.py
+
+docs: $(STAMP)  ## the pages as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open build/site/index.html"
 
 clean:  ## remove the virtual environment and caches, not the runs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -62,6 +62,7 @@ REQUIREMENTS = [
 
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2
 MUJOCO = ["mujoco>=3.1,<3.4", "imageio>=2.28,<3"]  # newer ones have no wheel for 3.9
+DOCS = ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"]
 VIDEO = ["imageio>=2.28,<3", "imageio-ffmpeg>=0.4.9,<1"]
 
 #: Files of the checkout that an environment keeps in share/tfdrl.
@@ -85,6 +86,7 @@ setuptools.setup(
     install_requires=[f"{requirement}; {IN_RANGE}" for requirement in REQUIREMENTS],
     extras_require={
         "atari": ATARI,
+        "docs": DOCS,
         "envpool": ["envpool>=1.2,<2"],
         "mujoco": MUJOCO,
         "profile": ["py-spy>=0.3.14,<0.5"],  # who holds the interpreter's lock
@@ -99,6 +101,7 @@ setuptools.setup(
             "setuptools>=77",
             "wheel",
             *ATARI,
+            *DOCS,
             *MUJOCO,
             *VIDEO,
         ],

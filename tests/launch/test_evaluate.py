@@ -38,26 +38,6 @@ _BINDINGS = [
     "dqn.checkpoint_period_steps = 160",
 ]
 
-#: What the README shows; the README's own text is taken from there once it has it.
-_POLICY_EXAMPLE = """import collections
-
-import gymnasium
-import numpy as np
-import tensorflow as tf
-
-policy = tf.saved_model.load("runs/cartpole/policy")
-TimeStep = collections.namedtuple("TimeStep", "step_type reward discount observation")
-env = gymnasium.make("CartPole-v1")
-observation, _ = env.reset(seed=0)
-state, step_type, reward, done, total = policy.get_initial_state(1), 0, 0.0, False, 0.0
-while not done:
-    now = TimeStep(np.int32([step_type]), np.float32([reward]), np.float32([1]), observation[None])
-    action, state, _ = policy.action(now, state)
-    observation, reward, terminated, truncated, _ = env.step(int(action[0]))
-    step_type, done, total = 1, terminated or truncated, total + reward
-print("return:", total)
-"""
-
 
 @pytest.fixture(scope="module")
 def root_dir(tmp_path_factory):
@@ -194,10 +174,9 @@ def test_the_exported_policy_plays_like_its_checkpoint(root_dir):
         )
 
 
-def test_the_example_of_the_readme_needs_tensorflow_alone(root_dir, tmp_path):
-    program, marked, rest = _POLICY_EXAMPLE, *_after_marker()
-    if marked:
-        program = rest.split("```python\n")[1].split("```")[0]
+def test_the_example_of_getting_started_needs_tensorflow_alone(root_dir, tmp_path):
+    page = (_REPOSITORY / "docs" / "getting_started.md").read_text()
+    program = page.partition("<!-- policy-example -->")[2].split("```python\n")[1].split("```")[0]
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "cartpole").symlink_to(root_dir)
     program += "\nimport sys\nprint({'tfdrl', 'tf_agents'} & set(sys.modules))\n"
@@ -212,12 +191,6 @@ def _run(arguments, cwd, python_path=str(_REPOSITORY)):
     environment = {**os.environ, "PYTHONPATH": python_path}
     how = {"capture_output": True, "text": True, "timeout": 100}
     return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, **how)
-
-
-def _after_marker():
-    text = (_REPOSITORY / "README.md").read_text()
-    _, marked, rest = text.partition("<!-- policy-example -->")
-    return marked, rest
 
 
 def _frames(path):
