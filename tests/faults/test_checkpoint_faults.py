@@ -107,6 +107,23 @@ def test_nothing_readable_is_no_fresh_start(tmp_path):
     assert error.value.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda now: setattr(now, "variable", tf.Variable(tf.zeros([5]))), "incompatible"),
+        (lambda now: setattr(now, "cost", tf.Variable(1.0, name="cost")), "'cost:0'"),
+    ],
+    ids=["another size", "one more"],
+)
+def test_one_of_other_settings_is_not_called_damaged(tmp_path, change, words):
+    Saved(tmp_path).save(10, 20)
+    now = tf.train.Checkpoint(variable=tf.Variable(tf.zeros([_VALUES])))
+    change(now)
+    with pytest.raises(ConfigurationError, match=f"not of these settings .*{words}") as error:
+        Checkpoints(tmp_path, {"state": now}).restore()
+    assert "checkpoint-20" in str(error.value) and "set back what was changed" in str(error.value)
+
+
 class Killed(BaseException):
     """Instead of a real one, which leaves no process to look from."""
 

@@ -2,9 +2,12 @@
 
 Preprocessing (Mnih et al. 2015, Methods, "Preprocessing" and "Training details"; Machado et
 al. 2018 for sticky actions): each action is repeated 4 times; pixel-wise maximum over the last
-2 of the 4 frames; grey; 84x84 by area averaging; the last 4 such frames stacked, channels
-last; up to 30 no-ops at the start of a game; games cut at 108,000 frames (30 minutes, a
-truncation). Frames of an earlier game never appear in a stack: it is filled with zeros.
+2 of the 4 frames; grey; 84x84; the last 4 such frames stacked, channels last; up to 30 no-ops
+at the start of a game; games cut at 108,000 frames (30 minutes, a truncation). Frames of an
+earlier game never appear in a stack: it is filled with zeros.
+
+Screens are made smaller by area averaging, as both backends below do it (the releases of DQN's
+authors and of SEED RL interpolate linearly between pixels; the paper names no way).
 
 Two backends run the emulator: ale_py's `AtariVectorEnv` (C++, several threads) and
 Gymnasium's `AtariPreprocessing` (Python, one thread). tests/environments/test_atari.py asserts

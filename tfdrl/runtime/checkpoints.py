@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdrl.errors import TfdrlError
+from tfdrl.errors import ConfigurationError, TfdrlError
 
 _PREFIX = "checkpoint"
 
@@ -56,6 +56,7 @@ class Checkpoints:
         Returns None if there is none at all.
 
         Raises:
+          ConfigurationError: the newest that can be read is of other objects than these.
           TfdrlError: there are checkpoints, and none can be read: never a silent fresh start.
         """
         self._move_into_place()
@@ -64,6 +65,12 @@ class Checkpoints:
             try:
                 self._checkpoint.read(str(path)).assert_existing_objects_matched()
             except Exception as error:  # what damaged bytes raise depends on where the damage is
+                if _is_whole(path):
+                    raise ConfigurationError(
+                        f"the checkpoint {path} is whole, but not of these settings "
+                        f"({_first_line(error)}): set back what was changed of the agent, its "
+                        "network or its optimizer, or use another --root_dir to start afresh"
+                    ) from None
                 logging.warning("the checkpoint %s cannot be read: %s", path, _first_line(error))
                 continue
             if number:
@@ -124,6 +131,17 @@ class Checkpoints:
 def _is_ours(path: pathlib.Path) -> bool:
     """Whether it is a file of a checkpoint: what else lies there is somebody else's."""
     return re.fullmatch(rf"{_PREFIX}-[0-9]+\.(index|data-[0-9]+-of-[0-9]+)", path.name) is not None
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+    """Whether all that it holds can be read: each tensor has a checksum."""
+    try:
+        reader = tf.train.load_checkpoint(str(path))
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except Exception:  # as above
+        return False
+    return True
 
 
 def _step(path: pathlib.Path) -> int:
