@@ -23,6 +23,8 @@ from tfdrl.environments.guarded import GuardedEnvironment, RebuiltError
 from tfdrl.environments.registry import gym_environment
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_FAILED
 from tfdrl.evaluation.episodes import play
+from tfdrl.experience.frame_stacks import with_single_frames
+from tfdrl.learning.one_process import TrainingEnvironments
 from tfdrl.topology import Context
 from tfdrl.types import ArraySpec, Episodes, map_specs
 
@@ -239,23 +241,49 @@ class Users(BatchedEnvironment):
         pass
 
 
-_NAN = "the environment Users returned nan in the observation"
+class Growing(Users):
+    """Its frames get wider at the second step."""
+
+    frame_stack = 4
+    observation_spec = ArraySpec((3, 3, 4), np.dtype(np.uint8), 0, 255, "observation")
+
+    def reset(self):
+        return first_time_steps(np.zeros((2, 3, 3, 4), np.uint8), 2)
+
+    def step(self, action):
+        steps = first_time_steps(np.zeros((2, 3, 5, 4), np.uint8), 2)
+        return steps._replace(step_type=np.ones(2, np.int32))
 
 
-def test_who_steps_an_environment_of_a_user_s_own_compares_it(tmp_path, monkeypatch):
-    environment = Users()
+@pytest.mark.parametrize(
+    ("make", "error", "guarded_error", "words"),
+    [
+        (Users, returned.NotFiniteError, RebuiltError, "Users returned nan in the observation"),
+        (
+            *(Growing, returned.MisfitError, returned.MisfitError),
+            r"Growing returned the observation uint8\[2, 3, 5, 4\]; expected uint8\[2, 3, 3, 4\]",
+        ),
+    ],
+)
+def test_who_steps_an_environment_of_a_user_s_own_compares_it(
+    tmp_path, monkeypatch, make, error, guarded_error, words
+):
+    environment, words = make(), f"the environment {words}"
     specs = environments_tf.time_step_spec(environment.observation_spec)
     actions = environments_tf.to_tf_specs(environment.action_spec)
     policy = random_tf_policy.RandomTFPolicy(specs, actions)
     act = functools.partial(_random, policy)
     monkeypatch.setattr(loop, "act_function", lambda policy: act)  # compiling it takes seconds
     context = Context("actor", 0, 1, tmp_path, stop=threading.Event())
-    with pytest.raises(returned.NotFiniteError, match=_NAN):
-        next(loop.ActorLoop(environment, policy, None, context).steps())
-    with pytest.raises(returned.NotFiniteError, match=_NAN):
+    with pytest.raises(error, match=words):
+        steps = loop.ActorLoop(environment, policy, None, context).steps()
+        next(with_single_frames(environment, steps))
+    with pytest.raises(error, match=words):
         play(environment, act, policy.get_initial_state, 2)
-    guarded = GuardedEnvironment(Users, rebuilds=1, step_timeout_secs=60.0)
-    with guarded, pytest.raises(RebuiltError, match=_NAN):
+    with pytest.raises(error, match=words):
+        TrainingEnvironments(lambda **_: make(), 2, seed=0).step(np.zeros(2, np.int32))
+    guarded = GuardedEnvironment(make, rebuilds=1, step_timeout_secs=60.0)
+    with guarded, pytest.raises(guarded_error, match=words):
         guarded.step(np.zeros(2, np.int32))
 
 

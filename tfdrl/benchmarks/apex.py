@@ -16,8 +16,9 @@ from tfdrl.benchmarks import actor_parts, learner_parts
 from tfdrl.benchmarks.actor_parts import TIMEOUT_SECS, UNCONFIRMED_ITEMS
 from tfdrl.benchmarks.measuring import Turn, Variant, interleave
 from tfdrl.benchmarks.processes import Job
-from tfdrl.experience.frame_stacks import Frames, with_single_frames
+from tfdrl.experience.frame_stacks import with_single_frames
 from tfdrl.experience.transitions import (
+    DEPTHS,
     DISCOUNT,
     LENGTH_STEPS,
     TransitionAssembler,
@@ -107,7 +108,7 @@ def _raw_inserting(job: Job, blocks: list[TransitionBlock]) -> Variant:
 
     def observation(columns, length_steps):
         if frame_stack > 1:
-            return Frames(columns.frames[-n - frame_stack :], columns.depth[-n - 1 :])
+            return columns[-n - frame_stack :]
         refs = [-1 - n, -1 - n + length_steps]
         return tree.map_structure(lambda column: column[refs], columns)
 
@@ -201,7 +202,7 @@ def _learner_sampling(job: Job, signature) -> Variant:
 
 def learning(job: Job) -> dict[str, list[Turn]]:
     """Turns, in learner steps, of `Trainer.train` on one batch in memory."""
-    config = job.config
+    config, frame_stack = job.config, _frame_stack(job)
     _, trainer, draw = learner_parts.learner(
         job, lambda environment, agent: transition_signature(environment, config.n_step)
     )
@@ -209,7 +210,8 @@ def learning(job: Job) -> dict[str, list[Turn]]:
     def item():
         found = draw()
         found.step[..., DISCOUNT] = config.gamma ** (config.n_step - 1)
-        found.step[..., LENGTH_STEPS:] = config.n_step
+        found.step[..., LENGTH_STEPS:DEPTHS] = config.n_step
+        found.step[..., DEPTHS:] = frame_stack
         return to_trajectory(tf.nest.map_structure(tf.constant, found))
 
     items = [item() for _ in range(config.updates_per_call)]

@@ -5,6 +5,11 @@ game. Its depth is how many frames it shows: 1 at the start, then one more at ea
 lost life ends an episode and no game: the stack goes on.
 
 Single frames are what travels and is stored; `restack` is for the compiled step that trains.
+
+Who acts where the environment is takes its stacks as they are: for 4 games of Pong the environment
+makes them in 15 us and handing them to TensorFlow takes 7 us longer than handing it frames, of the
+2,500 us that inference takes on a core; stacks made in its compiled step would cost more. Where
+observations travel first, under SEED RL, `state_table` makes stacks on the device that infers.
 """
 
 from __future__ import annotations

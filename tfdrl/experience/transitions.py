@@ -21,8 +21,8 @@ TIME_PERIOD_SECS = 2.0**16
 class TransitionBlock(NamedTuple):
     """Rows for the replay: t is the time of the observation, t - n that of the transition.
 
-    rows          TransitionItem of observation [T, N, ...], action [T, N, ...] and
-                  step <float32>[T, N, 4]; of single frames, the observation is `Frames` [T, N, ...]
+    rows          TransitionItem of observation [T, N, ...] (of stacks, the newest frame),
+                  action [T, N, ...] and step <float32>[T, N, 4], of stacks [T, N, n+6]
     length_steps  <int32>[T, N], m: the transition bootstraps from the observation at t - n + m
     is_valid      <bool>[T, N], whether a transition began at t - n
     priority      <float32>[T, N], |G - Q(s, a)| by the actor's own Q-values; 1 without them
@@ -103,16 +103,19 @@ class TransitionAssembler:
         windows = returns.n_step_windows(
             self._reward[used], self._discount[used], self._ends[used], n, self._gamma
         )
-        columns = STEP_COLUMNS + isinstance(self._observation, Frames)
+        frames = self._observation if isinstance(self._observation, Frames) else None
+        columns = step_columns(n) if frames else STEP_COLUMNS
         step = np.empty((starts, self._reward.shape[1], columns), np.float32)
         step[..., N_STEP_RETURN] = windows.n_step_return
         step[..., DISCOUNT] = windows.discount
         step[..., VERSION] = self._version[:starts]
         step[..., TIME_SECS] = clocks.unix_secs() % TIME_PERIOD_SECS
-        step[..., STEP_COLUMNS:] = windows.length_steps[..., None]
+        if frames:
+            step[..., LENGTH_STEPS] = windows.length_steps
+            step[..., DEPTHS:] = np.lib.stride_tricks.sliding_window_view(frames.depth, n + 1, 0)
         block = TransitionBlock(
             rows=TransitionItem(
-                tree.map_structure(lambda x: x[n:].copy(), self._observation),
+                tree.map_structure(lambda x: x[n:].copy(), self._stored_observation()),
                 tree.map_structure(lambda x: x[:starts].copy(), self._action),
                 step,
             ),
@@ -123,6 +126,10 @@ class TransitionAssembler:
         block = block if self._overlap else self._with_first_rows(block)
         self._keep_last_steps()
         return block
+
+    def _stored_observation(self) -> Nest:
+        observation = self._observation
+        return observation.frames if isinstance(observation, Frames) else observation
 
     def _priorities(self, windows) -> np.ndarray:
         starts = self._block_steps
@@ -138,7 +145,7 @@ class TransitionAssembler:
         """Puts the first n observations before the first block: nothing began n steps earlier."""
         n = self._n
         rows = TransitionItem(
-            tree.map_structure(lambda x: x.copy(), self._observation),
+            tree.map_structure(lambda x: x.copy(), self._stored_observation()),
             *tree.map_structure(lambda x: _pad(x, n), tuple(block.rows[1:])),
         )
         return TransitionBlock(rows, *(_pad(x, n) for x in block[1:]))
@@ -213,21 +220,26 @@ def to_trajectory(batch: Transitions, stack=np.stack) -> trajectory.Trajectory:
     )
 
 
-#: The columns of `TransitionItem.step`; the last is there with `Frames` only.
-N_STEP_RETURN, DISCOUNT, VERSION, TIME_SECS, LENGTH_STEPS = range(5)
+#: The columns of `TransitionItem.step`; those after the fourth are there for stacks only.
+N_STEP_RETURN, DISCOUNT, VERSION, TIME_SECS, LENGTH_STEPS, DEPTHS = range(6)
 STEP_COLUMNS = 4
+
+
+def step_columns(n: int) -> int:
+    """Columns of `TransitionItem.step` where observations are stacks, for windows of n steps."""
+    return DEPTHS + n + 1
 
 
 class TransitionItem(NamedTuple):
     """One item: an n-step transition. s_t and s_{t+m} are references to what is stored once.
 
-    observation  nest of [2, ...]   s_t and s_{t+m}; of stacks of k frames, `Frames` of the steps t
-                                    to t+n: frames [n+k, ...] and depth <uint8>[n+1]
+    observation  nest of [2, ...]   s_t and s_{t+m}; of stacks of k frames, the single frames
+                                    [n+k, ...] of the steps t-k+1 to t+n
     action       nest of [1, ...]   a_t
     step         <float32>[1, 4]    n-step return; discount gamma^(m-1), 0 after a termination;
                                     version of the parameters that acted; Unix time when it was
                                     written, modulo `transitions.TIME_PERIOD_SECS`; of stacks
-                                    [1, 5]: and m
+                                    [1, n+6]: and m, and the stacks' depths at t to t+n
     """
 
     observation: Any

@@ -14,11 +14,13 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step, trajectory
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.experience.frame_stacks import FramePairs, Frames
+from tfdrl.experience.frame_stacks import FramePairs
 from tfdrl.experience.transitions import (
+    DEPTHS,
     DISCOUNT,
     LENGTH_STEPS,
     N_STEP_RETURN,
+    STEP_COLUMNS,
     TIME_SECS,
     VERSION,
     TransitionItem,
@@ -57,9 +59,10 @@ def to_trajectory(item: TransitionItem) -> trajectory.Trajectory:
     columns = twice(item.step)
     mid = tf.fill([batch, 2], time_step.StepType.MID)
     observation = item.observation
-    if isinstance(observation, Frames):
+    if item.step.shape[-1] > STEP_COLUMNS:
         length_steps = tf.cast(item.step[:, 0, LENGTH_STEPS], tf.int32)
-        observation = FramePairs(*observation, length_steps)
+        depth = tf.cast(item.step[:, 0, DEPTHS:], tf.uint8)
+        observation = FramePairs(observation, depth, length_steps)
     return trajectory.Trajectory(
         step_type=mid,
         observation=observation,

@@ -14,8 +14,7 @@ import tensorflow as tf
 from tfdrl import environments_tf
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import ConfigurationError
-from tfdrl.experience.frame_stacks import Frames
-from tfdrl.experience.transitions import STEP_COLUMNS, TransitionItem
+from tfdrl.experience.transitions import STEP_COLUMNS, TransitionItem, step_columns
 
 #: Name of the table that actors write and the learner samples.
 TABLE = "transitions"
@@ -55,11 +54,8 @@ def transition_signature(environment: BatchedEnvironment, n_step: int) -> Transi
     action = environments_tf.to_tf_specs(environment.action_spec)
     frame_stack, columns = environment.frame_stack, STEP_COLUMNS
     if frame_stack > 1:
-        shape, columns = observation.shape[:-1], columns + 1
-        observation = Frames(
-            tf.TensorSpec((n_step + frame_stack, *shape), observation.dtype),
-            tf.TensorSpec((n_step + 1,), tf.uint8),
-        )
+        shape, columns = observation.shape[:-1], step_columns(n_step)
+        observation = tf.TensorSpec((n_step + frame_stack, *shape), observation.dtype)
     else:
         observation = tf.nest.map_structure(with_time(2), observation)
     return TransitionItem(
