@@ -24,6 +24,7 @@ COMMANDS = (
     "evaluate",
     "benchmark",
     "compare_corrections",
+    "report",
     "seed_learner",
     "seed_actor",
     "parameter_server",
@@ -57,6 +58,7 @@ REQUIREMENTS = [
     "dm-tree>=0.1.8",
     "matplotlib>=3.7",  # the learning curve of a run
     "PyYAML>=6,<7",  # Kubernetes manifests
+    "tensorboard>=2.15,<2.16",  # events, for reports
     "setproctitle>=1.3,<2",  # forked roles
 ]
 

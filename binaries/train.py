@@ -14,6 +14,7 @@ from tfdrl.errors import EXIT_OK, ConfigurationError
 from tfdrl.launch import command_line, launchers, printed_commands, training
 from tfdrl.launch.launcher import Launcher
 from tfdrl.launch.settings import LauncherSettings, Limits
+from tfdrl.reports.at_the_end import ReportWriter
 
 _USAGE = """Trains until the gin file's target or a limit is reached.
 
@@ -161,6 +162,7 @@ def main(argv: Sequence[str]) -> int:
         settings,
         lambda root_dir: _command(values, argv[0], root_dir),
         lambda: _launcher(values),
+        ReportWriter(),
     )
 
 

@@ -36,8 +36,9 @@ RANKS = {
     "tfdrl.architectures": 10,
     "tfdrl.launch": 11,
     "tfdrl.benchmarks": 12,  # measures whole runs
-    "tfdrl.studies": 12,  # trains whole runs
-    "tfdrl.api": 12,  # the same, for Python programs
+    "tfdrl.reports": 12,  # reads and draws whole runs
+    "tfdrl.studies": 13,  # trains whole runs, and reports on them
+    "tfdrl.api": 13,  # the same, for Python programs
 }
 #: What an architecture's page may import before a role runs.
 RANK_ZERO = tuple(f"tfdrl.{m}" for m in ["types", "errors", "topology", "contracts", "experiment"])
@@ -46,7 +47,12 @@ LIGHT = ("gin", "__future__", "dataclasses", "collections", "typing", "math", "e
 #: Standard library only: the launcher holds a lock, and draws a program, without anything else.
 STANDARD_LIBRARY_ONLY = ("tfdrl.runtime.locks", "tfdrl.topology")
 #: Rooms that never name TensorFlow, and the only ones that name Reverb.
-WITHOUT_TENSORFLOW = ("tfdrl.environments.", "tfdrl.rpc.", "tfdrl.launch.cluster.")
+WITHOUT_TENSORFLOW = (
+    "tfdrl.environments.",
+    "tfdrl.rpc.",
+    "tfdrl.launch.cluster.",
+    "tfdrl.reports.",
+)
 WITH_REVERB = ("tfdrl.replay.", "tfdrl.benchmarks.")  # these compare with the bare library
 
 

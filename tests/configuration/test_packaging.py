@@ -101,6 +101,7 @@ def test_every_command_points_into_the_package(site):
         "tfdrl-evaluate",
         "tfdrl-benchmark",
         "tfdrl-compare-corrections",
+        "tfdrl-report",
         "tfdrl-seed-learner",
         "tfdrl-seed-actor",
         "tfdrl-parameter-server",

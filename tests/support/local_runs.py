@@ -19,6 +19,7 @@ from paths import CHECKOUT
 
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import arguments_of
+from tfdrl.reports import measured, page, run
 from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
@@ -238,6 +239,21 @@ def check_files(root_dir: pathlib.Path, *roles: str) -> None:
     assert tf.saved_model.contains_saved_model(root_dir / "policy")
     for role in roles:
         assert list((root_dir / "tensorboard" / role).glob("events.*")), role
+    check_report(root_dir)
+
+
+def check_report(root_dir: pathlib.Path) -> None:
+    """The page has the architecture's figure, and on it what every role has measured."""
+    found = run.read(root_dir)
+    numbers = measured.of(found)
+    assert '<svg class="figure"' in (root_dir / page.FILE).read_text()
+    assert found.result["frames"] == numbers.frames
+    for role in found.program.roles:
+        mine = numbers.roles[role.name]
+        assert mine.cpu_cores > 0.0 and mine.memory_mb > 10.0, role.name
+        assert set(mine.flows) == set(role.talks_to) - {role.name}
+        for other, flow in mine.flows.items():
+            assert flow.sent_mb > 0.0 and flow.received_mb > 0.0, (role.name, other)
 
 
 def finish(gin_file, root_dir: pathlib.Path) -> dict[str, Any]:

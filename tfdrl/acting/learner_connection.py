@@ -163,4 +163,5 @@ class LearnerConnection(RunConnection):
         for variable, tensor in zip(self._variables, tensors):
             variable.assign(tensor)
         self.version = version
+        self.pulls += 1
         return True

@@ -49,7 +49,7 @@ class ActorLoop:
         self.state = policy.get_initial_state(environment.num_envs)
         self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
         self._report_is_due = Every(_REPORT_PERIOD_SECS)
-        self._events_are_due = Every(_EVENTS_PERIOD_SECS)
+        self._events_are_due = Every(_EVENTS_PERIOD_SECS, first_secs=1.0)
         self._rate = Rate()
         self._max_frames_per_second = max_frames_per_second
         self._resume_secs = time.monotonic()
@@ -124,6 +124,7 @@ class ActorLoop:
             "actor/frames_per_second": self._rate.take(self.frames),
             "actor/waiting_share": waiting.take_share(),
             "actor/parameter_version": self._connection.version,
+            "actor/parameter_pulls": self._connection.pulls,
             **counters(),
         }
         if len(episodes.returns):

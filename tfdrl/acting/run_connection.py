@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfdrl.errors import TfdrlError, UnavailableError
-from tfdrl.rpc import security
+from tfdrl.rpc import security, usage_log
 from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.run_messages import finite_episodes
 from tfdrl.runtime.metrics import Every
@@ -51,6 +51,7 @@ class RunConnection:
 
     Attributes:
       version: of the parameters that the role acts by; -1 if they come another way.
+      pulls: how often newer parameters came that way.
       frames_total: environment frames of all actors, as of the last report.
       items: `ItemReports` as of the last report.
       run_id: drawn at random by each start of a role: its counters are its own.
@@ -60,7 +61,7 @@ class RunConnection:
     whom = "the coordinator"
 
     def __init__(self, address: Address, context: Context, specs: str, timeout_secs: float):
-        self.version = -1
+        self.version, self.pulls = -1, 0
         self.frames_total = 0
         self.items = ItemReports()
         self.run_id = random.SystemRandom().getrandbits(63)
@@ -108,7 +109,7 @@ class RunConnection:
         episodes = finite_episodes(episodes)
         with self._lock:
             self._report["frames"] = frames
-            self._report["metrics"] = dict(metrics)
+            self._report["metrics"] = {**metrics, **usage_log.metrics()}
             self._report["returns"].extend(episodes.returns.tolist())
             self._report["lengths"].extend(episodes.length_frames.tolist())
 

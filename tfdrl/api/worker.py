@@ -18,6 +18,7 @@ from tfdrl.errors import EXIT_OK, TfdrlError, text_of
 from tfdrl.launch import printed_commands, process, replicas, training
 from tfdrl.launch.settings import LauncherSettings, Limits
 from tfdrl.launch.supervisor import RunEnd
+from tfdrl.reports.at_the_end import ReportWriter
 
 _PERIOD_SECS = 1.0
 
@@ -27,8 +28,10 @@ class _Telling:
 
     def __init__(self, sender: Sender):
         self._sender, self._due_secs = sender, 0.0
+        self._report = ReportWriter()
 
     def begin(self, root_dir: pathlib.Path) -> None:
+        self._report.begin(root_dir)
         self._sender.send("root_dir", str(root_dir))
 
     def see(self, snapshot, elapsed_secs: float) -> None:
@@ -40,6 +43,7 @@ class _Telling:
         self._sender.offer("snapshot", snapshots.of(snapshot, elapsed_secs)._asdict())
 
     def end(self, ending: RunEnd) -> None:
+        self._report.end(ending)
         self._sender.send("end", ending._asdict())
 
 

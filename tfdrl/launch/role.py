@@ -26,7 +26,7 @@ from tfdrl.launch.role_addresses import (
     resolve_addresses,
 )
 from tfdrl.launch.thread_names import show_thread_names
-from tfdrl.rpc import channels, security
+from tfdrl.rpc import channels, security, usage_log
 from tfdrl.runtime import locks
 from tfdrl.runtime.user_frames import own_frame
 from tfdrl.topology import Addresses, Context, Program, Role, each_of
@@ -109,7 +109,8 @@ def run_role(
         process.stop_on_signals(context.told, context.stop)  # who sees the second sees the first
         begins = "%s %d begins, after %.2f CPU seconds of its process"
         _LOG.info(begins, role.name, context.task, time.process_time())
-        code = call(role, configured.experiment, context, configured.addresses)
+        with usage_log.kept(context, configured.addresses):
+            code = call(role, configured.experiment, context, configured.addresses)
         return stopped_exit_code if code == EXIT_OK and context.told.is_set() else code
     except TfdrlError as error:
         print(f"tfdrl {role_name}: {error}", file=sys.stderr)

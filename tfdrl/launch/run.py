@@ -21,6 +21,7 @@ from tfdrl.launch import (
     placement,
     process,
     run_directory,
+    run_facts,
     services,
     summary,
 )
@@ -100,6 +101,7 @@ def run_program(
         protection = held.enter_context(made)
         text, allow_change = configuration.text, settings.allow_config_change
         is_first = run_directory.keep_configuration(root_dir, text, allow_change)
+        run_facts.write(root_dir, run_facts.of(experiment, program, command))
         held.enter_context(services.written(root_dir, program.chief, places, protection))
         arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
         replicas = replicas_of(

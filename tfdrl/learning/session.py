@@ -15,7 +15,7 @@ from tfdrl.learning.devices import device_names
 from tfdrl.learning.publisher import Publisher
 from tfdrl.learning.run_files import RunFiles
 from tfdrl.learning.training_clock import TrainingClock
-from tfdrl.rpc import security
+from tfdrl.rpc import security, usage_log
 from tfdrl.rpc.report_rules import ReportRules
 from tfdrl.rpc.run_messages import Evaluation
 from tfdrl.rpc.run_server import MoreServices, TrainingServer
@@ -112,7 +112,7 @@ class LearnerSession:
         self._publisher.publish(self.step)
         self._checkpoint_is_due = Every(checkpoint_period_secs)
         self._status_is_due = Every(_STATUS_PERIOD_SECS, at_once=True)
-        self._events_are_due = Every(_EVENTS_PERIOD_SECS)
+        self._events_are_due = Every(_EVENTS_PERIOD_SECS, first_secs=1.0)
         self._step_rate, self._frame_rate = Rate(self.step), Rate(self.service.frames())
         self.goes_on()  # a run that was over waits from here on, and does not train
 
@@ -177,7 +177,7 @@ class LearnerSession:
         episodes = self.service.take_episodes()
         if len(episodes.returns):
             values["environment/episode_return"] = float(episodes.returns.mean())
-        self.service.set_status(self.step, values)
+        self.service.set_status(self.step, {**values, **usage_log.metrics()})
         if not self.step:
             self.says(_waits_for(values))
         if self._events_are_due():

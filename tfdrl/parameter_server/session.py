@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdrl.errors import TfdrlError, UnavailableError
-from tfdrl.rpc import tcp_timeouts
+from tfdrl.rpc import tcp_timeouts, usage
 from tfdrl.runtime.metrics import Every
 from tfdrl.topology import Address
 
@@ -95,6 +95,7 @@ class ServerSession:
         """
         if self._session is None:
             raise LostError("not connected")
+        usage.count_messages(self._address)
         try:
             return self._run[name](*values)
         except _LOST as error:

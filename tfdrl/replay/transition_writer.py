@@ -14,6 +14,7 @@ from tfdrl.experience.transitions import TransitionBlock
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.replay.client import connect
 from tfdrl.replay.transition_table import TABLE
+from tfdrl.rpc import usage
 from tfdrl.runtime.metrics import Every, WaitingClock
 from tfdrl.topology import Address
 
@@ -80,6 +81,7 @@ class TransitionWriter:
                     self.items += 1
                     if self.items % self._flush_items == 0:
                         self._flush()
+        usage.count_messages(self._address, int(block.is_valid.sum()))
         self.bad_priorities += bad
 
     def _row(self, leaves, t: int) -> tuple:

@@ -12,6 +12,7 @@ import tree
 
 from tfdrl.errors import UnavailableError
 from tfdrl.replay.client import connect
+from tfdrl.rpc import usage
 from tfdrl.runtime.metrics import Every, WaitingClock
 from tfdrl.topology import Address
 from tfdrl.types import Unrolls
@@ -69,6 +70,7 @@ class UnrollWriter:
                 priority = 1.0 if priorities is None else float(priorities[number])
                 self._writer.create_item(table, priority, item)
             self.items += 1
+        usage.count_messages(self._address, len(leaves[0]))
         with self.waiting:
             self._flush()
 

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf import message as protobuf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.rpc import channels, inference_pb2, tensors, training_pb2
+from tfdrl.rpc import channels, inference_pb2, tensors, training_pb2, usage
 from tfdrl.rpc.environment_specs import EnvironmentSpecs, pack, specs_to_message
 from tfdrl.rpc.inference_messages import (
     METHOD,
@@ -181,6 +181,7 @@ class InferenceClient:
             raise LearnerRestartedError
 
     def _ask(self, request: bytes, deadline: float) -> inference_pb2.ActReply:
+        usage.count_messages(self._address)
         data = self._stream.ask(request, deadline)
         if self._stop.is_set():
             raise ActorStoppedError("told to stop")

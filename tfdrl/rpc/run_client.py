@@ -12,7 +12,7 @@ import numpy as np
 from google.protobuf import message as protobuf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.rpc import channels, training_pb2
+from tfdrl.rpc import channels, training_pb2, usage
 from tfdrl.rpc import run_messages as messages
 from tfdrl.rpc import tensors as rpc_tensors
 from tfdrl.rpc.run_messages import Evaluation, ReportReply, Status
@@ -62,7 +62,7 @@ class TrainingClient:
                 f"task={task}, run_id={run_id}: a task counts from 0, a run_id is below 2**64"
             )
         max_message_bytes = channels.check_message_bytes(max_message_bytes)
-        self._name = f"{role} {task}"
+        self._name, self._address = f"{role} {task}", address
         self._server_name = f"the learner at {address}"
         self._specs = specs
         self._sender = training_pb2.Sender(
@@ -219,6 +219,7 @@ class TrainingClient:
         timeout_secs: float,
     ) -> protobuf.Message:
         data = request.SerializeToString()
+        usage.count_messages(self._address)
         try:
             data = self._methods[method](data, timeout=timeout_secs, metadata=self._metadata)
         except ValueError:  # what grpc raises on a channel that was closed

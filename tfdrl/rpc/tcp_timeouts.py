@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import stat
 import sys
 import threading
 
+from tfdrl.rpc import own_sockets
 from tfdrl.rpc.channels import KEEPALIVE_SECS
 from tfdrl.topology import Address
 
@@ -22,7 +22,6 @@ from tfdrl.topology import Address
 #: after 1, 1.6, 2.6, ... s, which cannot be set either, and each failed attempt delays the next.
 SILENCE_SECS = 15.0
 _PERIOD_SECS = 1.0
-_FILES = "/proc/self/fd"
 
 
 def watch(address: Address) -> None:
@@ -66,27 +65,18 @@ class _Watcher:
     def _look(self) -> None:
         with self._lock:
             there = set()
-            for name in os.listdir(_FILES):
-                # The file may be closed, or another one, at any time: it is not ours.
-                with contextlib.suppress(OSError):
-                    found = os.fstat(int(name))
-                    if stat.S_ISSOCK(found.st_mode):
-                        there.add(found.st_ino)
-                        if found.st_ino not in self._seen:
-                            self._tend(int(name))
-                            self._seen.add(found.st_ino)
+            for inode, file in own_sockets.files():
+                there.add(inode)
+                if inode not in self._seen:
+                    with contextlib.suppress(OSError):
+                        self._tend(file)
+                        self._seen.add(inode)
             self._seen &= there
 
     def _tend(self, file: int) -> None:
         """Sets the limits of a connection to one of the ports; OSError: it has no peer, yet."""
-        own = os.dup(file)
-        try:
-            connection = socket.socket(fileno=own)
-        except OSError:
-            os.close(own)
-            raise
-        with connection:
-            is_internet = connection.family in (socket.AF_INET, socket.AF_INET6)
+        with own_sockets.opened(file) as connection:
+            is_internet = own_sockets.is_internet(connection)
             if is_internet and connection.getpeername()[1] in self._ports:
                 set_limits(connection)
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from tfdrl.rpc import usage_log
+
 
 class WaitingClock:
     """Adds up the time spent waiting inside `with clock:`."""
@@ -47,17 +49,25 @@ class Rate:
 
 
 class Every:
-    """True at most once in a period."""
+    """True at most once in a period.
 
-    def __init__(self, period_secs: float, at_once: bool = False):
-        self._period_secs = period_secs
-        self._next_secs = time.monotonic() + (0.0 if at_once else period_secs)
+    Args:
+      period_secs: of how many seconds.
+      at_once: whether it is true from the beginning.
+      first_secs: the first period, if that is shorter; each is a tenth longer than the one before.
+    """
+
+    def __init__(self, period_secs: float, at_once: bool = False, first_secs: float | None = None):
+        self._longest_secs = period_secs
+        self._period_secs = first_secs or period_secs
+        self._next_secs = time.monotonic() + (0.0 if at_once else self._period_secs)
 
     def __call__(self) -> bool:
         now_secs = time.monotonic()
         if now_secs < self._next_secs:
             return False
         self._next_secs = now_secs + self._period_secs
+        self._period_secs = min(1.1 * self._period_secs, self._longest_secs)
         return True
 
 
@@ -74,12 +84,15 @@ class MetricsWriter:
         self._writer = tf.summary.create_file_writer(str(directory))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes all of `metrics` at `step`; a full disk costs the events, not the run."""
+        """Writes all of `metrics` at `step`, and what this process uses.
+
+        A full disk costs the events, not the run.
+        """
         # As arrays: TensorFlow keeps each Python number that it was ever given, 800 bytes of it.
         at = np.array(step, np.int64)
         try:
             with self._writer.as_default():
-                for name, value in metrics.items():
+                for name, value in {**metrics, **usage_log.metrics()}.items():
                     tf.summary.scalar(name, np.array(value, np.float32), step=at)
             self._writer.flush()
         except tf.errors.OpError:
