@@ -34,6 +34,9 @@ COMMANDS = (
     "manifests",
     "health",
     "watch",
+    "runs",
+    "settings",
+    "completion",
 )
 
 # pip looks for what tfdrl depends on before it compares python_requires, and would find fault with
@@ -109,7 +112,8 @@ setuptools.setup(
         ],
     },
     entry_points={
-        "console_scripts": [
+        "console_scripts": ["tfdrl = tfdrl.binaries.main:console"]
+        + [
             f"tfdrl-{command.replace('_', '-')} = tfdrl.binaries.{command}:console"
             for command in COMMANDS
         ]

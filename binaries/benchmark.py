@@ -66,7 +66,7 @@ def _flags() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first), measures, prints; returns the exit code."""
     values = _flags()
-    command_line.parse(values, argv, _USAGE)
+    command_line.parse_gin_files(values, argv, _USAGE)
     unknown = set(values.parts) - set("abcdes")
     if unknown or not values.parts:
         raise ConfigurationError(f"--parts={','.join(values.parts)}: give some of a,b,c,d,e,s")

@@ -134,7 +134,7 @@ def main(argv: Sequence[str]) -> int:
     from tfdrl.launch.cluster.role_commands import check_name
 
     values = _flags()
-    command_line.parse(values, argv, _USAGE)
+    command_line.parse_gin_files(values, argv, _USAGE)
     if not values.gin_file:
         raise ConfigurationError("--gin_file is missing; tfdrl-train --list shows what there is")
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)

@@ -18,7 +18,7 @@ from tfdrl.reports.at_the_end import ReportWriter
 
 _USAGE = """Trains until the gin file's target or a limit is reached.
 
-  tfdrl-train --gin_file=apex/cartpole.gin
+  tfdrl-train apex/cartpole
   tfdrl-train --gin_file=apex/cartpole.gin --gin_bindings='apex.actors = 8' --root_dir=runs/a
   tfdrl-train --launcher=slurm --gin_file=apex/cartpole.gin --root_dir=/shared/a
 
@@ -134,7 +134,7 @@ def _flags() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and trains; returns the exit code."""
     values = _flags()
-    command_line.parse(values, argv, _USAGE)
+    command_line.parse_gin_files(values, argv, _USAGE)
     if values.list:
         print("\n".join(_programs()))
         return EXIT_OK
@@ -193,13 +193,14 @@ def _command(values: flags.FlagValues, program_name: str, root_dir: pathlib.Path
 
 
 def _programs() -> list[str]:
-    """A line for each gin file that trains something."""
+    """A line for each gin file that trains something; those for other commands come last."""
     found = configuration.gin_programs()
     width = max(map(len, found))
-    return [
-        f"{name:<{width}}  {textwrap.shorten(text, _LINE - width, placeholder=' ...')}"
-        for name, text in found.items()
-    ]
+    lines: dict[bool, list[str]] = {False: [], True: []}
+    for name, text in found.items():
+        about = textwrap.shorten(text, _LINE - width, placeholder=" ...")
+        lines[configuration.is_measured(name)].append(f"{name:<{width}}  {about}")
+    return [*lines[False], "", "To be measured (tfdrl-benchmark) or compared:", *lines[True]]
 
 
 def console() -> None:

@@ -12,6 +12,7 @@ import shlex
 import gin
 import pytest
 
+from binaries.commands import COMMANDS
 from tfdrl import configuration
 from tfdrl.experiment import Experiment
 from tfdrl.launch import command_line, role_addresses, role_flags
@@ -29,6 +30,8 @@ _ROLES = {  # of the binaries that run one role
     "coordinator": "coordinator",
     "worker": "worker",
 }
+# "tfdrl" is an image, after --entrypoint.
+_CALL = re.compile(r"(?:^|[\s\"(&])(tfdrl-[a-z-]+ +(?!tfdrl )[-\w/].*|python -m binaries\..*)")
 #: Gin files and variables that a page says are the reader's own.
 _READERS_OWN = {"mine.gin"}
 
@@ -45,7 +48,8 @@ def _texts(page):
 def _commands(page):
     """(binary, arguments) of each call of a program of ours on a page."""
     for line in _texts(page):
-        for call in re.findall(r"(?:^|[\s\"(&])(tfdrl-[a-z-]+ +-.*|python -m binaries\..*)", line):
+        line = re.sub(rf"\btfdrl ({'|'.join(COMMANDS)})\b", r"tfdrl-\1", line)
+        for call in re.findall(_CALL, line):
             words = _words(call)
             name, rest = (
                 (words[2][9:], words[3:]) if words[0] == "python" else (words[0][6:], words[1:])
@@ -95,7 +99,10 @@ def test_command_is_one_that_its_program_takes(case):
     for elided in (word for word in arguments if "..." in word):
         assert elided.lstrip("-").partition("=")[0] in {*values, *_ROLES.values()}
     arguments = [word for word in arguments if "..." not in word]
-    rest = command_line.parse(values, [binary, *arguments], "", allow_unknown=bool(role))
+    if "gin_file" in values and not role:
+        rest = command_line.parse_gin_files(values, [binary, *arguments], "")
+    else:
+        rest = command_line.parse(values, [binary, *arguments], "", allow_unknown=True)
     gin_files = values.flag_values_dict().get("gin_file") or []
     given = role_flags.addresses(rest, values) if role else {}
     if isinstance(gin_files, str) or not gin_files or set(gin_files) & _READERS_OWN:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import tfdrl
+from binaries.commands import COMMANDS, ROLES
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
 #: What an environment keeps in share/tfdrl.
@@ -92,26 +93,8 @@ def test_every_place_states_the_same_version(site):
 def test_every_command_points_into_the_package(site):
     (text,) = (path.read_text() for path in site.glob("*.dist-info/entry_points.txt"))
     commands = dict(line.split(" = ") for line in text.splitlines() if " = " in line)
-    assert set(commands) == {
-        "tfdrl-train",
-        "tfdrl-learner",
-        "tfdrl-actor",
-        "tfdrl-replay-server",
-        "tfdrl-evaluator",
-        "tfdrl-evaluate",
-        "tfdrl-benchmark",
-        "tfdrl-compare-corrections",
-        "tfdrl-report",
-        "tfdrl-seed-learner",
-        "tfdrl-seed-actor",
-        "tfdrl-parameter-server",
-        "tfdrl-parameters",
-        "tfdrl-coordinator",
-        "tfdrl-watch",
-        "tfdrl-worker",
-        "tfdrl-manifests",
-        "tfdrl-health",
-    }
+    assert commands.pop("tfdrl") == "tfdrl.binaries.main:console"
+    assert set(commands) == {f"tfdrl-{name}" for name in {**COMMANDS, **ROLES}}
     for command, target in commands.items():
         module, _, function = target.partition(":")
         assert (module, function) == (

@@ -47,7 +47,13 @@ def linear_schedule(
 
 @gin.configurable
 def adam(learning_rate: float = 1e-4, epsilon: float = 1e-7, beta_1: float = 0.9):
-    """Adam (Kingma 2015)."""
+    """Adam (Kingma 2015).
+
+    Args:
+      learning_rate: a number, or a schedule such as @linear_schedule().
+      epsilon: added to the root of the second moment.
+      beta_1: decay of the mean of the gradients.
+    """
     return tf.keras.optimizers.Adam(
         learning_rate, epsilon=epsilon, beta_1=beta_1, jit_compile=False
     )
@@ -55,7 +61,13 @@ def adam(learning_rate: float = 1e-4, epsilon: float = 1e-7, beta_1: float = 0.9
 
 @gin.configurable
 def rmsprop(learning_rate: float = 7e-4, decay: float = 0.99, epsilon: float = 0.1):
-    """Non-centred RMSProp as in A3C: n = decay n + (1-decay) g^2; step g / sqrt(n + epsilon)."""
+    """Non-centred RMSProp as in A3C: n = decay n + (1-decay) g^2; step g / sqrt(n + epsilon).
+
+    Args:
+      learning_rate: a number, or a schedule such as @linear_schedule().
+      decay: of the averages, at each step.
+      epsilon: added to n, under the root.
+    """
     return tf.keras.optimizers.RMSprop(learning_rate, rho=decay, epsilon=epsilon, jit_compile=False)
 
 
@@ -66,6 +78,11 @@ def rmsprop_release(learning_rate: float = 6e-4, decay: float = 0.99, epsilon: f
     TensorFlow 1's rule, without momentum. From 1, the first step is about learning_rate g, small
     where g is; from 0, it is 10 learning_rate for every g far above the root of epsilon.
     The defaults are those for Atari, with a loss that is a sum over 32 unrolls of 20 steps.
+
+    Args:
+      learning_rate: a number, or a schedule such as @linear_schedule().
+      decay: of the averages, at each step.
+      epsilon: added to n, under the root.
     """
     return _ReleaseRMSprop(learning_rate, rho=decay, epsilon=epsilon, jit_compile=False)
 
@@ -87,7 +104,13 @@ class _ReleaseRMSprop(tf.keras.optimizers.RMSprop):
 def rmsprop_centred(
     learning_rate: float = 0.00025 / 4, decay: float = 0.95, epsilon: float = 1.5e-7
 ):
-    """Centred RMSProp, no momentum (Ape-X, appendix C; Graves 2013): g / sqrt(n - m^2 + eps)."""
+    """Centred RMSProp, no momentum (Ape-X, appendix C; Graves 2013): g / sqrt(n - m^2 + eps).
+
+    Args:
+      learning_rate: a number, or a schedule such as @linear_schedule().
+      decay: of the averages, at each step.
+      epsilon: added under the root.
+    """
     return tf.keras.optimizers.RMSprop(
         learning_rate, rho=decay, epsilon=epsilon, centered=True, jit_compile=False
     )
@@ -95,5 +118,9 @@ def rmsprop_centred(
 
 @gin.configurable
 def sgd(learning_rate: float = 1e-3):
-    """Plain stochastic gradient descent."""
+    """Plain stochastic gradient descent.
+
+    Args:
+      learning_rate: a number, or a schedule such as @linear_schedule().
+    """
     return tf.keras.optimizers.SGD(learning_rate, jit_compile=False)

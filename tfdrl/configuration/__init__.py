@@ -10,7 +10,13 @@ Imports the standard library and gin only.
 from tfdrl.configuration.catalogue import Catalogue, catalogue
 from tfdrl.configuration.checking import Configuration, check
 from tfdrl.configuration.comparing import differences, settings
-from tfdrl.configuration.files import find_gin_file, gin_file_names, gin_programs, read_utf8
+from tfdrl.configuration.files import (
+    find_gin_file,
+    gin_file_names,
+    gin_programs,
+    is_measured,
+    read_utf8,
+)
 from tfdrl.configuration.loading import Unavailable, load
 from tfdrl.configuration.registrations import Configurable
 
@@ -25,6 +31,7 @@ __all__ = [
     "find_gin_file",
     "gin_file_names",
     "gin_programs",
+    "is_measured",
     "load",
     "read_utf8",
     "settings",

@@ -14,6 +14,8 @@ _PACKAGE_DIR = pathlib.Path(__file__).resolve().parents[1]
 #: The checkout's directory, then the copy that a wheel installs.
 GIN_DIRS = (_PACKAGE_DIR.parent / "gin", _PACKAGE_DIR / "gin_files")
 
+_OTHER_COMMAND = re.compile(r"\btfdrl-(benchmark|compare)")
+
 
 def find_gin_file(name: str | pathlib.Path) -> pathlib.Path:
     """The file that `name` means, such as "apex/cartpole.gin".
@@ -66,10 +68,19 @@ def gin_programs() -> dict[str, str]:
     return {name: _first_sentence(read_utf8(find_gin_file(name))) for name in names}
 
 
+def is_measured(name: str) -> bool:
+    """Whether a gin file says of itself that another command than tfdrl-train is for it."""
+    return _OTHER_COMMAND.search(_comment(read_utf8(find_gin_file(name)))) is not None
+
+
 def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.])\s+(?=[A-Z])", _comment(text))[0].rstrip(".")
+
+
+def _comment(text: str) -> str:
+    """The comment that a file begins with, on one line."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
-    comment = " ".join(line.lstrip("# ") for line in lines)
-    return re.split(r"(?<=[.])\s+(?=[A-Z])", comment)[0].rstrip(".")
+    return " ".join(line.lstrip("# ") for line in lines)
 
 
 def _existing_dirs() -> list[pathlib.Path]:

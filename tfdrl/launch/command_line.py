@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 import pathlib
+import platform
 import signal
 import sys
 import textwrap
@@ -13,9 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from absl import flags
 
+from tfdrl import __version__
 from tfdrl.errors import EXIT_OK, ConfigurationError, TfdrlError, text_of
 from tfdrl.launch import output
 
+_VERSION = "--version"
 _HELP = {"-h", "-help", "--help", "-?", "--helpfull", "--helpshort"}
 
 
@@ -52,7 +55,7 @@ def parse(
 ) -> list[str]:
     """Parses `argv` (program name first) into `values`.
 
-    Prints the help and exits 0 if it is asked for.
+    Prints the help, or the version, and exits 0 if it is asked for.
 
     Args:
       values: flags of this binary.
@@ -66,6 +69,9 @@ def parse(
     if _HELP & set(argv[1:]):
         print(_help(values, usage))
         sys.exit(EXIT_OK)
+    if _VERSION in argv[1:]:
+        print(version())
+        sys.exit(EXIT_OK)
     values.set_gnu_getopt(True)  # flags may follow "--learner host:port"
     try:
         rest = list(values(list(argv), known_only=True))[1:]
@@ -78,6 +84,14 @@ def parse(
     return rest
 
 
+def parse_gin_files(values: flags.FlagValues, argv: Sequence[str], usage: str) -> None:
+    """As `parse`; an argument that is no flag is one gin file more, such as apex/cartpole."""
+    for argument in parse(values, argv, usage, allow_unknown=True):
+        if argument.startswith("-"):
+            raise unknown_argument(argument, values)
+        values.gin_file = [*values.gin_file, argument]
+
+
 def unknown_argument(
     argument: str, known: Iterable[str], explanation: str = ""
 ) -> ConfigurationError:
@@ -88,6 +102,11 @@ def unknown_argument(
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean --{near[0]}?" if near else "--help lists the flags"
     return ConfigurationError(f"unknown flag --{name}{explanation}; {hint}")
+
+
+def version() -> str:
+    """What --version tells."""
+    return f"tfdrl {__version__} (Python {platform.python_version()})"
 
 
 def _help(values: flags.FlagValues, usage: str) -> str:

@@ -20,6 +20,8 @@ import time
 from tfdrl.errors import ConfigurationError
 
 _RETRY_SECS = 0.2
+#: The kernel's table of the sockets in the file system's and the abstract name space.
+_SOCKETS = pathlib.Path("/proc/net/unix")
 
 
 class Lock:
@@ -99,6 +101,14 @@ def lock(root_dir: str | os.PathLike, name: str, wait_secs: float = 0.0) -> Lock
     return Lock(path, descriptor, reserved)
 
 
+def is_held(root_dir: str | os.PathLike, name: str) -> bool:
+    """Whether a process of this machine holds the lock; nothing is locked to find that out."""
+    path = pathlib.Path(root_dir) / f"{name}.lock"
+    with contextlib.suppress(OSError):
+        return path.exists() and f"@{_reserved_name(path)}\n" in _SOCKETS.read_text()
+    return False
+
+
 def _open(path: pathlib.Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -115,16 +125,20 @@ def _reserve(path: pathlib.Path) -> socket.socket | None:
     """
     if sys.platform != "linux":
         return None
-    root = path.parent.resolve()
-    place = root.parent.stat()  # two containers may have the same path and different disks
-    key = f"{place.st_dev} {place.st_ino} {root.name} {path.name}"
     reserved = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        reserved.bind(f"\0tfdrl-lock-{hashlib.sha256(key.encode()).hexdigest()}")
+        reserved.bind(f"\0{_reserved_name(path)}")
     except OSError:
         reserved.close()
         raise
     return reserved
+
+
+def _reserved_name(path: pathlib.Path) -> str:
+    root = path.parent.resolve()
+    place = root.parent.stat()  # two containers may have the same path and different disks
+    key = f"{place.st_dev} {place.st_ino} {root.name} {path.name}"
+    return f"tfdrl-lock-{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _held(path: pathlib.Path, name: str) -> ConfigurationError:

@@ -65,6 +65,7 @@ def evaluate(request: Request, stop: threading.Event, say: Callable[[str], None]
         checkpoint = find_checkpoint(
             request.root_dir / run_directory.CHECKPOINTS, request.checkpoint
         )
+    say(f"loading the agent of {request.root_dir}")
     experiment = _experiment(request)
     import numpy as np
 
@@ -163,6 +164,7 @@ class _Playing:
             environment.reset()
             environment.render()  # before there is a file: it may be that nothing can be drawn
             with Video(file, environment.steps_per_second) as video:
+                self._say(f"recording episode 1 of {self._request.episodes} to {file}")
                 returns = self._play(environment, 1, lambda ended: video.add(environment.render()))
         self._filmed = 1
         return returns
