@@ -11,7 +11,7 @@ from absl import flags
 
 from tfdrl import configuration
 from tfdrl.errors import EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line, launchers, printed_commands, training
+from tfdrl.launch import command_line, launchers, printed_commands, run_directory, training
 from tfdrl.launch.launcher import Launcher
 from tfdrl.launch.settings import LauncherSettings, Limits
 from tfdrl.reports.at_the_end import ReportWriter
@@ -20,6 +20,7 @@ _USAGE = """Trains until the gin file's target or a limit is reached.
 
   tfdrl-train apex/cartpole
   tfdrl-train --gin_file=apex/cartpole.gin --gin_bindings='apex.actors = 8' --root_dir=runs/a
+  tfdrl-train impala/cartpole --seeds=1,2,3 --sweep='adam.learning_rate=1e-3,2e-3' --parallel=2
   tfdrl-train --launcher=slurm --gin_file=apex/cartpole.gin --root_dir=/shared/a
 
 Starting again with the same --root_dir continues the run. Ctrl-C stops it, with a checkpoint.
@@ -124,11 +125,35 @@ def _flags() -> flags.FlagValues:
         "continue.",
         flag_values=values,
     )
+    _several_flags(values)
     flags.DEFINE_bool("list", False, "List the gin files and leave.", flag_values=values)
     flags.DEFINE_bool(
         "verbose", False, "Keep the messages of TensorFlow in the roles' logs.", flag_values=values
     )
     return values
+
+
+def _several_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_list(
+        "seeds",
+        [],
+        "One run for each of these seeds, in directories of --root_dir.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "sweep",
+        [],
+        "One run for each of these values, such as 'adam.learning_rate=1e-4,3e-4'; of several, for "
+        "each combination, and with --seeds, for each seed.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "parallel",
+        1,
+        "With --seeds or --sweep: how many runs at once.",
+        lower_bound=1,
+        flag_values=values,
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -155,6 +180,10 @@ def main(argv: Sequence[str]) -> int:
         resources=values.resources,
         insecure_network=values.insecure_network,
     )
+    if values.seeds or values.sweep:
+        return _train_several(values, settings)
+    if values["parallel"].present:
+        raise ConfigurationError("--parallel goes with --seeds or --sweep: there is one run only")
     return training.train(
         values.gin_file,
         values.gin_bindings,
@@ -163,6 +192,27 @@ def main(argv: Sequence[str]) -> int:
         lambda root_dir: _command(values, argv[0], root_dir),
         lambda: _launcher(values),
         ReportWriter(),
+    )
+
+
+def _train_several(values: flags.FlagValues, settings: LauncherSettings) -> int:
+    """Trains once for each seed and each combination of values."""
+    from tfdrl.api.variants import variants
+
+    found = variants(values.seeds, values.sweep)
+    if values.launcher != "local":
+        raise ConfigurationError(
+            f"--launcher={values.launcher} runs one program at a time: give one job to each of "
+            f"{', '.join(variant.name for variant in found)}"
+        )
+    _launcher(values)  # refuses flags that are for others
+    from tfdrl.api import sweep
+
+    root_dir = pathlib.Path(values.root_dir or run_directory.fresh(values.gin_file))
+    return sweep.run(
+        sweep.Sweep(
+            values.gin_file, values.gin_bindings, found, root_dir, values.parallel, settings
+        )
     )
 
 

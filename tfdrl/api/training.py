@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tfdrl.api import bindings as gin_lines
@@ -67,15 +67,34 @@ def train(
     """
     if on_progress is not None and not callable(on_progress):
         raise ConfigurationError(f"on_progress={on_progress!r} must be a function of a snapshot")
-    say: Callable[[str], None] = _nothing if quiet else print
-    settings = LauncherSettings(
-        Limits(max_restarts=max_restarts), stuck_after_secs, allow_config_change=allow_config_change
-    )._asdict()
+    return launched(
+        gin_lines.files(gin_file),
+        gin_lines.lines(bindings),
+        os.fspath(root_dir),
+        LauncherSettings(
+            Limits(max_restarts=max_restarts),
+            stuck_after_secs,
+            allow_config_change=allow_config_change,
+        ),
+        on_progress,
+        _nothing if quiet else print,
+    )
+
+
+def launched(
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    root_dir: str,
+    settings: LauncherSettings,
+    on_progress: Callable[[Snapshot], str | None] | None,
+    say: Callable[[str], None],
+) -> Run:
+    """As `train`, with all settings of a launcher; `say` takes each line that it prints."""
     request = {
-        "gin_files": gin_lines.files(gin_file),
-        "gin_bindings": gin_lines.lines(bindings),
-        "root_dir": os.fspath(root_dir),
-        "settings": {**settings, "limits": settings["limits"]._asdict()},
+        "gin_files": list(gin_files),
+        "gin_bindings": list(gin_bindings),
+        "root_dir": root_dir,
+        "settings": {**settings._asdict(), "limits": settings.limits._asdict()},
     }
     worker = Worker(WORKER, ["train", request], say)
     results = followed(worker, _Progress(worker, on_progress).notice)
