@@ -33,6 +33,7 @@ COMMANDS = (
     "worker",
     "manifests",
     "health",
+    "plan",
     "watch",
     "runs",
     "settings",
@@ -63,6 +64,7 @@ REQUIREMENTS = [
     "PyYAML>=6,<7",  # Kubernetes manifests
     "tensorboard>=2.15,<2.16",  # events, for reports
     "setproctitle>=1.3,<2",  # forked roles
+    "simpy>=4.1,<5",  # plans
 ]
 
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.8,<4.12"]  # newer OpenCV wants numpy 2

@@ -33,7 +33,9 @@ beside a bare gRPC stream, b more and more streams, e the whole. Of A3C and Gori
 cycle beside the same step locally, b more and more workers, e the whole, with the CPU time of each
 thread of the learner or coordinator for an environment step and, where py-spy is installed (pip
 install 'tfdrl[profile]'), how long each holds the interpreter's lock. Of every architecture, if
-asked for: s what a start costs, with forked roles and with fresh ones. V-trace at another size:
+asked for: s what a start costs, with forked roles and with fresh ones. With --costs=FILE, in place
+of the tables: what one step, batch, item, pull or message costs, for tfdrl-plan. V-trace at another
+size:
 
   tfdrl-benchmark --gin_file=impala/atari_pong.gin --parts=d \\
       --gin_bindings='impala.unroll_steps = 100' --gin_bindings='impala.batch_size = 64'
@@ -59,6 +61,12 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_float(
         "round_secs", 1.0, "Seconds of one turn.", lower_bound=0.0, flag_values=values
     )
+    flags.DEFINE_string(
+        "costs",
+        "",
+        "File for the costs that tfdrl-plan takes, and nothing else.",
+        flag_values=values,
+    )
     flags.DEFINE_string("json", "", "File for all figures.", flag_values=values)
     return values
 
@@ -70,8 +78,10 @@ def main(argv: Sequence[str]) -> int:
     unknown = set(values.parts) - set("abcdes")
     if unknown or not values.parts:
         raise ConfigurationError(f"--parts={','.join(values.parts)}: give some of a,b,c,d,e,s")
-    if values.json and not pathlib.Path(values.json).resolve().parent.is_dir():
-        raise ConfigurationError(f"--json={values.json}: there is no such directory")
+    for name in ("json", "costs"):
+        path = getattr(values, name)
+        if path and not pathlib.Path(path).resolve().parent.is_dir():
+            raise ConfigurationError(f"--{name}={path}: there is no such directory")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     process.silence()
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(EXIT_FAILED))  # so that it tidies up
@@ -82,6 +92,10 @@ def main(argv: Sequence[str]) -> int:
         values.seconds,
         Rounds(values.rounds, values.round_secs),
     )
+    if values.costs:
+        found = report.costs(settings, SUBJECTS)
+        pathlib.Path(values.costs).write_text(json.dumps(found, indent=2) + "\n")
+        return EXIT_OK
     found = report.run(settings, SUBJECTS)
     print(page.as_text(found), flush=True)
     if values.json:

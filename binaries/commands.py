@@ -13,6 +13,7 @@ COMMANDS = {
     "report": "write a page about a run: figure, curves, findings, what ran",
     "settings": "what gin files may set: meaning, and default",
     "benchmark": "measure how fast the parts and the whole are on this machine",
+    "plan": "predict how fast a program would be on other machines",
     "compare-corrections": "compare IMPALA's off-policy corrections under policy lag",
     "manifests": "write a program for Kubernetes, Compose or Slurm",
     "health": "ask a role whether it is well",

@@ -56,6 +56,8 @@ def test_import_tfdrl_is_quick():
         "tfdrl.rpc.run_client",
         "tfdrl.rpc.run_server",
         "binaries.train",
+        "binaries.plan",
+        "binaries.benchmark",
     ],
 )
 def test_no_tensorflow(module):

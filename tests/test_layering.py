@@ -35,6 +35,7 @@ RANKS = {
     "tfdrl.parameter_server": 9,
     "tfdrl.architectures": 10,
     "tfdrl.launch": 11,
+    "tfdrl.planning": 11,  # simulates what the architectures' settings say
     "tfdrl.benchmarks": 12,  # measures whole runs
     "tfdrl.reports": 12,  # reads and draws whole runs
     "tfdrl.studies": 13,  # trains whole runs, and reports on them
@@ -52,6 +53,7 @@ WITHOUT_TENSORFLOW = (
     "tfdrl.rpc.",
     "tfdrl.launch.cluster.",
     "tfdrl.reports.",
+    "tfdrl.planning.",
 )
 WITH_REVERB = ("tfdrl.replay.", "tfdrl.benchmarks.")  # these compare with the bare library
 

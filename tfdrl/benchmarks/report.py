@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 
+from tfdrl.benchmarks import costs as plan_costs
 from tfdrl.benchmarks import start_up
 from tfdrl.benchmarks.harness import Bench, BenchmarkSettings, Measured, Subject
 from tfdrl.benchmarks.measuring import Costs, cost, say
@@ -30,6 +31,13 @@ def run(settings: BenchmarkSettings, subjects: Sequence[Subject]) -> list[Sectio
         if "s" in settings.parts:
             tables.append(start_up.section(bench))
         return tables if subject is None else tables + sections(_measure(subject, bench))
+
+
+def costs(settings: BenchmarkSettings, subjects: Sequence[Subject]) -> dict:
+    """What plans are made of, for json.dump. Call from the main thread; raises as `run`."""
+    with _scratch() as directory:
+        bench = Bench.of(settings, directory)
+        return plan_costs.measure(bench, _subject_of(bench, subjects))
 
 
 def _subject_of(bench: Bench, subjects: Sequence[Subject]) -> Subject:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -121,6 +122,21 @@ def service(bench: Bench) -> Found:
         Figure("service / its limit", reached, "ratio", _NETWORK_AIM),
     ]
     return Found(figures, turns)
+
+
+def messages(bench: Bench) -> dict[str, float]:
+    """CPU seconds of a message and its answer, without a network: {"send": ..., "serve": ...}."""
+    config, rounds = bench.config, bench.settings.rounds
+    found: dict[str, list[float]] = {"send": [], "serve": []}
+    with _service(bench, "null", "random_actor", range(config.actors)) as every:
+        every(_WARM_UP_SECS)
+        for _ in range(rounds.count):
+            server, everybody = every.server.cpu_secs, every.cpu_secs
+            count = every(rounds.secs).units / config.environments_per_actor
+            serving = every.server.cpu_secs - server
+            found["serve"].append(serving / count)
+            found["send"].append((every.cpu_secs - everybody - serving) / count)
+    return {side: statistics.median(each) for side, each in found.items()}
 
 
 def streams(bench: Bench) -> Found:
