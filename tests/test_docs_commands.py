@@ -32,8 +32,10 @@ _ROLES = {  # of the binaries that run one role
 }
 # "tfdrl" is an image, after --entrypoint.
 _CALL = re.compile(r"(?:^|[\s\"(&])(tfdrl-[a-z-]+ +(?!tfdrl )[-\w/].*|python -m binaries\..*)")
-#: Gin files and variables that a page says are the reader's own.
+#: The gin file that pages give to the reader's own.
 _READERS_OWN = {"mine.gin"}
+#: Directories that pages tell to go to.
+_EXAMPLES = (_CHECKOUT / "tests" / "plugins", *sorted((_CHECKOUT / "examples").iterdir()))
 
 
 def _texts(page):
@@ -108,18 +110,17 @@ def test_command_is_one_that_its_program_takes(case):
     if isinstance(gin_files, str) or not gin_files or set(gin_files) & _READERS_OWN:
         return
     program = _program(gin_files, values.gin_bindings)
-    if role:
+    if role and program:
         this = program.role(role)
         assert set(role_addresses.resolve_addresses(program, this, given)) == set(this.talks_to)
         assert (values.task or 0) < this.replicas and (this.serves or not values.listen)
 
 
 def _program(gin_files, bindings):
-    plugins = _CHECKOUT / "tests" / "plugins"  # the directory from which docs/extending.md trains
-    files = [str(plugins / f) if (plugins / f).exists() else f for f in gin_files]
-    if any(str(plugins) in f for f in files):
-        return None  # tests/plugins/ trains it
+    """The program of a gin file that ships with tfdrl; the examples have tests of their own."""
+    if any((directory / name).exists() for directory in _EXAMPLES for name in gin_files):
+        return None
     with gin.unlock_config():
         gin.clear_config()
-        configuration.load(files, bindings, tensorflow=False)
+        configuration.load(gin_files, bindings, tensorflow=False)
         return Experiment().architecture.program()
