@@ -27,6 +27,10 @@ each. When the Job of the learner, or coordinator, is complete, remove the run b
 The volumes, with all results, stay until you delete them (pvc). To go on with other settings:
 --allow_config_change.
 
+With --format=jobset the Jobs are one JobSet (jobset.x-k8s.io), which ends as a whole:
+
+  tfdrl-manifests --format=jobset --gin_file=apex/atari_pong.gin --queue=team-a | kubectl apply -f -
+
 With --format=compose the same roles are containers of one host, in a profile of the run's name:
 
   tfdrl-manifests --format=compose --gin_file=apex/cartpole.gin > compose.yaml
@@ -42,7 +46,7 @@ def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     command_line.gin_flags(values)
     about = "What to write."
-    formats = ["kubernetes", "compose", "slurm"]
+    formats = ["kubernetes", "jobset", "compose", "slurm"]
     flags.DEFINE_enum("format", "kubernetes", formats, about, flag_values=values)
     for name, default, about in (
         ("name", "", "Of the run, a part of host names (default: the architecture's)."),
@@ -62,6 +66,7 @@ def _flags() -> flags.FlagValues:
         lower_bound=0,
         flag_values=values,
     )
+    _kubernetes_flags(values)
     _slurm_flags(values)
     flags.DEFINE_bool(
         "allow_config_change",
@@ -70,6 +75,24 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     return values
+
+
+def _kubernetes_flags(values: flags.FlagValues) -> None:
+    for name, default, about in (
+        ("namespace", "", "Kubernetes: namespace of all objects (default: kubectl's)."),
+        ("queue", "", "JobSet: Kueue's local queue, which starts all pods at once, or none."),
+    ):
+        flags.DEFINE_string(name, default, about, flag_values=values)
+    for name, about in (
+        (
+            "node_selector",
+            "Kubernetes: label of the nodes for all roles, or for one: pool=cpu, learner:pool=gpu.",
+        ),
+        ("pull_secret", "Kubernetes: Secret that opens the images' registry."),
+    ):
+        flags.DEFINE_multi_string(name, [], about, flag_values=values)
+    about = "Kubernetes: TensorBoard beside the chief, for kubectl port-forward."
+    flags.DEFINE_bool("tensorboard", False, about, flag_values=values)
 
 
 def _slurm_flags(values: flags.FlagValues) -> None:
@@ -129,8 +152,10 @@ def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and prints the manifests; returns the exit code."""
     from tfdrl.experiment import Experiment
     from tfdrl.launch.cluster import compose, plain_yaml
-    from tfdrl.launch.cluster.amounts import amounts
-    from tfdrl.launch.cluster.manifests import ManifestSettings, objects
+    from tfdrl.launch.cluster.amounts import amounts, node_labels
+    from tfdrl.launch.cluster.jobset import with_jobset
+    from tfdrl.launch.cluster.manifest_settings import ManifestSettings
+    from tfdrl.launch.cluster.manifests import objects
     from tfdrl.launch.cluster.role_commands import check_name
 
     values = _flags()
@@ -146,7 +171,13 @@ def main(argv: Sequence[str]) -> int:
     given["name"] = values.name or program.name
     for flag in ("storage", "cpu", "memory"):
         given[flag] = amounts(flag, given[flag], program)
+    given["node_selector"] = node_labels(values.node_selector, program)
     settings = ManifestSettings(**given)
+    if settings.queue and values.format != "jobset":
+        raise ConfigurationError(
+            "--queue needs --format=jobset: Kueue would admit the Jobs of a run one by one, and "
+            "those that it started would wait for the others in vain"
+        )
     if values.format == "compose":
         run_flags, directory = compose.gin_flags(values.gin_file, values.gin_bindings)
         run_flags += ["--allow_config_change"] * settings.allow_config_change
@@ -155,6 +186,8 @@ def main(argv: Sequence[str]) -> int:
         documents = [compose.document([run], *images, settings.gpus)]
     else:
         documents = objects(program, loaded, settings)
+        if values.format == "jobset":
+            documents = with_jobset(documents, program, settings)
     print(plain_yaml.text(documents, compact=values.format == "compose"), end="")
     return EXIT_OK
 

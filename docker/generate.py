@@ -12,6 +12,7 @@ import gin
 from tfdrl import configuration
 from tfdrl.experiment import Experiment
 from tfdrl.launch.cluster import compose, manifests, plain_yaml
+from tfdrl.launch.cluster.manifest_settings import ManifestSettings
 
 _HERE = pathlib.Path(__file__).resolve().parent
 _NOTE = "# Written by docker/generate.py (make manifests). For your gin file: tfdrl-manifests.\n"
@@ -45,7 +46,7 @@ def files() -> dict[pathlib.Path, str]:
         found.update(_base(name, loaded, program))
     for name, (gin_file, bindings) in _MORE_BASES.items():
         found.update(_base(name, *load(gin_file, bindings)))
-    settings = manifests.ManifestSettings("images")
+    settings = ManifestSettings("images")
     document = compose.document(runs, settings.image, settings.light_image)
     found[pathlib.Path("compose.yaml")] = _NOTE + plain_yaml.text([document], compact=True)
     return found
@@ -61,7 +62,7 @@ def load(gin_file: str, bindings=()):
 
 
 def _base(name: str, loaded, program) -> dict[pathlib.Path, str]:
-    settings = manifests.ManifestSettings(name, tls_secret=_TLS_SECRETS.get(name, ""))
+    settings = ManifestSettings(name, tls_secret=_TLS_SECRETS.get(name, ""))
     objects = manifests.objects(program, loaded, settings)
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",

@@ -14,7 +14,8 @@ from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
 from tfdrl.launch.cluster import plain_yaml
 from tfdrl.launch.cluster.amounts import amounts
-from tfdrl.launch.cluster.manifests import ManifestSettings, objects
+from tfdrl.launch.cluster.manifest_settings import ManifestSettings
+from tfdrl.launch.cluster.manifests import objects
 from tfdrl.launch.cluster.membership import membership
 from tfdrl.topology import Program, Role
 

@@ -1,9 +1,9 @@
-"""Processors, memory and disk of roles, as flags give them to Kubernetes."""
+"""Processors, memory, disk and nodes of roles, as flags give them to Kubernetes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.topology import Program, Role
@@ -27,6 +27,31 @@ def amounts(flag: str, text: str, program: Program) -> dict[str, str]:
         found[name] = amount
     if "" not in found:
         raise ConfigurationError(f"--{flag}={text!r}: begin with the amount for all other roles")
+    return found
+
+
+#: A label of Kubernetes: an optional domain, a name, and a value that may be empty.
+_PART = r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+_LABEL = re.compile(rf"((?P<role>[a-z_]+):)?(?P<key>([-.a-z0-9]+/)?{_PART})=(?P<value>({_PART})?)")
+
+
+def node_labels(texts: Sequence[str], program: Program) -> dict[str, dict[str, str]]:
+    """Reads "pool=cpu" and "learner:pool=gpu": labels of the nodes, by role; "" for all of them.
+
+    Raises ConfigurationError for what is no label, or of an unknown role.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        label = _LABEL.fullmatch(text)
+        if not label:
+            raise ConfigurationError(
+                f"--node_selector={text!r} is no label; write key=value for the nodes of all "
+                "roles, or role:key=value, such as learner:example.com/accelerator=h100"
+            )
+        role = label["role"] or ""
+        if role:
+            require_role(program, role, "node_selector")
+        found.setdefault(role, {})[label["key"]] = label["value"]
     return found
 
 
