@@ -23,7 +23,7 @@ COMMANDS = (
     "evaluator",
     "evaluate",
     "benchmark",
-    "compare_corrections",
+    "compare",
     "report",
     "seed_learner",
     "seed_actor",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -36,18 +35,9 @@ def main(argv: Sequence[str]) -> int:
         raise command_line.unknown_argument(unknown[0], values)
     if not given:
         raise ConfigurationError("which run? give directories, such as: tfdrl-report runs/a runs/b")
-    from tfdrl.reports import page, run
+    from tfdrl.reports import page
 
-    runs = [run.read(pathlib.Path(name)) for name in dict.fromkeys(given)]
-    default = runs[0].directory / page.FILE if len(runs) == 1 else pathlib.Path(page.FILE)
-    path = pathlib.Path(values.output) if values.output else default
-    try:
-        page.write(path, page.text(runs))
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be written: {error.strerror}; choose another --output"
-        ) from None
-    print(path)
+    print(page.of_directories(given, values.output))
     return EXIT_OK
 
 

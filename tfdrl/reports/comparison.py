@@ -37,6 +37,17 @@ def rows(groups: Sequence[Group]) -> list[list[str]]:
     return [[row[i] for i in kept] for row in [heads, *table]]
 
 
+def text(groups: Sequence[Group]) -> str:
+    """The table for a terminal: a column for each group, a line for each of its numbers."""
+    columns = rows(groups)
+    lines = list(zip(*columns))
+    widths = [max(map(len, column)) for column in columns]
+    return "".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() + "\n"
+        for line in lines
+    )
+
+
 def _row(group: Group) -> list[str]:
     frames, reached = group.to_target("frames")
     secs, _ = group.to_target("seconds")

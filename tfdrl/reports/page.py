@@ -7,14 +7,17 @@ import pathlib
 import shlex
 from collections.abc import Sequence
 
+from tfdrl.errors import ConfigurationError
 from tfdrl.reports import comparison, curves, figure
 from tfdrl.reports import findings as findings_of_run
+from tfdrl.reports import run as run_of
 from tfdrl.reports.groups import Group, grouped
 from tfdrl.reports.run import Run
 from tfdrl.reports.style import CSS
 
 FILE = "report.html"
-_NAMES = {
+#: Architectures as the papers call them.
+NAMES = {
     "dqn": "DQN",
     "gorila": "Gorila",
     "a3c": "A3C",
@@ -25,20 +28,22 @@ _NAMES = {
 }
 
 
-def text(runs: Sequence[Run], labels: Sequence[str] | None = None, title: str = "") -> str:
+def text(
+    runs: Sequence[Run], labels: Sequence[str] | None = None, remarks: Sequence[str] = ()
+) -> str:
     """The page about the runs.
 
     Args:
       runs: one at least. Those of different tasks are drawn apart.
       labels: of each; runs with the same one are seeds of one setting. None: by their settings.
-      title: None for what they are.
+      remarks: what a reader must know before anything else.
     """
     groups = grouped(runs, labels or labels_of(runs))
     tasks: dict[str, list[Group]] = {}
     for group in groups:
         tasks.setdefault(group.task, []).append(group)
-    title = title or _title(groups, list(tasks))
-    parts = [f"<h1>{html.escape(title)}</h1>", *_remarks(runs, list(tasks))]
+    title = _title(groups, list(tasks))
+    parts = [f"<h1>{html.escape(title)}</h1>", *_remarks(runs, list(tasks), remarks)]
     for task, mine in tasks.items():
         heading = f"<h2>{html.escape(task)}</h2>" if len(tasks) > 1 else ""
         parts.append(f"<section>{heading}{_about(mine)}</section>")
@@ -58,13 +63,34 @@ def write(path: pathlib.Path, page: str) -> None:
     partial.replace(path)
 
 
+def of_directories(directories: Sequence[str], output: str = "") -> pathlib.Path:
+    """Writes the page about runs that there are; returns its path.
+
+    Args:
+      directories: of the runs.
+      output: its path; empty: report.html in the run's directory, of several in the current one.
+
+    Raises ConfigurationError for a directory that is no run, or a path that cannot be written.
+    """
+    runs = [run_of.read(pathlib.Path(name)) for name in dict.fromkeys(directories)]
+    default = runs[0].directory / FILE if len(runs) == 1 else pathlib.Path(FILE)
+    path = pathlib.Path(output) if output else default
+    try:
+        write(path, text(runs))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written: {error.strerror}; choose another --output"
+        ) from None
+    return path
+
+
 def labels_of(runs: Sequence[Run]) -> list[str]:
     """Of each run: its architecture, where the settings of that are the same but for the seed."""
     settings = [_without_seed(run.config) for run in runs]
     by_architecture: dict[str, set[str]] = {}
     for run, mine in zip(runs, settings):
         by_architecture.setdefault(run.architecture, set()).add(mine)
-    names = [_NAMES.get(run.architecture, run.architecture) for run in runs]
+    names = [NAMES.get(run.architecture, run.architecture) for run in runs]
     return [
         name if len(by_architecture[run.architecture]) == 1 else run.name
         for run, name in zip(runs, names)
@@ -81,9 +107,9 @@ def _title(groups: Sequence[Group], tasks: Sequence[str]) -> str:
     return f"{what} on {tasks[0]}" if len(tasks) == 1 else f"{what}, {len(tasks)} tasks"
 
 
-def _remarks(runs: Sequence[Run], tasks: Sequence[str]) -> list[str]:
+def _remarks(runs: Sequence[Run], tasks: Sequence[str], more: Sequence[str]) -> list[str]:
     """What a reader must know before anything else."""
-    found = []
+    found = list(more)
     if len(tasks) > 1:
         found.append(
             f"These runs are of {len(tasks)} different tasks, which are drawn apart: their "

@@ -18,6 +18,7 @@ from tfdrl.topology import Address, Addresses, Context
 DIRECTORY = "usage"
 #: Between two looks: a short run has many of them, a long one not too many.
 _FIRST_SECS, _GROWTH, _LONGEST_SECS = 1.0, 1.1, 15.0
+_LAST_LOOK_SECS = 3.0  # on a machine that is busy
 
 _newest: dict[str, float] = {}
 
@@ -45,7 +46,7 @@ def kept(context: Context, peers: Mapping[str, Addresses]) -> Iterator[None]:
         yield
     finally:
         left.set()
-        thread.join(_FIRST_SECS)
+        thread.join(_LAST_LOOK_SECS)
 
 
 def read(path: pathlib.Path) -> list[list[Usage]]:

@@ -21,10 +21,8 @@ from tfdrl.errors import (
     TfdrlError,
     UnavailableError,
 )
-from tfdrl.launch import exits, run_directory
+from tfdrl.launch import curves, exits, run_directory
 from tfdrl.launch.process import LAUNCHER_VARIABLE
-from tfdrl.studies.corrections import table
-from tfdrl.studies.corrections.table import TrainingEnd
 
 _TICK_SECS = 0.2
 _NEWS_PERIOD_SECS = 15.0
@@ -36,7 +34,14 @@ _ENDING = "comparison.json"
 _LOG = "launcher.log"
 
 
-class TrainingJob(NamedTuple):
+class TrainingEnd(NamedTuple):
+    """How a run ended: the launcher's exit code, and the learner's reason."""
+
+    exit_code: int
+    reason: str
+
+
+class Training(NamedTuple):
     """One run: its directory, what to train, and for how many minutes at most."""
 
     directory: pathlib.Path
@@ -53,7 +58,7 @@ def ending(directory: pathlib.Path) -> TrainingEnd | None:
 
 
 def train(
-    job: TrainingJob, interruptions: Callable[[], int], say: Callable[[str], None]
+    job: Training, interruptions: Callable[[], int], say: Callable[[str], None]
 ) -> TrainingEnd | None:
     """Trains; a run that diverges counts as complete, with the evaluations it has.
 
@@ -88,7 +93,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _launcher(job: TrainingJob, log: pathlib.Path):
+def _launcher(job: Training, log: pathlib.Path):
     """The launcher's process; neither it nor its roles outlive the block or us."""
     arguments = [f"--root_dir={job.directory}"]
     arguments += [f"--gin_file={name}" for name in job.gin_files]
@@ -97,7 +102,7 @@ def _launcher(job: TrainingJob, log: pathlib.Path):
         out.write(b"\n")  # `supervisor.tail` leaves out a log's first line
         out.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", "tfdrl.studies.corrections.process", *arguments],
+            [sys.executable, "-m", "tfdrl.studies.comparison.process", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -112,7 +117,7 @@ def _launcher(job: TrainingJob, log: pathlib.Path):
         process.wait()
 
 
-def _wait(job: TrainingJob, process: subprocess.Popen, interruptions, say) -> int:
+def _wait(job: Training, process: subprocess.Popen, interruptions, say) -> int:
     """The launcher's exit code, within the time limit; tells it to stop when we are told."""
     start_secs = news_secs = time.monotonic()
     limit_secs = 60 * job.minutes + _MARGIN_SECS
@@ -133,7 +138,7 @@ def _wait(job: TrainingJob, process: subprocess.Popen, interruptions, say) -> in
             )
         elif now_secs - news_secs > _NEWS_PERIOD_SECS:
             news_secs = now_secs
-            if rows := table.read(job.directory):
+            if rows := curves.read(job.directory):
                 say(f"    {rows[-1]['frames']:,.0f} frames, return {rows[-1]['mean']:.2f}")
         time.sleep(_TICK_SECS)
     return code

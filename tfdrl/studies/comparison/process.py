@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     values = flags.FlagValues()
     command_line.gin_flags(values)
     flags.DEFINE_string("root_dir", "", "Directory of the run.", flag_values=values)
-    command_line.parse(values, argv, "Trains; started by tfdrl-compare-corrections.")
+    command_line.parse(values, argv, "Trains; started by tfdrl-compare.")
     process.die_with_launcher()
     process.silence()
     loaded = configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
