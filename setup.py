@@ -72,6 +72,9 @@ MUJOCO = ["mujoco>=3.1,<3.4", "imageio>=2.28,<3"]  # newer ones have no wheel fo
 DOCS = ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"]
 VIDEO = ["imageio>=2.28,<3", "imageio-ffmpeg>=0.4.9,<1"]
 
+# Newer ones want typing_extensions 4.6; TF-Agents 0.19 wants 4.5.0.
+EXAMPLES = ["nbclient>=0.8", "ipykernel>=6,<7", "ipython>=8,<8.19", "optuna>=4,<5"]
+
 #: Files of the checkout that an environment keeps in share/tfdrl.
 SHARED = ["constraints.txt", "requirements-seed-actor.txt", "docker/make_certificates.sh"]
 
@@ -94,6 +97,7 @@ setuptools.setup(
     extras_require={
         "atari": ATARI,
         "docs": DOCS,
+        "examples": EXAMPLES,
         "envpool": ["envpool>=1.2,<2"],
         "mujoco": MUJOCO,
         "profile": ["py-spy>=0.3.14,<0.5"],  # who holds the interpreter's lock
@@ -109,6 +113,7 @@ setuptools.setup(
             "wheel",
             *ATARI,
             *DOCS,
+            *EXAMPLES,
             *MUJOCO,
             *VIDEO,
         ],

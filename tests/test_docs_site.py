@@ -9,6 +9,8 @@ import sys
 import pytest
 import yaml
 
+from tfdrl.configuration import documented
+
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 _DOCS = _CHECKOUT / "docs"
 _PAGES = {path.relative_to(_DOCS).as_posix(): path.read_text() for path in _DOCS.rglob("*.md")}
@@ -52,7 +54,7 @@ def test_settings_become_tables_with_their_defaults_and_meanings(settings):
 @pytest.mark.parametrize("architecture", ["dqn", "apex", "r2d2", "impala", "seed", "gorila", "a3c"])
 def test_every_setting_of_an_architecture_is_explained_on_its_page(settings, architecture):
     page = settings.on_page_markdown(_PAGES[f"architectures/{architecture}.md"])
-    _, parameters = settings._configurables()[architecture]
+    parameters = documented.settings(documented.find(architecture))
     explained = set(re.findall(rf"^\| `{architecture}\.(\w+)` \|", page, re.MULTILINE))
     assert explained == {name for name, *_ in parameters} != set()
 
