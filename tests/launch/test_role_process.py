@@ -64,6 +64,12 @@ def test_first_signal_lets_the_role_finish(start, tmp_path, number):
     assert (tmp_path / "ready-actor-0").read_text() == "replay=localhost:8000"
 
 
+def test_every_role_gives_its_free_memory_back(start):
+    process = start("binaries.actor", "actor", "--replay", "localhost:8000")
+    threads = pathlib.Path(f"/proc/{process.pid}/task").glob("*/comm")
+    assert "memory" in {path.read_text().strip() for path in threads}
+
+
 def test_signal_before_the_end_of_the_run_has_the_exit_code_that_is_asked_for(start, tmp_path):
     flags = ("--replay=localhost:8000", "--stopped_exit_code=143")
     process = start("binaries.actor", "actor", *flags)

@@ -28,6 +28,7 @@ from tfdrl.launch.role_addresses import (
 from tfdrl.launch.thread_names import show_thread_names
 from tfdrl.rpc import channels, security, usage_log
 from tfdrl.runtime import locks
+from tfdrl.runtime.free_memory import give_back_free_memory
 from tfdrl.runtime.user_frames import own_frame
 from tfdrl.topology import Addresses, Context, Program, Role, each_of
 
@@ -83,6 +84,7 @@ def run_role(
         process.leave_on_signals(stopped_exit_code)
         process.die_with_launcher()
         show_thread_names()
+        give_back_free_memory()
         if not verbose:
             process.silence()
         _start_log()
