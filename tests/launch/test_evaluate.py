@@ -150,6 +150,10 @@ def test_directories_without_a_run_or_a_checkpoint(root_dir, tmp_path):
         _evaluate(tmp_path)
     with pytest.raises(ConfigurationError, match=r"is no run: it has no config\.gin"):
         _evaluate(tmp_path, policy=str(root_dir / "policy"))
+    (tmp_path / "config.gin").write_text("")
+    (tmp_path / "version.txt").write_text("99.0.0\n")
+    with pytest.raises(ConfigurationError, match=r"is the run of tfdrl 99\.0\.0"):
+        _evaluate(tmp_path, policy=str(root_dir / "policy"))
 
 
 def test_told_to_stop_there_is_no_result(root_dir):

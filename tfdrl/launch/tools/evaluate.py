@@ -126,6 +126,7 @@ def _experiment(request: Request) -> Experiment:
         raise ConfigurationError(
             f"--root_dir={request.root_dir} is no run: it has no {run_directory.CONFIG}"
         )
+    run_directory.check_version(request.root_dir)
     run_directory.check_temporary_directory()
     configuration.load([str(config)], request.gin_bindings, tensorflow=True)
     experiment = Experiment.from_gin()
