@@ -72,66 +72,26 @@ def waiting(groups: Sequence[Group]) -> list[Curve]:
 def charts(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """(title, HTML) of each chart that has something to show."""
     target = groups[0].runs[0].facts.solved_return
-    labels = [group.label for group in groups]
-    waits = waiting(groups)
-    each = {"y_label": "mean return of an evaluation", "target": target}
-    found = [
-        (
-            "Return against environment frames",
-            labels,
-            plot.chart(returns(groups, "frames"), "environment frames", **each),
-        ),
-        (
-            "Return against training time",
-            labels,
-            plot.chart(returns(groups, "seconds"), "training time", **each, x_words=words.duration),
-        ),
-        (
-            "Learner steps over time",
-            labels,
-            plot.chart(
-                learner_steps(groups),
-                "training time",
-                "learner steps",
-                x_words=words.duration,
-                from_zero=True,
-            ),
-        ),
-        (
-            "Policy lag over time",
-            labels,
-            plot.chart(
-                [*over_time(groups, "learner/policy_lag")],
-                "training time",
-                "learner steps behind",
-                x_words=words.duration,
-                from_zero=True,
-            ),
-        ),
-        (
-            "Age of gradients over time",
-            labels,
-            plot.chart(
-                over_time(groups, "gradients/age"),
-                "training time",
-                "updates behind",
-                x_words=words.duration,
-                from_zero=True,
-            ),
-        ),
-        (
-            "Waiting over time",
-            [curve.label for curve in waits],
-            plot.chart(
-                waits,
-                "training time",
-                "% of the time",
-                x_words=words.duration,
-                from_zero=True,
-            ),
-        ),
+    of_return = {"y_label": "mean return of an evaluation", "target": target}
+    against_frames = {"x_label": "environment frames", **of_return}
+    of_time = {"x_label": "training time", "x_words": words.duration}
+    against_time = {**of_time, **of_return}
+    lag, age = (over_time(groups, tag) for tag in ("learner/policy_lag", "gradients/age"))
+    drawn = [
+        ("Return against environment frames", returns(groups, "frames"), against_frames),
+        ("Return against training time", returns(groups, "seconds"), against_time),
+        ("Learner steps over time", learner_steps(groups), _rising(of_time, "learner steps")),
+        ("Policy lag over time", lag, _rising(of_time, "learner steps behind")),
+        ("Age of gradients over time", age, _rising(of_time, "updates behind")),
+        ("Waiting over time", waiting(groups), _rising(of_time, "% of the time")),
     ]
-    return [(title, svg + plot.legend(names)) for title, names, svg in found if svg]
+    found = [(title, plot.chart(c, **axes), plot.legend(c)) for title, c, axes in drawn]
+    return [(title, svg + keys) for title, svg, keys in found if svg]
+
+
+def _rising(of_time: dict, y_label: str) -> dict:
+    """Axes of what cannot be negative."""
+    return {**of_time, "y_label": y_label, "from_zero": True}
 
 
 def _column(run: Run, name: str) -> np.ndarray:

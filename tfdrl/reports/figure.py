@@ -126,8 +126,9 @@ def _lines(program: Program, role: Role, numbers: Numbers) -> list[str]:
         (acts and role.name != "evaluator", numbers.frames_rate, "{} frames/s"),
         (role.name == "actor", numbers.items_rate, f"{{}} {numbers.items}/s"),
         (role.name == "actor", numbers.pulls_rate, "{} parameter pulls/s"),
-        (trains or is_server, numbers.steps_rate, "{} learner steps/s"),
-        (is_server, numbers.dropped_rate, "{} gradients/s dropped"),
+        (trains, numbers.steps_rate, "{} learner steps/s"),
+        (is_server, numbers.steps_rate, "{} updates/s"),
+        (is_server, numbers.dropped_rate, "{} dropped/s"),
         (trains, numbers.policy_lag, "lag {} steps"),
         (trains or is_server, numbers.gradient_age, "age of gradients {}"),
         (role.name == "replay", numbers.replay_size, "{} items"),
@@ -187,8 +188,7 @@ def _connection(a: _Box, b: _Box, what: tuple[str, str], flow: FlowRate | None) 
     line = _line(x1, upper.bottom, x2, lower.top)
     down, up = ("↘", "↖") if upper.column == 0 else ("↙", "↗")
     there, back = (down, up) if a is upper else (up, down)
-    # At its beginning: the middle of a line that passes a row has another one's words.
-    middle = upper.bottom + _GAP / 2
+    middle = (upper.bottom + lower.top) / 2
     return line + _label(middle_x, middle, _passing(there, back, what, flow), "middle")
 
 

@@ -78,12 +78,12 @@ def chart(
     return "\n".join([*parts, "</svg>"])
 
 
-def legend(labels: Sequence[str]) -> str:
-    """The labels with their lines, as HTML; "" for fewer than two."""
-    if len(labels) < 2:
+def legend(curves: Sequence[Curve]) -> str:
+    """The labels of the curves that have points, with their lines, as HTML; "" for a single one."""
+    if len(curves) < 2:
         return ""
     items = []
-    for number, label in enumerate(labels):
+    for number, label in ((i, curve.label) for i, curve in enumerate(curves) if len(curve.x)):
         colour, dash = COLOURS[number % len(COLOURS)], _DASHES[number % len(_DASHES)]
         items.append(
             f'<span class="key"><svg viewBox="0 0 28 8"><line x1="0" y1="4" x2="28" y2="4" '
