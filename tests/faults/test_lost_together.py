@@ -1,11 +1,13 @@
-"""Whole local runs that lose several roles at once, or go on with another number of them.
+"""Whole local runs that lose several roles at once or their launcher, or change in size.
 
 Whatever befalls them, the next start goes on from the checkpoints, and no count ever goes back.
 """
 
 import json
 import os
+import pathlib
 import signal
+import time
 
 import pytest
 from local_runs import LIMIT_SECS, Run
@@ -113,3 +115,62 @@ def test_a_run_goes_on_with_more_and_with_fewer_actors(name, tmp_path):
             before = {key: result[key] for key in before}
         finally:
             run.kill()
+
+
+def test_a_launcher_that_stands_still_for_a_minute_holds_nobody_up(tmp_path):
+    """Meanwhile an actor dies, which it then sees."""
+    run = _start("apex_catch", tmp_path / "run")
+    try:
+        stopped = _until(run, lambda status: status.learner_step > 50)
+        os.kill(run.popen.pid, signal.SIGSTOP)
+        start_secs = time.monotonic()
+        os.kill(run.processes("--role=actor", "--task=1")[0], signal.SIGKILL)
+        woken = _until(run, lambda status: time.monotonic() > start_secs + 60)
+        assert woken.learner_step > stopped.learner_step + 50
+        os.kill(run.popen.pid, signal.SIGCONT)
+        _until(run, lambda status: "actor 1 died (killed by SIGKILL)" in run.output)
+        _until(run, lambda status: status.learner_step > woken.learner_step + 50)
+        assert run.output.count(" died ") == 1 and "stuck" not in run.output, run.output
+        _stop(run)
+    finally:
+        run.kill()
+
+
+_GROUPS = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+
+
+@pytest.fixture
+def small_group():
+    """The file that takes a process into a control group of 1 MB more than it has."""
+    for root, limit in _GROUPS:
+        group = pathlib.Path(root, f"tfdrl-test-{os.getpid()}")
+        try:
+            group.mkdir()
+            (group / limit).write_text(str(1 << 20))
+        except OSError:
+            continue
+        yield group / "cgroup.procs"
+        group.rmdir()
+        return
+    pytest.skip("no control group can be made")
+
+
+def test_a_replay_that_the_kernel_kills_for_want_of_memory_is_said_to_be(tmp_path, small_group):
+    root_dir = tmp_path / "run"
+    run = _start("apex_catch", root_dir)
+    try:
+        _until(run, _saved(root_dir, 50))
+        (replay,) = run.processes("--role=replay")
+        small_group.write_text(str(replay))
+        assert run.wait(120) == 1
+        assert "for want of memory: replay, as it seems" in run.output
+        assert "ended " in run.output and "replay died (killed by SIGKILL)" in run.output
+    finally:
+        run.kill()
+    run = _start("apex_catch", root_dir)
+    try:
+        first = _until(run, lambda status: status.learner_step > _checkpoint(root_dir))
+        assert first.learner_step > 50
+        _stop(run)
+    finally:
+        run.kill()
