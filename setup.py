@@ -98,7 +98,6 @@ setuptools.setup(
         "atari": ATARI,
         "docs": DOCS,
         "examples": EXAMPLES,
-        "envpool": ["envpool>=1.2,<2"],
         "mujoco": MUJOCO,
         "profile": ["py-spy>=0.3.14,<0.5"],  # who holds the interpreter's lock
         "video": VIDEO,

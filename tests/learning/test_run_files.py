@@ -37,3 +37,16 @@ def test_one_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
         RunFiles(tmp_path).write_result({})
     assert "result.json could not be written" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_the_result_is_a_metric_if_there_was_an_evaluation(tmp_path):
+    class Metrics(dict):
+        def write(self, step, metrics):
+            self[step] = dict(metrics)
+
+    metrics = Metrics()
+    files = RunFiles(tmp_path, metrics)
+    files.write_result({"learner_steps": 5, "evaluation": None, "best_return": None})
+    assert not metrics
+    files.write_result({"learner_steps": 7, "evaluation": {"mean": 3.0}, "best_return": 4.0})
+    assert metrics == {7: {"result/return": 3.0, "result/best_return": 4.0}}

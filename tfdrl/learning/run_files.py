@@ -13,6 +13,7 @@ from typing import Any
 import gin
 
 from tfdrl.rpc.run_messages import Evaluation
+from tfdrl.runtime.metrics import MetricsWriter
 
 _EVALUATION_COLUMNS = [
     "seconds",
@@ -31,10 +32,11 @@ class RunFiles:
 
     Args:
       root_dir: of the run.
+      metrics: the learner's, which show settings and result, too; None: they do not.
     """
 
-    def __init__(self, root_dir: pathlib.Path):
-        self._root = pathlib.Path(root_dir)
+    def __init__(self, root_dir: pathlib.Path, metrics: MetricsWriter | None = None):
+        self._root, self._metrics = pathlib.Path(root_dir), metrics
         self._wrote_operative_config = False
 
     def add_evaluation(self, evaluation: Evaluation, training_secs: float) -> None:
@@ -61,13 +63,20 @@ class RunFiles:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """result.json: why the run ended, and how far it was."""
         self._write(self._root / "result.json", json.dumps(result, indent=2))
+        evaluation = result.get("evaluation")
+        if self._metrics is not None and evaluation:
+            returns = {"return": evaluation["mean"], "best_return": result["best_return"]}
+            shown = {f"result/{name}": value for name, value in returns.items()}
+            self._metrics.write(result["learner_steps"], shown)
 
     def write_operative_config(self) -> None:
         """The gin settings that were used, once: beside the checkpoints."""
         if not self._wrote_operative_config:
             self._wrote_operative_config = True
-            path = self._root / "checkpoints" / "operative_config.gin"
-            self._write(path, gin.operative_config_str())
+            text = gin.operative_config_str()
+            self._write(self._root / "checkpoints" / "operative_config.gin", text)
+            if self._metrics is not None:
+                self._metrics.settings(text)
 
     def _write(self, path: pathlib.Path, text: str) -> None:
         """Whole or not at all: a kill leaves what was there before."""

@@ -74,7 +74,6 @@ class LearnerSession:
         self._lock = lock(context.root_dir, "learner")
         self._experiment, self._context, self._agent = experiment, context, agent
         root_dir = pathlib.Path(context.root_dir)
-        self._files = RunFiles(root_dir)
         self._checkpoints = Checkpoints(
             root_dir / "checkpoints", {"agent": agent, **(objects or {})}
         )
@@ -108,6 +107,7 @@ class LearnerSession:
             logging.info("continuing from learner step %d", self.step)
         self._doing = ""
         self._metrics = MetricsWriter(root_dir, context.role, context.task)
+        self._files = RunFiles(root_dir, self._metrics)
         self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)
         self._publisher.publish(self.step)
         self._checkpoint_is_due = Every(checkpoint_period_secs)

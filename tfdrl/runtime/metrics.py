@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import pathlib
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -106,5 +108,27 @@ class MetricsWriter:
         with contextlib.suppress(tf.errors.OpError), self._writer.as_default():
             tf.summary.histogram(name, np.repeat(low, share), step=np.array(step, np.int64))
 
+    def settings(self, text: str) -> None:
+        """Writes gin settings: as text, and each that is a number, a bool or a name for HPARAMS.
+
+        Args:
+          text: lines `name.parameter = value`, as gin writes them.
+        """
+        from tensorboard.plugins.hparams import api
+
+        shown = "\n".join("    " + line for line in text.splitlines())  # code, in Markdown
+        with contextlib.suppress(tf.errors.OpError), self._writer.as_default():
+            tf.summary.text("settings", shown, step=np.array(0, np.int64))
+            api.hparams(dict(_plain_settings(text)))
+
     def close(self) -> None:
         self._writer.close()
+
+
+def _plain_settings(text: str) -> Iterator[tuple[str, bool | float | str]]:
+    """Those on one line; what is a list, or not there (None), has no place in HPARAMS."""
+    for name, value in re.findall(r"^([\w./]+) = (.+)$", text, re.MULTILINE):
+        with contextlib.suppress(ValueError, SyntaxError):
+            parsed = value if value.startswith("@") else ast.literal_eval(value)
+            if isinstance(parsed, (bool, int, float, str)):
+                yield name, parsed
