@@ -100,6 +100,8 @@ setuptools.setup(
         "examples": EXAMPLES,
         "mujoco": MUJOCO,
         "profile": ["py-spy>=0.3.14,<0.5"],  # who holds the interpreter's lock
+        # For `ray job submit` the cluster wants ray[default]: docs/ray.md.
+        "ray": ["ray>=2.60,<3; python_version >= '3.10'"],
         "video": VIDEO,
         "test": [
             "pytest>=8",

@@ -1,4 +1,4 @@
-"""Trains: starts every role of a gin file's program, here or with Slurm, and watches over them."""
+"""Trains: starts every role of a gin file's program, here or on a cluster, and watches them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _USAGE = """Trains until the gin file's target or a limit is reached.
   tfdrl-train --gin_file=apex/cartpole.gin --gin_bindings='apex.actors = 8' --root_dir=runs/a
   tfdrl-train impala/cartpole --seeds=1,2,3 --sweep='adam.learning_rate=1e-3,2e-3' --parallel=2
   tfdrl-train --launcher=slurm --gin_file=apex/cartpole.gin --root_dir=/shared/a
+  tfdrl-train --launcher=ray --gin_file=apex/cartpole.gin --root_dir=/shared/a
 
 Starting again with the same --root_dir continues the run. Ctrl-C stops it, with a checkpoint.
 Exit codes: 0 finished or told to stop, 1 failed, 2 wrong configuration, 3 training diverged."""
@@ -38,6 +39,7 @@ _WATCHING = (
     "min_replicas_share",
     "preload",
     "launcher",
+    "ray_address",
     "resources",
     "insecure_network",
     "requeue",
@@ -45,8 +47,13 @@ _WATCHING = (
 )
 
 
-#: Flags that mean nothing where there is one machine.
-_FOR_CLUSTERS = ("resources", "insecure_network", "requeue")
+#: Launchers that heed a flag which means nothing to the others.
+_LAUNCHERS_OF = {
+    "resources": ("slurm", "ray"),
+    "insecure_network": ("slurm", "ray"),
+    "requeue": ("slurm",),
+    "ray_address": ("ray",),
+}
 
 
 def _flags() -> flags.FlagValues:
@@ -102,7 +109,15 @@ def _flags() -> flags.FlagValues:
         "launcher",
         "local",
         list(launchers.NAMES),
-        "Where the roles run: on this machine, or as steps of the Slurm job that this is run in.",
+        "Where the roles run: this machine, steps of the Slurm job that this is run in, or nodes "
+        "of a Ray cluster.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "ray_address",
+        "",
+        "host:port of the Ray cluster (default: RAY_ADDRESS, or the cluster that this machine is a "
+        "node of).",
         flag_values=values,
     )
     flags.DEFINE_multi_string(
@@ -218,14 +233,17 @@ def _train_several(values: flags.FlagValues, settings: LauncherSettings) -> int:
 
 def _launcher(values: flags.FlagValues) -> Launcher:
     """The launcher of the flags. Raises ConfigurationError for flags that it would not heed."""
-    if values.launcher == "local":
-        for name in _FOR_CLUSTERS:
-            if values[name].present:
-                raise ConfigurationError(
-                    f"--{name} goes with --launcher=slurm; on one machine the processes share its "
-                    "cores, and CUDA_VISIBLE_DEVICES says which GPUs are the learner's"
+    for name, heeded in _LAUNCHERS_OF.items():
+        if values[name].present and values.launcher not in heeded:
+            with_it = " or ".join(f"--launcher={launcher}" for launcher in heeded)
+            cure = "leave it out"
+            if values.launcher == "local":
+                cure = (
+                    "on one machine the processes share its cores, and CUDA_VISIBLE_DEVICES says "
+                    "which GPUs are the learner's"
                 )
-    return launchers.launcher(values.launcher, values.requeue)
+            raise ConfigurationError(f"--{name} goes with {with_it}; {cure}")
+    return launchers.launcher(values.launcher, values.requeue, values.ray_address)
 
 
 def _command(values: flags.FlagValues, program_name: str, root_dir: pathlib.Path) -> list[str]:

@@ -1,6 +1,7 @@
 """A launcher that is none of tfdrl's: docs/launchers.md shows it, and a run does not mind."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -25,26 +26,70 @@ sys.exit(run_program(experiment, program, loaded, root_dir, [gin], launcher=laun
 """
 
 
-def test_a_run_is_the_same_under_a_launcher_of_ones_own(tmp_path):
+def _run(code, tmp_path, learner):
     gin = tmp_path / "tiny.gin"
     gin.write_text(
-        "import tiny_program\nexperiment.architecture = @tiny()\ntiny.learner = 'finish'\n"
+        f"import tiny_program\nexperiment.architecture = @tiny()\ntiny.learner = {learner!r}\n"
     )
-    command = [sys.executable, "-c", _PROGRAM, str(gin), str(tmp_path / "run")]
+    command = [sys.executable, "-c", code, str(gin), str(tmp_path / "run")]
     environment = {"PYTHONPATH": python_path(), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
+    return subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
+
+
+def _nodes(tmp_path, log):
+    text = (tmp_path / "run" / "logs" / f"{log}.log").read_text()
+    return re.findall(r"^on (\w+)", text, re.MULTILINE)
+
+
+def test_a_run_is_the_same_under_a_launcher_of_ones_own(tmp_path):
+    done = _run(_PROGRAM, tmp_path, "finish")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "learner finished" in done.stdout and "  actor: b, b" in done.stdout
-    logs = {path.stem: path.read_text() for path in (tmp_path / "run" / "logs").glob("*.log")}
-    nodes = {name: text.split("on ")[1].split()[0] for name, text in logs.items()}
-    assert nodes == {"replay-0": "a", "learner-0": "a", "actor-0": "b", "actor-1": "b"}
+    for log, node in {"replay-0": "a", "learner-0": "a", "actor-0": "b", "actor-1": "b"}.items():
+        assert _nodes(tmp_path, log) == [node]
     assert sorted((tmp_path / "run" / "stopped").read_text().split()) == [
         "actor-0",
         "actor-1",
         "replay-0",
     ]
+
+
+_LOSING = (
+    _PROGRAM.replace(
+        "gin, root_dir",
+        """
+class Losing(RemoteShellLauncher):
+    lost = False
+
+    def nodes(self, program):
+        return self._nodes[self.lost :]
+
+    def starter(self, start, notify):
+        starter = super().starter(start, notify)
+
+        def gone(nodes):
+            type(self).lost = True
+            return {"a"} & set(nodes)
+
+        starter.gone = gone
+        return starter
+
+gin, root_dir""",
+    )
+    .replace("launcher = RemoteShellLauncher", "launcher = Losing")
+    .replace("2), Node", "4), Node")
+    .replace('"127.0.0.2", 2', '"127.0.0.2", 4')
+)
+
+
+def test_everything_starts_again_elsewhere_when_the_node_of_a_learner_is_lost(tmp_path):
+    done = _run(_LOSING, tmp_path, "die")
+    assert done.returncode == 7, done.stdout + done.stderr
+    assert "replay has lost its node a; learner has lost its node a: all roles" in done.stdout
+    assert "ended               learner died (exit code 7)" in done.stdout
+    assert _nodes(tmp_path, "learner-0") == ["a", "b"] == _nodes(tmp_path, "replay-0")
 
 
 def test_the_docs_show_it_as_it_is():

@@ -1,6 +1,5 @@
 """What is read from Slurm, what it is told, and the first process of a step; no cluster."""
 
-import pathlib
 import signal
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from paths import CHECKOUT
 
 from binaries import train
 from tfdrl.errors import ConfigurationError
-from tfdrl.launch.slurm import job, launcher, step, steps
+from tfdrl.launch import step
+from tfdrl.launch.slurm import job, launcher, steps
 from tfdrl.topology import Resources
 
 _JOB = """JobId=4 JobName=b.sh
@@ -113,8 +113,9 @@ def test_flags_of_the_job_are_none_of_a_step():
 
 def test_all_nodes_are_asked_at_once():
     flags = ["--gin_file=a.gin"]
-    command = launcher.check_command(["n1", "n2"], flags, pathlib.Path("/run/.nonce"), 3)
-    assert {"--nodes=2", "--nodelist=n1,n2", "--overlap", "--ports=3", *flags} <= set(command)
+    command = launcher.check_command(["n1", "n2"], ["-m", "page", *flags])
+    assert {"--nodes=2", "--nodelist=n1,n2", "--overlap"} <= set(command)
+    assert command[-4:] == [sys.executable, "-m", "page", *flags]
 
 
 _ROLE = """

@@ -5,6 +5,8 @@ import os
 import pathlib
 import re
 import shlex
+import signal
+import subprocess
 import sys
 import time
 
@@ -198,6 +200,51 @@ def test_an_actor_of_a_node_that_goes_down_starts_elsewhere(tiny, slurm):
     finally:
         slurm.end(run.job)
         slurm.repair(node)
+
+
+def test_all_start_elsewhere_when_the_node_of_the_learner_goes_down(slurm, tmp_path):
+    held = ("--no-shell", "--no-kill", "--job-name=held")  # or the first node is the launcher's
+    slurm.call("salloc", *held, *_WHOLE_NODES)
+    job = slurm.call("squeue", "--noheader", "--name=held", "--format=%i").strip()
+    (tmp_path / "tiny.gin").write_text(_TINY)
+    command = [sys.executable, "-m", "binaries.train", "--launcher=slurm"]
+    command += [f"--gin_file={tmp_path}/tiny.gin", f"--root_dir={tmp_path}/run"]
+    ready = [tmp_path / "run" / f"ready-{role}" for role in _EVERYBODY]
+    output = tmp_path / "out"
+
+    def all_are_up():
+        assert process.poll() is None, output.read_text()
+        return all(path.exists() for path in ready)
+
+    with output.open("w") as out:
+        process = subprocess.Popen(
+            command,
+            env={**slurm.environment, "SLURM_JOB_ID": job},
+            cwd=CHECKOUT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_until(all_are_up)
+        ((_, node),) = [s for name, s in slurm.steps(job).items() if name.startswith("learner")]
+        for path in ready:
+            path.unlink()
+        slurm.fail(node)
+        _wait_until(all_are_up)
+        assert f"learner has lost its node {node}: all roles start again" in output.read_text()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60.0) == 0
+    finally:
+        process.kill()
+        slurm.end(job)
+        slurm.repair(node)
+
+
+def _wait_until(condition, limit_secs=90.0):
+    deadline_secs = time.monotonic() + limit_secs
+    while not condition():
+        assert time.monotonic() < deadline_secs
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """What a launcher is: where the processes of a run are, and how one is started and ended there.
 
 The run (`tfdrl.launch.run`), its supervisor, panel and summary know no more of a launcher than
-this page. `tfdrl.launch.local.launcher` and `tfdrl.launch.slurm.launcher` are two.
+this page. `tfdrl.launch.local.launcher`, `tfdrl.launch.slurm.launcher` and
+`tfdrl.launch.ray.launcher` are three.
 """
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, NamedTuple, Protocol
 
 from tfdrl.configuration import Configuration
@@ -64,6 +65,12 @@ class Starter(Protocol):
     def is_ending(self) -> bool:
         """Whether a scheduler ends all of the run; asked when SIGTERM has ended a process."""
 
+    def gone(self, nodes: Collection[str]) -> set[str]:
+        """Those of the nodes, by name, that nothing runs on any more.
+
+        Asked when a process has died that others know the address of, or that the run needs.
+        """
+
     def close(self) -> None:
         """Nothing is started any more. What was started goes on."""
 
@@ -101,7 +108,10 @@ class Launcher(Protocol):
     patient_signals: Sequence[int]
 
     def nodes(self, program: Program) -> Sequence[Node]:
-        """What there is. Raises ConfigurationError if it cannot be had, or can never be enough."""
+        """What there is; asked again after the loss of a node, which is then none of them.
+
+        Raises ConfigurationError if it cannot be had, or can never be enough.
+        """
 
     def ports(self, start: Start, counts: Mapping[str, int]) -> Mapping[str, Iterator[int]]:
         """So many ports, by the node's name, on which nobody listens there.

@@ -14,7 +14,7 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from absl import flags
@@ -80,6 +80,40 @@ def write_nonce(root_dir: pathlib.Path) -> pathlib.Path:
             f"{path} cannot be written: {error.strerror}; choose another --root_dir"
         ) from None
     return path
+
+
+def ports(
+    root_dir: pathlib.Path,
+    digest: str,
+    gin_flags: Sequence[str],
+    counts: Mapping[str, int],
+    ask: Callable[[Sequence[str]], tuple[str, str]],
+) -> dict[str, Iterator[int]]:
+    """Asks nodes whether they can run this, and for ports.
+
+    Args:
+      root_dir: of the run.
+      digest: of the configuration.
+      gin_flags: that say what to run.
+      counts: how many ports to find on each, by the node's name.
+      ask: has all of them run Python with these arguments; returns what they print, and what goes
+        wrong.
+
+    Returns free ports by the node's name.
+
+    Raises:
+      ConfigurationError: a node cannot run this, as `check` says it.
+    """
+    nonce_file = write_nonce(root_dir)
+    try:
+        begin_secs, most = time.time(), max(counts.values())
+        own = [f"--nonce_file={nonce_file}", f"--ports={most}"]
+        printed, said = ask(["-m", __name__, *own, *gin_flags])
+        answers, asked_secs = parse(printed), (begin_secs, time.time())
+        check(answers, list(counts), nonce_file, digest, asked_secs, said)
+    finally:
+        nonce_file.unlink(missing_ok=True)
+    return {node: iter(answers[node].ports) for node in counts}
 
 
 def parse(text: str) -> dict[str, Answer]:

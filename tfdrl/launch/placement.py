@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -104,6 +105,15 @@ def place(program: Program, wanted: Mapping[str, Resources], nodes: Sequence[Nod
             left[name] = _without(left[name], wanted[role.name])
             placed[role.name].append(next(node for node in nodes if node.name == name))
     return placed
+
+
+def by_node(program: Program, placed: Placement) -> list[str]:
+    """A line for each node: who is there."""
+    found: dict[str, list[str]] = {}
+    for role in program.roles:
+        for name, count in Counter(node.name for node in placed[role.name]).items():
+            found.setdefault(name, []).append(role.name if count == 1 else f"{count} {role.name}")
+    return [f"  node {name}: {', '.join(words)}" for name, words in found.items()]
 
 
 def replace(

@@ -7,10 +7,11 @@ import os
 import pathlib
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tfdrl.configuration import Configuration
-from tfdrl.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK
+from tfdrl.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, ConfigurationError
 from tfdrl.experiment import Experiment
 from tfdrl.launch import (
     addresses,
@@ -26,19 +27,20 @@ from tfdrl.launch import (
     summary,
 )
 from tfdrl.launch.interrupts import Interrupts
-from tfdrl.launch.launcher import Launcher, Start, Starter
+from tfdrl.launch.launcher import Launcher, Start
 from tfdrl.launch.local.launcher import LocalLauncher
-from tfdrl.launch.notices import Notices
 from tfdrl.launch.observer import Nobody, Observer
-from tfdrl.launch.replica import Replica
+from tfdrl.launch.placement import Placement
 from tfdrl.launch.replicas import announcement, common_arguments, gin_flags, replicas_of
 from tfdrl.launch.settings import LauncherSettings
 from tfdrl.launch.status import RunStatus, Watch
-from tfdrl.launch.supervisor import TOLD, RunEnd, Supervisor
-from tfdrl.topology import Program
+from tfdrl.launch.supervision import Supervision
+from tfdrl.launch.supervisor import TOLD, RunEnd
+from tfdrl.topology import Program, Resources
 
-_TICK_SECS = 0.1
-_SUSPENDED_SECS = 5.0  # between two ticks
+#: After a node was lost: for room on those that are left, or for another one.
+_ROOM_SECS = 120.0
+_LOOK_SECS = 1.0
 
 
 def run_program(
@@ -69,6 +71,9 @@ def run_program(
       launcher: starts the processes; None: on this machine.
       observer: is told of the run.
 
+    A node that is lost with a role that others know the address of, or that the run cannot do
+    without, has all roles start again, on the nodes that are left, from what is in root_dir.
+
     Returns the exit code: 0 if training finished or was told to stop, else that of the role
     which ended the run. Raises ConfigurationError before any process has started.
     """
@@ -83,7 +88,6 @@ def run_program(
         output.unfailing(),
         Interrupts(launcher.patient_signals) as interrupts,
         run_directory.claim(root_dir) as lock,
-        contextlib.ExitStack() as held,
     ):
         start = Start(
             program,
@@ -95,35 +99,14 @@ def run_program(
             preload=settings.preload,
             quiet=not settings.verbose,
         )
-        ports = launcher.ports(start, addresses.counts(program, placed))
-        places = addresses.assign(program, placed, ports)
-        made = credentials.made(root_dir, places.hosts, settings.insecure_network)
-        protection = held.enter_context(made)
-        text, allow_change = configuration.text, settings.allow_config_change
-        is_first = run_directory.keep_configuration(root_dir, text, allow_change)
-        run_facts.write(root_dir, run_facts.of(experiment, program, command))
-        held.enter_context(services.written(root_dir, program.chief, places, protection))
         arguments = common_arguments(root_dir, gin_files, gin_bindings, settings.verbose)
-        replicas = replicas_of(
-            program, placed, places, root_dir, arguments, protection, launcher.environment
-        )
-        remarks = launcher.remarks(program, placed)
-        print(announcement(program, places, root_dir, remarks), flush=True)
-        observer.begin(root_dir)
-        with contextlib.ExitStack() as shown:
-            title = f"tfdrl: {program.name}"
-            display = shown.enter_context(contextlib.closing(panel.display(title)))
-            # Before there is any thread: it may fork this process.
-            starter = launcher.starter(start, display.say)
-            shown.callback(starter.close)
-            chiefs = places.listeners.get(program.chief, ())
-            watch = Watch(chiefs, configuration.digest, protection.security)
-            disk = run_directory.DiskWatch(root_dir, lock)
-            run = _Run(program, watch, interrupts, settings, experiment, disk, launcher.is_local)
-            run.observer = observer
-            ending = run.to_its_end(replicas, starter, display)
-        if is_first and ending.exit_code == EXIT_CONFIGURATION:
-            run_directory.forget_configuration(root_dir)
+        disk = run_directory.DiskWatch(root_dir, lock)
+        run = _Run(experiment, settings, launcher, observer, interrupts, disk, arguments, command)
+        ending, snapshot = run.start_all(start)
+        for _ in range(settings.limits.max_restarts):
+            if not ending.is_node_lost:
+                break
+            ending, snapshot = run.start_elsewhere(start, ending, snapshot)
         curves.draw(root_dir, experiment.solved_return)
         page = summary.text(
             root_dir,
@@ -131,7 +114,7 @@ def run_program(
             exit_code=ending.exit_code,
             elapsed_secs=time.monotonic() - start_secs,
             earlier=earlier,
-            snapshot=run.watch.snapshot,
+            snapshot=snapshot,
             target=experiment.solved_return,
             command=command,
         )
@@ -143,140 +126,84 @@ def run_program(
     return ending.exit_code
 
 
-class _Run:
-    """One run from its first process to its last."""
+class _Run(NamedTuple):
+    """What is the same whenever all roles are started."""
 
-    def __init__(
-        self,
-        program: Program,
-        watch: Watch,
-        interrupts: Interrupts,
-        settings: LauncherSettings,
-        experiment: Experiment,
-        disk: run_directory.DiskWatch,
-        is_local: bool = True,
-    ):
-        self.watch = watch
-        self._program = program
-        self._interrupts = interrupts
-        self._settings = settings
-        self._experiment = experiment
-        self._disk, self._is_local = disk, is_local
-        self.observer: Observer = Nobody()
-        self._start_secs = time.monotonic()
-        self._waited_since_secs = self._start_secs  # without that nobody could be asked
+    experiment: Experiment
+    settings: LauncherSettings
+    launcher: Launcher
+    observer: Observer
+    interrupts: Interrupts
+    disk: run_directory.DiskWatch
+    arguments: Sequence[str]
+    command: Sequence[str]
 
-    def to_its_end(
-        self, replicas: Sequence[Replica], starter: Starter, display: panel.Display
-    ) -> RunEnd:
-        """Starts, supervises and ends the processes."""
-        finisher = _finisher(self._program)
-        limits = self._settings.limits
-        supervisor = Supervisor(replicas, finisher, limits, display.say, starter)
-        self._starter = starter
-        self._notices = Notices((r.name, r.log) for r in replicas if r.role.serves)
+    def start_all(self, start: Start) -> tuple[RunEnd, RunStatus]:
+        """Starts every role where it was placed, and watches them to the end.
+
+        Raises ConfigurationError before any process has started.
+        """
+        program, root_dir = start.program, start.root_dir
+        with contextlib.ExitStack() as held:
+            ports = self.launcher.ports(start, addresses.counts(program, start.placed))
+            places = addresses.assign(program, start.placed, ports)
+            made = credentials.made(root_dir, places.hosts, self.settings.insecure_network)
+            protection = held.enter_context(made)
+            text, allow_change = start.configuration.text, self.settings.allow_config_change
+            is_first = run_directory.keep_configuration(root_dir, text, allow_change)
+            run_facts.write(root_dir, run_facts.of(self.experiment, program, self.command))
+            held.enter_context(services.written(root_dir, program.chief, places, protection))
+            own = self.launcher.environment
+            replicas = replicas_of(
+                program, start.placed, places, root_dir, self.arguments, protection, own
+            )
+            remarks = self.launcher.remarks(program, start.placed)
+            print(announcement(program, places, root_dir, remarks), flush=True)
+            self.observer.begin(root_dir)
+            with contextlib.ExitStack() as shown:
+                title = f"tfdrl: {program.name}"
+                display = shown.enter_context(contextlib.closing(panel.display(title)))
+                # Before there is any thread: it may fork this process.
+                starter = self.launcher.starter(start, display.say)
+                shown.callback(starter.close)
+                chiefs = places.listeners.get(program.chief, ())
+                watch = Watch(chiefs, start.configuration.digest, protection.security)
+                supervision = Supervision(
+                    program,
+                    watch,
+                    self.interrupts,
+                    self.settings,
+                    self.experiment,
+                    self.disk,
+                    self.observer,
+                    self.launcher.is_local,
+                )
+                ending = supervision.to_its_end(replicas, starter, display)
+            if is_first and ending.exit_code == EXIT_CONFIGURATION:
+                run_directory.forget_configuration(root_dir)
+            return ending, watch.snapshot
+
+    def start_elsewhere(
+        self, start: Start, before: RunEnd, snapshot: RunStatus
+    ) -> tuple[RunEnd, RunStatus]:
+        """The same on the nodes that are left after a loss, which `before` and `snapshot` tell."""
+        print(f"{before.reason}: all roles start again on the nodes that are left", flush=True)
         try:
-            supervisor.start()
-            ending = self._supervise(supervisor, display)
-            return self._finish(supervisor, display, ending)
-        finally:
-            self.watch.close()
-            supervisor.kill()
+            placed = self._place_again(start.program, start.wanted)
+            if placed is None:
+                return RunEnd(EXIT_OK, TOLD), snapshot
+            return self.start_all(start._replace(placed=placed))
+        except ConfigurationError as error:
+            return RunEnd(EXIT_FAILED, f"{before.reason}, and no other will do: {error}"), snapshot
 
-    def _supervise(self, supervisor: Supervisor, display: panel.Display) -> RunEnd:
-        polled_secs = time.monotonic()
-        while True:
-            now_secs = time.monotonic()
-            was_suspended = now_secs - polled_secs > _SUSPENDED_SECS  # Ctrl-Z, a closed lid
-            polled_secs = now_secs
-            if was_suspended or not supervisor.was_started(self._program.chief):
-                self._waited_since_secs = now_secs
-            ending = supervisor.poll() or self._stuck(now_secs) or self._lost(display)
-            if ending:
-                return ending
-            if self._interrupts.count:
-                return RunEnd(EXIT_OK, TOLD)
-            self.observer.see(self.watch.snapshot, now_secs - self._start_secs)
-            if display.is_due():
-                self._show(supervisor, display)
-                for notice in self._notices.take():
-                    display.say(notice)
-            time.sleep(_TICK_SECS)
-
-    def _finish(self, supervisor: Supervisor, display: panel.Display, ending: RunEnd) -> RunEnd:
-        self._show(supervisor, display)
-        interrupts = self._interrupts.count
-        if interrupts:
-            display.say("stopping; press Ctrl-C again to kill")
-        else:
-            display.say(f"{ending.reason}; stopping the other roles")
-        if ending.details:
-            display.say("its last lines:\n" + _indented(ending.details))
-        unclean = supervisor.stop(lambda: self._interrupts.count > interrupts)
-        if interrupts and self._interrupts.count > interrupts:
-            return RunEnd(EXIT_FAILED, "killed by a second signal")
-        for departure in unclean:
-            display.say(f"{departure.replica.name}: {departure.words}")
-        by_themselves = [d for d in unclean if d.replica.role.essential and d.was_in_time]
-        if ending.exit_code == EXIT_OK:  # a server that dies of being stopped has served
-            failed = [d for d in by_themselves if d.exit_code > 0]
-            exit_code = EXIT_FAILED if failed else EXIT_OK
-        else:  # at the same moment: what kills one, such as a lack of memory, may kill several
-            failed = [d for d in by_themselves if d.exit_code < 0]
-            exit_code = ending.exit_code
-        words = [ending.reason, *(f"{d.replica.name}: {d.words}" for d in failed)]
-        return RunEnd(exit_code, "; ".join(words), ending.details)
-
-    def _stuck(self, now_secs: float) -> RunEnd | None:
-        """Judges the moment at which the tick began: this process may be suspended within it."""
-        snapshot, limit_secs = self.watch.snapshot, self._settings.stuck_after_secs
-        if not self.watch.is_watching:
-            return None
-        since_secs = max(snapshot.progress_secs, self._waited_since_secs)
-        if now_secs - since_secs <= limit_secs:
-            return None
-        if snapshot.status is None:
-            what = f"the {self._program.chief} has not answered since its start"
-        else:
-            what = "no learner step and no environment frame" + _who_waits(snapshot)
-        return RunEnd(EXIT_FAILED, f"stuck: {what}, for {limit_secs:g} s")
-
-    def _lost(self, display: panel.Display) -> RunEnd | None:
-        """Says what is wrong with the disk, on which nobody else may be able to say it."""
-        said = self._disk.look()
-        if said:
-            display.say(said)
-        if not self._disk.is_lost:
-            return None
-        return RunEnd(EXIT_FAILED, f"{self._disk.root_dir} was removed, or replaced, meanwhile")
-
-    def _show(self, supervisor: Supervisor, display: panel.Display) -> None:
-        now_secs = time.monotonic()
-        crews = [panel.RoleProcesses(r, supervisor.alive(r.name)) for r in self._program.roles]
-        rows = panel.facts(
-            self.watch.snapshot,
-            crews,
-            supervisor.restarts,
-            elapsed_secs=now_secs - self._start_secs,
-            now_secs=now_secs,
-            experiment=self._experiment,
-            doing=self._starter.doing,
-            load=panel.Load.now() if self._is_local else None,
-        )
-        display.show(rows)
-
-
-def _finisher(program: Program) -> str:
-    """The role whose end is the end of training."""
-    names = [role.name for role in program.roles]
-    essential = [role.name for role in program.roles if role.essential]
-    return program.chief if program.chief in names else (essential or names)[-1]
-
-
-def _who_waits(snapshot: RunStatus) -> str:
-    waiting = panel.waiting(snapshot)
-    return f" (waiting: {waiting})" if waiting else ""
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
+    def _place_again(self, program: Program, wanted: Mapping[str, Resources]) -> Placement | None:
+        """None if it is interrupted. Raises ConfigurationError if there is no room in the end."""
+        deadline_secs = time.monotonic() + _ROOM_SECS
+        while not self.interrupts.count:
+            try:
+                return placement.place(program, wanted, self.launcher.nodes(program))
+            except ConfigurationError:
+                if time.monotonic() > deadline_secs:
+                    raise
+            time.sleep(_LOOK_SECS)
+        return None

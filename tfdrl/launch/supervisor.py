@@ -28,6 +28,7 @@ class RunEnd(NamedTuple):
     exit_code: int
     reason: str
     details: str = ""  # last lines of a log
+    is_node_lost: bool = False  # all roles can start again on other nodes
 
 
 class Supervisor:
@@ -188,10 +189,20 @@ class Supervisor:
             if self._finishing is None:
                 self._finishing = time.monotonic() + self._limits.finish_secs, ending
             return None
-        ends_run = essential and not replica.role.restarts
-        if ends_run or exit_code in (EXIT_CONFIGURATION, EXIT_DIVERGED):
+        if exit_code in (EXIT_CONFIGURATION, EXIT_DIVERGED):
+            return self._failure(replica, exit_code, "")
+        lost = self._lost() if essential or replica.role.serves else ""
+        if lost:
+            return RunEnd(EXIT_FAILED, lost, is_node_lost=True)
+        if essential and not replica.role.restarts:
             return self._failure(replica, exit_code, "")
         return self._schedule_restart(replica, exit_code)
+
+    def _lost(self) -> str:
+        """Who of those that stay where they are has lost its node, in words; "" if nobody has."""
+        staying = [r for r in self.replicas if r.role.essential or r.role.serves]
+        gone = self._starter.gone({replica.node for replica in staying})
+        return "; ".join(f"{r.name} has lost its node {r.node}" for r in staying if r.node in gone)
 
     def _failure(self, replica: Replica, exit_code: int, addition: str) -> RunEnd:
         end = f"({describe(exit_code)}){addition}"

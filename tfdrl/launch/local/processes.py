@@ -10,7 +10,7 @@ import contextlib
 import os
 import pathlib
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import IO
 
 from tfdrl.launch.local.fork_client import Child, ForkServer, ForkServerError, start_afresh
@@ -69,6 +69,10 @@ class FreshProcesses:
     def is_ending(self) -> bool:
         """Nobody but the launcher ends a run."""
         return False
+
+    def gone(self, nodes: Collection[str]) -> set[str]:
+        """This machine is there."""
+        return set()
 
     def close(self) -> None:
         """Nothing to do."""
@@ -144,6 +148,10 @@ class ForkServers:
     def is_ending(self) -> bool:
         """Nobody but the launcher ends a run."""
         return False
+
+    def gone(self, nodes: Collection[str]) -> set[str]:
+        """This machine is there."""
+        return set()
 
     def close(self) -> None:
         """Ends the fork servers; what they have forked goes on."""

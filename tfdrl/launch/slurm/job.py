@@ -38,7 +38,7 @@ class Job(NamedTuple):
         return cls(number)
 
     def nodes(self) -> list[Node]:
-        """Its nodes, with the cores, GPUs and memory that it has of each.
+        """Its nodes that are up, with the cores, GPUs and memory that it has of each.
 
         Raises ConfigurationError if Slurm does not say so.
         """
@@ -46,16 +46,15 @@ class Job(NamedTuple):
         parts = list(parse_parts(text))
         if not parts:
             raise ConfigurationError(f"Slurm's job {self.number} has no nodes (any more)")
-        hosts = self._addresses([part[0] for part in parts])
+        listed = ",".join(names for names, *_ in parts)
+        text = call("scontrol", "show", "node", "--oneliner", listed)
+        hosts, gone = parse_addresses(text), parse_gone(text)
         return [
             Node(name, hosts.get(name, name), cpus, gpus, memory_mb or None)
             for names, cpus, gpus, memory_mb in parts
             for name in hostnames(names)
+            if name not in gone
         ]
-
-    def _addresses(self, lists: Sequence[str]) -> dict[str, str]:
-        text = call("scontrol", "show", "node", "--oneliner", ",".join(lists))
-        return parse_addresses(text)
 
     def are_gone(self, names: Sequence[str]) -> set[str]:
         """Those of its nodes that nothing runs on any more."""

@@ -6,14 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch import node_check
 from tfdrl.launch.launcher import Start, Starter
-from tfdrl.launch.placement import Node, Placement
+from tfdrl.launch.placement import Node, Placement, by_node
 from tfdrl.launch.slurm.job import Job
 from tfdrl.launch.slurm.steps import Steps, step_environment
 from tfdrl.topology import Program, Role
@@ -47,17 +45,14 @@ class SlurmLauncher:
 
         Raises ConfigurationError if one cannot.
         """
-        nodes, most = list(counts), max(counts.values())
-        nonce_file = node_check.write_nonce(start.root_dir)
-        try:
-            begin_secs = time.time()
-            printed, said = _ask(nodes, check_command(nodes, start.gin_flags, nonce_file, most))
-            answers, asked_secs = node_check.parse(printed), (begin_secs, time.time())
-            digest = start.configuration.digest
-            node_check.check(answers, nodes, nonce_file, digest, asked_secs, said)
-        finally:
-            nonce_file.unlink(missing_ok=True)
-        return {node: iter(answers[node].ports) for node in nodes}
+        nodes = list(counts)
+        return node_check.ports(
+            start.root_dir,
+            start.configuration.digest,
+            start.gin_flags,
+            counts,
+            lambda arguments: _ask(nodes, check_command(nodes, arguments)),
+        )
 
     def environment(self, role: Role, task: int) -> Mapping[str, str]:
         """Slurm says itself which GPUs a step has."""
@@ -65,13 +60,7 @@ class SlurmLauncher:
 
     def remarks(self, program: Program, placed: Placement) -> Sequence[str]:
         """Who is on which node."""
-        found: dict[str, list[str]] = {}
-        for role in program.roles:
-            for name, count in Counter(node.name for node in placed[role.name]).items():
-                found.setdefault(name, []).append(
-                    role.name if count == 1 else f"{count} {role.name}"
-                )
-        return [f"  node {name}: {', '.join(words)}" for name, words in found.items()]
+        return by_node(program, placed)
 
     def starter(self, start: Start, notify: Callable[[str], None]) -> Starter:
         """Steps, one for each process."""
@@ -96,15 +85,12 @@ class SlurmLauncher:
         return f"job {self._job.number} is queued again, and continues then\n"
 
 
-def check_command(
-    nodes: Sequence[str], gin_flags: Sequence[str], nonce_file: os.PathLike, ports: int
-) -> list[str]:
-    """What asks all nodes at once."""
+def check_command(nodes: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """What asks all nodes at once: each runs Python with these arguments."""
     count = len(nodes)
     where = [f"--nodes={count}", f"--ntasks={count}", f"--nodelist={','.join(nodes)}"]
     srun = ["srun", "--quiet", "--overlap", "--mem=0", "--gres=none", *where]
-    check = [sys.executable, "-m", node_check.__name__]
-    return [*srun, *check, f"--nonce_file={nonce_file}", f"--ports={ports}", *gin_flags]
+    return [*srun, sys.executable, *arguments]
 
 
 def _ask(nodes: Sequence[str], command: Sequence[str]) -> tuple[str, str]:

@@ -9,13 +9,13 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import IO
 
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
-from tfdrl.launch import placement
+from tfdrl.launch import placement, step
+from tfdrl.launch.moves import Moves
 from tfdrl.launch.process import LAUNCHER_VARIABLE
-from tfdrl.launch.slurm import step
 from tfdrl.launch.slurm.job import Job
 from tfdrl.topology import Resources, Role
 
@@ -82,9 +82,6 @@ class StepProcess:
 class Steps:
     """A `tfdrl.launch.launcher.Starter`.
 
-    A role that serves nothing starts again elsewhere when its node is gone; the others know the
-    address of one that serves, which stays where it was.
-
     Args:
       job: whose steps they are.
       wanted: what a replica of each role wants, by the role's name.
@@ -102,10 +99,8 @@ class Steps:
         notify: Callable[[str], None],
     ):
         self._job, self._wanted, self._notify = job, wanted, notify
-        self._placed = {name: list(nodes) for name, nodes in placed.items()}
-        self._nodes = {node.name: node for there in placed.values() for node in there}
+        self._moves = Moves(wanted, placed, job.are_gone, notify)
         self._numbers = itertools.count()
-        self._started: set[str] = set()
 
     def is_ready(self, role: Role) -> bool:
         """Always."""
@@ -121,9 +116,7 @@ class Steps:
         node: str = "",
     ) -> StepProcess:
         """As `Starter.start`: an srun, in a session of its own, that writes what the step does."""
-        if title in self._started and not role.serves:
-            node = self._node_again(role, title)
-        self._started.add(title)
+        node = self._moves.node(role, title, node)
         name = f"{title.replace(' ', '-')}-{next(self._numbers)}"
         srun = [*srun_command(name, node, self._wanted[role.name]), sys.executable]
         popen = subprocess.Popen(
@@ -145,25 +138,12 @@ class Steps:
             self._notify(f"WARNING: {error}")
             return False
 
+    def gone(self, nodes: Collection[str]) -> set[str]:
+        """Those of the nodes that nothing runs on any more."""
+        return self._moves.gone(nodes)
+
     def close(self) -> None:
         """Nothing to do."""
-
-    def _node_again(self, role: Role, title: str) -> str:
-        """Where a replica that has died starts again."""
-        task = int(title.rpartition(" ")[2]) if role.replicas > 1 else 0
-        before = self._placed[role.name][task]
-        try:
-            gone = self._job.are_gone(list(self._nodes))
-            if before.name not in gone:
-                return before.name
-            alive = [node for node in self._nodes.values() if node.name not in gone]
-            after = placement.replace(role, task, self._wanted, self._placed, alive)
-        except ConfigurationError as error:
-            self._notify(f"{title}: {error}")
-            return before.name
-        self._placed[role.name][task] = after
-        self._notify(f"{title} moves from {before.name}, which is down, to {after.name}")
-        return after.name
 
 
 def srun_command(name: str, node: str, wants: Resources) -> list[str]:

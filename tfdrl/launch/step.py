@@ -1,6 +1,6 @@
 """The first process of a step on its node: it starts the role, and does what the launcher says.
 
-    python -m tfdrl.launch.slurm.step NAME COMMAND...
+    python -m tfdrl.launch.step NAME COMMAND...
 
 The launcher's word comes on standard input, which srun forwards: `STOP` and `KILL`, a byte each.
 The end of the input is the launcher's own: the role is then told to stop, and killed if it does not

@@ -1,0 +1,169 @@
+"""Starts the roles of a run by Ray actors, one each, on the nodes where they belong."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import IO, Any
+
+from tfdrl.errors import EXIT_FAILED
+from tfdrl.launch import step
+from tfdrl.launch.moves import Moves
+from tfdrl.launch.ray.agent import Agent, Surroundings
+from tfdrl.launch.ray.cluster import Cluster, words_of
+from tfdrl.launch.ray.reservation import Reservation
+from tfdrl.topology import Role
+
+_KILL_SECS = 10.0
+#: Of an actor: Ray waits for its cores for ever.
+_START_SECS = 300.0
+#: Ray knows that an actor is lost some time before it knows it of the actor's node.
+_SETTLE_SECS = 30.0
+
+
+class AgentProcess:
+    """A process that a Ray actor has started: a `tfdrl.launch.launcher.Process`.
+
+    Args:
+      agent: the actor.
+      kill_agent: ends an actor.
+      is_node_gone: whether nothing runs on the actor's node any more.
+      title: of the process, for people.
+      log: file of its output.
+    """
+
+    def __init__(
+        self,
+        agent: Any,
+        kill_agent: Callable[[Any], None],
+        is_node_gone: Callable[[], bool],
+        title: str,
+        log: str,
+    ):
+        self._agent, self._kill_agent = agent, kill_agent
+        self._is_node_gone = is_node_gone
+        self._lost_secs: float | None = None
+        self._title, self._log = title, pathlib.Path(log)
+        self._killed_secs: float | None = None
+        self._is_there: concurrent.futures.Future = agent.__ray_ready__.remote().future()
+        self._exit: concurrent.futures.Future = agent.wait.remote().future()
+        self._begin_secs = time.monotonic()
+
+    def poll(self) -> int | None:
+        """The role's exit code, or that of a failure if its actor has gone."""
+        if self._exit.done():
+            is_settled = self._exit.exception() is None or self._has_settled()
+            return self._over() if is_settled else None
+        if self._is_there.done() or time.monotonic() - self._begin_secs < _START_SECS:
+            return None
+        self._say(
+            f"Ray has not started it within {_START_SECS:g} s: its cores, GPUs or memory are "
+            "taken; see `ray status`"
+        )
+        self._kill_agent(self._agent)
+        return EXIT_FAILED
+
+    def stop(self) -> None:
+        """The role gets SIGTERM."""
+        self._agent.say.remote(step.STOP)
+
+    def kill(self) -> None:
+        """The role and all that it has started get SIGKILL."""
+        self._agent.say.remote(step.KILL)
+        self._killed_secs = self._killed_secs or time.monotonic()
+
+    def wait(self) -> int:
+        """Waits for the end of the role; an actor that takes too long is ended by Ray."""
+        # Of many that were killed together, the last may take no longer than the first.
+        begin_secs = self._killed_secs or time.monotonic()
+        done, _ = concurrent.futures.wait(
+            [self._exit], max(begin_secs + _KILL_SECS - time.monotonic(), 0.1)
+        )
+        if done:
+            return self._over()
+        self._kill_agent(self._agent)
+        return -signal.SIGKILL
+
+    def _has_settled(self) -> bool:
+        now_secs = time.monotonic()
+        self._lost_secs = self._lost_secs or now_secs
+        return self._is_node_gone() or now_secs - self._lost_secs > _SETTLE_SECS
+
+    def _over(self) -> int:
+        error = self._exit.exception()
+        if error is None:
+            code = self._exit.result()
+        else:
+            code = EXIT_FAILED
+            self._say(words_of(error))
+        self._kill_agent(self._agent)  # its cores are free for the next one
+        return code
+
+    def _say(self, words: str) -> None:
+        """The last words of a role are looked for in its log."""
+        with self._log.open("a") as log:
+            log.write(f"tfdrl {self._title.split()[0]}: {words}\n")
+
+
+class Agents:
+    """A `tfdrl.launch.launcher.Starter`.
+
+    Args:
+      cluster: where they run.
+      reservation: of what they want there.
+      directory: in which they start, as `Surroundings` has it.
+      moves: of those whose node is gone.
+    """
+
+    doing = ""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        reservation: Reservation,
+        directory: str,
+        moves: Moves,
+    ):
+        self._cluster, self._reservation = cluster, reservation
+        self._directory, self._moves = directory, moves
+        self._numbers = itertools.count()
+
+    def is_ready(self, role: Role) -> bool:
+        """Always."""
+        return True
+
+    def start(
+        self,
+        role: Role,
+        title: str,
+        command: Sequence[str],
+        log: IO[bytes],
+        environment: Mapping[str, str],
+        node: str = "",
+    ) -> AgentProcess:
+        """As `Starter.start`."""
+        now = self._moves.node(role, title, node)
+        name = f"{title.replace(' ', '-')}-{next(self._numbers)}"
+        options = self._reservation.options(role.name, now, has_moved=now != node)
+        actor = self._cluster.remote(Agent, max_concurrency=2, **options)
+        surroundings = Surroundings(self._directory, environment)
+        agent = actor.remote(name, list(command), pathlib.Path(log.name), surroundings)
+        return AgentProcess(
+            agent, self._cluster.kill, lambda: bool(self.gone([now])), title, log.name
+        )
+
+    def is_ending(self) -> bool:
+        """Whoever ends all of a job on Ray tells the launcher."""
+        return False
+
+    def gone(self, nodes: Collection[str]) -> set[str]:
+        """Those of the nodes that nothing runs on any more."""
+        return self._moves.gone(nodes)
+
+    def close(self) -> None:
+        """What was reserved is free again."""
+        self._reservation.close()
