@@ -61,6 +61,8 @@ def test_a_run_of_the_pods_is_solved(gin_file, chief, flags, tmp_path):
             assert processes[chief].exit_code(200.0) == 0, logs
             result = next((tmp_path / chief).glob("result.json")).read_text()
             assert "solved" in result
+            for name, process in processes.items():  # nobody stops them
+                assert process.exit_code(60.0) == 0, f"{name}\n{process.log[-1500:]}"
         finally:
             for process in processes.values():
                 process.kill()

@@ -60,7 +60,7 @@ def test_every_program_is_valid_and_its_addresses_are_pods(gin_file):
     for _, spec in pods:
         (container,) = spec["containers"]
         flags = dict(flag[2:].split("=", 1) for flag in container["command"][3:] if "=" in flag)
-        for role in ("replay", "learner", "parameter_server", "coordinator"):
+        for role in ("replay", "learner", "parameter_server", "coordinator", "chief"):
             for address in flags.get(role, "").split(","):
                 assert not address or address.rpartition(":")[0] in names
         for volume in spec["volumes"]:
@@ -221,10 +221,9 @@ def test_tls_is_for_those_who_can_and_for_those_who_talk_to_them(gin_file):
         secrets = [v["secret"]["secretName"] for v in volumes if "secret" in v]
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
         is_open = "--insecure_network" in container["command"]
-        if role.name == "parameter_server":
-            assert not secrets and "tls_ca" not in flags and is_open
-            continue
-        assert secrets == ["ours"] and "/etc/tfdrl-tls" in mounts and not is_open
+        # What a parameter server serves has no TLS; the coordinator, whom it asks, has.
+        assert is_open == (role.name == "parameter_server")
+        assert secrets == ["ours"] and "/etc/tfdrl-tls" in mounts
         for flag in ("tls_certificate", "tls_key", "tls_ca", "token_file"):
             assert flags[flag].startswith("/etc/tfdrl-tls/")
 
@@ -239,6 +238,15 @@ def test_probes_ask_what_a_role_can_answer():
 
     assert kinds() == {"coordinator": "grpc", "parameter_server": "tcpSocket"}
     assert kinds(tls_secret="ours") == {"coordinator": "exec", "parameter_server": "tcpSocket"}
+
+
+@pytest.mark.parametrize("gin_file", ["apex/cartpole.gin", "a3c/cartpole.gin"])
+def test_who_serves_ends_after_the_chief(gin_file):
+    chief = {"apex": "run-learner-0.run:8000", "a3c": "run-coordinator-0.run:8000"}
+    for role, container, _ in _containers(gin_file):
+        flags = [flag for flag in container["command"] if flag.startswith("--chief=")]
+        asks = role.name in ("replay", "parameter_server")
+        assert flags == [f"--chief={chief[gin_file.partition('/')[0]]}"] * asks
 
 
 def test_a_preempted_pod_does_not_complete_its_job():

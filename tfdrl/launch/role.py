@@ -23,10 +23,11 @@ from tfdrl.launch.cluster import membership as clusters
 from tfdrl.launch.role_addresses import (
     address_to_listen_at,
     check_listen,
+    chief_to_watch,
     resolve_addresses,
 )
 from tfdrl.launch.thread_names import show_thread_names
-from tfdrl.rpc import channels, security, usage_log
+from tfdrl.rpc import channels, run_end, security, usage_log
 from tfdrl.runtime import locks
 from tfdrl.runtime.free_memory import give_back_free_memory
 from tfdrl.runtime.user_frames import own_frame
@@ -54,6 +55,7 @@ def run_role(
     listen: str = "",
     cluster: str = "",
     addresses: Mapping[str, str] | None = None,
+    chief: str = "",
     insecure_network: bool = False,
     protection: security.Security = security.Security(),  # noqa: B008  (immutable)
     stopped_exit_code: int = EXIT_OK,
@@ -71,6 +73,8 @@ def run_role(
       listen: "host:port" of a serving role; loopback and a fixed port if empty.
       cluster: "host:port,host:port", one for each replica of a role that clusters.
       addresses: "host:port" by name of the role there; comma-separated for several replicas.
+      chief: "host:port" of the learner, or coordinator, after which a serving role ends; empty:
+        it serves until a signal stops it.
       insecure_network: allows `listen` and `cluster` to be reachable from other machines,
         without TLS.
       protection: TLS and token of this process's own services and channels.
@@ -100,18 +104,21 @@ def run_role(
         )
         role, context = configured.role, configured.context
         context.security = protection
-        check_listen(role, context, insecure_network)
+        ends_after = chief_to_watch(configured.program, role, chief)
+        check_listen(role, context, insecure_network, speaks_tls=ends_after is not None)
+        peers = [ends_after] * (ends_after is not None)
         for name, there in configured.addresses.items():
             if configured.program.role(name).encrypts:
-                for address in each_of(there):
-                    protection.check_peer(address)
-        channels.reach_directly(_hosts(configured.addresses))
+                peers += each_of(there)
+        for address in peers:
+            protection.check_peer(address)
+        channels.reach_directly([*_hosts(configured.addresses), *(peer.host for peer in peers)])
         _make_directory(context.root_dir)
         _keep_configuration(configured, allow_config_change)
         process.stop_on_signals(context.told, context.stop)  # who sees the second sees the first
         begins = "%s %d begins, after %.2f CPU seconds of its process"
         _LOG.info(begins, role.name, context.task, time.process_time())
-        with usage_log.kept(context, configured.addresses):
+        with usage_log.kept(context, configured.addresses), run_end.stops(context, ends_after):
             code = call(role, configured.experiment, context, configured.addresses)
         return stopped_exit_code if code == EXIT_OK and context.told.is_set() else code
     except TfdrlError as error:
@@ -257,6 +264,7 @@ def main(argv: Sequence[str], role_name: str = "") -> int:
         listen=values.listen,
         cluster=values.cluster,
         addresses=role_flags.addresses(rest, values),
+        chief=values.chief,
         insecure_network=values.insecure_network,
         protection=security.Security.from_files(
             values.tls_certificate, values.tls_key, values.tls_ca, values.token_file

@@ -13,9 +13,18 @@ from tfdrl.topology import Address, Addresses, Context, Program, Role
 _LOG = logging.getLogger(__name__)
 
 
-def check_listen(role: Role, context: Context, insecure_network: bool) -> None:
-    """Raises ConfigurationError if others could reach what is not encrypted and may not be."""
-    if role.serves and not role.encrypts and security.of(context).is_given:
+def check_listen(
+    role: Role, context: Context, insecure_network: bool, speaks_tls: bool = False
+) -> None:
+    """Raises ConfigurationError if others could reach what is not encrypted and may not be.
+
+    Args:
+      role: that listens, if it serves.
+      context: of the role.
+      insecure_network: others may reach it all the same.
+      speaks_tls: certificates and token are also for somebody whom it asks.
+    """
+    if role.serves and not (role.encrypts or speaks_tls) and security.of(context).is_given:
         raise ConfigurationError(
             f"--tls_certificate, --tls_ca: what {role.name} serves cannot be encrypted; leave them "
             "out, and let nobody but the other roles reach its port"
@@ -55,6 +64,22 @@ def address_to_listen_at(program: Program, role: Role, task: int, listen: str) -
     address = Address("127.0.0.1", port)
     print(f"{role.name} {task} listens on {address} (--listen changes it)", flush=True)
     return address
+
+
+def chief_to_watch(program: Program, role: Role, chief: str) -> Address | None:
+    """The address of --chief. Raises ConfigurationError for a role that ends by itself."""
+    if not chief:
+        return None
+    if not ends_after_chief(program, role):
+        raise ConfigurationError(
+            f"--chief={chief}: {role.name} ends with the run by itself; leave it out"
+        )
+    return Address.parse(chief, "chief")
+
+
+def ends_after_chief(program: Program, role: Role) -> bool:
+    """Whether the role serves, and would not know by itself that the run is over."""
+    return role.serves and role.name != program.chief
 
 
 def resolve_addresses(

@@ -42,6 +42,13 @@ def define(role_name: str) -> flags.FlagValues:
         "other: several synchronous learners (default: the platform's TF_CONFIG).",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "chief",
+        "",
+        "host:port of the learner, or coordinator: a replay or a parameter server then ends when "
+        "the run is over (default: it serves until it is stopped).",
+        flag_values=values,
+    )
     flags.DEFINE_bool(
         "insecure_network",
         False,

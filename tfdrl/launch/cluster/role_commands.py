@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
 from tfdrl.errors import ConfigurationError
+from tfdrl.launch.role_addresses import ends_after_chief
 from tfdrl.topology import Program, Role
 
 #: Where a serving role listens, and where the replicas of one that clusters find each other.
@@ -69,8 +70,10 @@ class Containers(NamedTuple):
             command += [f"--{flag}={TLS_DIR}/{name}" for flag, name in TLS_FILES.items()]
         if role.serves:
             command.append(f"--listen=0.0.0.0:{PORT}")
-            if not self.encrypts(role) or has_cluster(role):
+            if not (self.has_tls and role.encrypts) or has_cluster(role):
                 command.append("--insecure_network")  # the network is the lock
+        if ends_after_chief(self.program, role):
+            command.append(f"--chief={self.hosts(self.program.role(self.program.chief), PORT)[0]}")
         for name in role.talks_to:
             hosts = self.hosts(self.program.role(name), PORT)
             command.append(f"--{name}={','.join(hosts)}")
@@ -79,7 +82,8 @@ class Containers(NamedTuple):
     def encrypts(self, role: Role) -> bool:
         """Whether the role serves, or talks to, what has TLS here."""
         can = {other.name for other in self.program.roles if other.encrypts}
-        return self.has_tls and not can.isdisjoint({role.name, *role.talks_to})
+        asked = {self.program.chief} if ends_after_chief(self.program, role) else set()
+        return self.has_tls and not can.isdisjoint({role.name, *role.talks_to, *asked})
 
     def tf_config(self, role: Role, task: int) -> str:
         """TensorFlow's own variable: where the replicas of a role that clusters are."""
