@@ -25,8 +25,9 @@ def test_what_is_written_is_not_kept(tmp_path):
         writer.write(step, {f"metric/{i}": value for i, value in enumerate(row)})
     kept = _used_bytes() - before
     writer.close()
-    # TensorFlow's cache of Python numbers would have 2 MB of these: 800 bytes each.
-    assert kept < 0.8e6
+    # TensorFlow's cache of Python numbers would have 2 MB of these, 800 bytes each; up to 0.8 are
+    # seen where other tests have left memory in pieces.
+    assert kept < 1.4e6
 
 
 def test_settings_are_text_and_hyper_parameters(tmp_path):
