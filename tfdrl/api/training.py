@@ -143,7 +143,7 @@ class _Progress:
 
 def raise_failure(end: RunEnd, root_dir: str) -> None:
     """Raises the error for the end of a run, if it is a failure."""
-    code, reason, last_lines = end
+    code, reason, last_lines = end.exit_code, end.reason, end.details
     if code == EXIT_CONFIGURATION:
         raise ConfigurationError(reason)
     if code == EXIT_DIVERGED:

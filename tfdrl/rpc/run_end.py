@@ -12,11 +12,14 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tfdrl.errors import TfdrlError, UnavailableError
-from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address, Context
+
+if TYPE_CHECKING:
+    from tfdrl.rpc.run_client import TrainingClient
 
 _LOG = logging.getLogger(__name__)
 _PERIOD_SECS = 1.0
@@ -52,6 +55,8 @@ def stops(context: Context, chief: Address | None) -> Iterator[None]:
 
 
 def _watch(context: Context, chief: Address, left: threading.Event) -> None:
+    from tfdrl.rpc.run_client import TrainingClient  # a mistake in flags is told without gRPC
+
     client = TrainingClient(
         chief,
         experiment=context.experiment,
