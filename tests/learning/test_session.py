@@ -82,5 +82,21 @@ def test_another_start_of_a_run_that_is_over_is_no_training(begin, tmp_path):
     assert _result(tmp_path)["training_secs"] == pytest.approx(trained_secs, abs=1.0)
 
 
+def test_what_solved_a_run_is_its_last_evaluation(begin, tmp_path, monkeypatch):
+    """Or another start would find it unsolved, and train on."""
+    experiment = dataclasses.replace(EXPERIMENT, solved_return=0.5)
+    with begin(experiment) as session:
+        _tell(session, 0.5)
+        session.tick(dict)
+        leave = session._let_roles_leave
+        monkeypatch.setattr(session, "_let_roles_leave", lambda: (_tell(session, 0.25), leave()))
+        assert not session.goes_on()
+    result = _result(tmp_path)
+    assert result["evaluation"]["mean"] == 0.5 and result["reason"].startswith("solved")
+    assert len((tmp_path / "evaluations.csv").read_text().splitlines()) == 1 + 2
+    with begin(experiment) as again:
+        assert not again.goes_on()
+
+
 def _result(directory):
     return json.loads((directory / "result.json").read_text())

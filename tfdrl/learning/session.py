@@ -84,12 +84,10 @@ class LearnerSession:
         self.step = int(agent.train_step_counter.numpy())
         self._trained_secs = counters.get("training_secs", 0.0)
         rules = ReportRules.of(experiment, returns)
-        evaluation = counters.get("evaluation")
-        self.evaluation, self._best = rules.believed(
-            Evaluation(**evaluation) if evaluation else None, counters.get("best_return")
-        )
+        last = counters.get("evaluation") and Evaluation(**counters["evaluation"])
+        self.evaluation, self._best = rules.believed(last, counters.get("best_return"))
         self._start_secs = time.monotonic()
-        self._reason, self._end_secs = None, None
+        self._reason, self._end_secs, self._doing = None, None, ""
         self.service = TrainingServer(
             context.listen,
             context.experiment,
@@ -105,7 +103,6 @@ class LearnerSession:
         logging.info("TensorFlow's devices: %s", ", ".join(device_names()))
         if self.restored:
             logging.info("continuing from learner step %d", self.step)
-        self._doing = ""
         self._metrics = MetricsWriter(root_dir, context.role, context.task)
         self._files = RunFiles(root_dir, self._metrics)
         self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)
@@ -188,8 +185,10 @@ class LearnerSession:
             self._files.write_operative_config()
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
-        """Records an evaluation; it may end the run."""
-        self.evaluation = evaluation
+        """Records an evaluation; it may end the run, and is then the last of it."""
+        wanted, last = self._experiment.solved_return, self.evaluation
+        if None in (wanted, last) or last.mean < wanted:
+            self.evaluation = evaluation
         if self._best is None or evaluation.mean > self._best:
             self._best = evaluation.mean
         self._files.add_evaluation(evaluation, self.training_secs)
@@ -249,9 +248,9 @@ class LearnerSession:
 
     def _reason_to_end(self) -> str | None:
         limits, evaluation = self._experiment, self.evaluation
+        wanted = limits.solved_return
         if self._context.stop.is_set():
             return "told to stop"
-        wanted = limits.solved_return
         if None not in (wanted, evaluation) and evaluation.mean >= wanted:
             return (
                 f"solved: mean return {evaluation.mean:.1f} over {evaluation.episodes} episodes "
