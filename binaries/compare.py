@@ -51,10 +51,7 @@ def _flags() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first), trains, prints the table; returns the exit code."""
     values = _flags()
-    rest = command_line.parse(values, argv, _USAGE, allow_unknown=True)
-    unknown = [name for name in rest if name.startswith("-")]
-    if unknown:
-        raise command_line.unknown_argument(unknown[0], values)
+    rest = command_line.parse_arguments(values, argv, _USAGE)
     if rest:
         return _of_runs(values, rest)
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

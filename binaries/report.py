@@ -29,10 +29,7 @@ def _flags() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and writes the page; returns the exit code."""
     values = _flags()
-    given = command_line.parse(values, argv, _USAGE, allow_unknown=True)
-    unknown = [name for name in given if name.startswith("-")]
-    if unknown:
-        raise command_line.unknown_argument(unknown[0], values)
+    given = command_line.parse_arguments(values, argv, _USAGE)
     if not given:
         raise ConfigurationError("which run? give directories, such as: tfdrl-report runs/a runs/b")
     from tfdrl.reports import page

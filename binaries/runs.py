@@ -24,10 +24,7 @@ def _flags() -> flags.FlagValues:
 
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and prints; returns the exit code."""
-    places = command_line.parse(_flags(), argv, _USAGE, allow_unknown=True)
-    unknown = [place for place in places if place.startswith("-")]
-    if unknown:
-        raise command_line.unknown_argument(unknown[0], [])
+    places = command_line.parse_arguments(_flags(), argv, _USAGE)
     places = places or [_DEFAULT]
     lines = [line for place in places for line in runs.find(place)]
     print("\n".join(runs.page(lines)) if lines else f"there is no run in {', '.join(places)}")

@@ -31,10 +31,7 @@ def _flags() -> flags.FlagValues:
 
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and prints; returns the exit code."""
-    names = command_line.parse(_flags(), argv, _USAGE, allow_unknown=True)
-    unknown = [name for name in names if name.startswith("-")]
-    if unknown:
-        raise command_line.unknown_argument(unknown[0], [])
+    names = command_line.parse_arguments(_flags(), argv, _USAGE)
     if not names:
         print("\n".join(_overview(configuration.catalogue().configurables)))
     for name in names:

@@ -86,10 +86,17 @@ def parse(
 
 def parse_gin_files(values: flags.FlagValues, argv: Sequence[str], usage: str) -> None:
     """As `parse`; an argument that is no flag is one gin file more, such as apex/cartpole."""
-    for argument in parse(values, argv, usage, allow_unknown=True):
+    names = parse_arguments(values, argv, usage)
+    values.gin_file = [*values.gin_file, *names]
+
+
+def parse_arguments(values: flags.FlagValues, argv: Sequence[str], usage: str) -> list[str]:
+    """As `parse`; returns the arguments that are no flags, in their order."""
+    rest = parse(values, argv, usage, allow_unknown=True)
+    for argument in rest:
         if argument.startswith("-"):
             raise unknown_argument(argument, values)
-        values.gin_file = [*values.gin_file, argument]
+    return rest
 
 
 def unknown_argument(

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfdrl.launch.cluster.manifest_settings import ManifestSettings
+from tfdrl.launch.cluster.manifests import new_object
 from tfdrl.topology import Program
+
+_VERSION = "jobset.x-k8s.io/v1alpha2"
 
 
 def with_jobset(
@@ -21,25 +24,17 @@ def with_jobset(
     jobs = [found for found in objects if found["kind"] == "Job"]
     ends = {role.name for role in program.roles if role.exports} | {program.chief}
     last = [_name(job, settings) for job in jobs if job["metadata"]["labels"]["tfdrl/role"] in ends]
-    metadata = {**jobs[0]["metadata"], "name": settings.name, "labels": _labels(settings)}
-    jobset = {
-        "apiVersion": "jobset.x-k8s.io/v1alpha2",
-        "kind": "JobSet",
-        "metadata": metadata,
-        "spec": {
-            "network": {"enableDNSHostnames": False},  # the pods have names of their own
-            "successPolicy": {"operator": "All", "targetReplicatedJobs": last},
-            # A Job restarts its pods by itself, and has a reason when it fails.
-            "failurePolicy": {"maxRestarts": 0},
-            "replicatedJobs": [_replicated(job, settings) for job in jobs],
-        },
+    spec = {
+        "network": {"enableDNSHostnames": False},  # the pods have names of their own
+        "successPolicy": {"operator": "All", "targetReplicatedJobs": last},
+        # A Job restarts its pods by itself, and has a reason when it fails.
+        "failurePolicy": {"maxRestarts": 0},
+        "replicatedJobs": [_replicated(job, settings) for job in jobs],
     }
+    jobset = new_object(_VERSION, "JobSet", settings.name, settings, spec=spec)
+    if settings.queue:
+        jobset["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = settings.queue
     return [found for found in objects if found["kind"] != "Job"] + [jobset]
-
-
-def _labels(settings: ManifestSettings) -> dict[str, str]:
-    queue = {"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {}
-    return {"tfdrl/run": settings.name, **queue}
 
 
 def _name(job: dict[str, Any], settings: ManifestSettings) -> str:

@@ -62,9 +62,10 @@ def host(role: Role, task: int, settings: ManifestSettings) -> str:
     return f"{replica_name(settings.name, role, task)}.{settings.name}"
 
 
-def _object(
+def new_object(
     version: str, kind: str, name: str, settings: ManifestSettings, **fields
 ) -> dict[str, Any]:
+    """An object of the run: with its label, in its namespace."""
     metadata = {"name": name, "labels": {"tfdrl/run": settings.name}}
     if settings.namespace:
         metadata["namespace"] = settings.namespace
@@ -74,7 +75,7 @@ def _object(
 def _config_map(configuration: Configuration, settings: ManifestSettings) -> dict[str, Any]:
     """Of these settings and no others: a pod that starts later finds what the first one found."""
     data, name = {"config.gin": configuration.text}, _config_name(configuration, settings)
-    return _object("v1", "ConfigMap", name, settings, data=data, immutable=True)
+    return new_object("v1", "ConfigMap", name, settings, data=data, immutable=True)
 
 
 def _config_name(configuration: Configuration, settings: ManifestSettings) -> str:
@@ -88,7 +89,7 @@ def _service(settings: ManifestSettings) -> dict[str, Any]:
         "selector": {"tfdrl/run": settings.name},
         "ports": [{"name": "tfdrl", "port": PORT}, {"name": "collectives", "port": CLUSTER_PORT}],
     }
-    return _object("v1", "Service", settings.name, settings, spec=spec)
+    return new_object("v1", "Service", settings.name, settings, spec=spec)
 
 
 def _network_policy(settings: ManifestSettings) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _network_policy(settings: ManifestSettings) -> dict[str, Any]:
         "ingress": [{"from": [{"podSelector": own}]}],
         "egress": [{"to": [{"podSelector": own}]}, {"ports": names}],
     }
-    return _object("networking.k8s.io/v1", "NetworkPolicy", settings.name, settings, spec=spec)
+    return new_object("networking.k8s.io/v1", "NetworkPolicy", settings.name, settings, spec=spec)
 
 
 def _disruption_budget(program: Program, settings: ManifestSettings) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def _disruption_budget(program: Program, settings: ManifestSettings) -> dict[str
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": {"matchLabels": labels},
     }
-    return _object("policy/v1", "PodDisruptionBudget", settings.name, settings, spec=spec)
+    return new_object("policy/v1", "PodDisruptionBudget", settings.name, settings, spec=spec)
 
 
 def _volume_and_job(run: Run, role: Role, task: int) -> list[dict[str, Any]]:
@@ -131,7 +132,7 @@ def _volume_and_job(run: Run, role: Role, task: int) -> list[dict[str, Any]]:
     template["spec"].update(hostname=name, subdomain=settings.name)
     spec = {"backoffLimit": _MAX_RESTARTS, "podFailurePolicy": _failures(), "template": template}
     return [
-        _object("v1", "PersistentVolumeClaim", name, settings, spec=claim),
+        new_object("v1", "PersistentVolumeClaim", name, settings, spec=claim),
         _job(role, name, settings, spec),
     ]
 
@@ -150,7 +151,7 @@ def _indexed_job(run: Run, role: Role) -> dict[str, Any]:
 
 
 def _job(role: Role, name: str, settings: ManifestSettings, spec: dict[str, Any]) -> dict[str, Any]:
-    job = _object("batch/v1", "Job", name, settings, spec=spec)
+    job = new_object("batch/v1", "Job", name, settings, spec=spec)
     job["metadata"]["labels"]["tfdrl/role"] = role.name  # for kustomize's patches
     return job
 

@@ -90,10 +90,10 @@ def pod(run: Run, role: Role, task: str, volume: dict[str, Any]) -> dict[str, An
         container["volumeMounts"].append(mount)
         secret = {"secretName": settings.tls_secret, "defaultMode": 0o440}
         spec["volumes"].append({"name": "tls", "secret": secret})
-    labels_of_nodes = {**settings.node_selector.get("", {})}
-    labels_of_nodes |= settings.node_selector.get(role.name, {})
-    if labels_of_nodes:
-        spec["nodeSelector"] = labels_of_nodes
+    selector = settings.node_selector
+    of_node = {**selector.get("", {}), **selector.get(role.name, {})}
+    if of_node:
+        spec["nodeSelector"] = of_node
     if settings.pull_secret:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secret]
     if settings.tensorboard and role.name == containers.program.chief and task == "0":
