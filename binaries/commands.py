@@ -11,6 +11,7 @@ COMMANDS = {
     "runs": "list the runs of a directory: state, results, settings that differ",
     "evaluate": "play whole episodes with what a run has learnt; record a video",
     "report": "write a page about a run: figure, curves, findings, what ran",
+    "track": "send a run to MLflow or Weights & Biases, or into tables",
     "settings": "what gin files may set: meaning, and default",
     "benchmark": "measure how fast the parts and the whole are on this machine",
     "compare": "train architectures, or values of a setting, side by side, and write a page",

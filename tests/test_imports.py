@@ -58,6 +58,9 @@ def test_import_tfdrl_is_quick():
         "binaries.train",
         "binaries.plan",
         "binaries.benchmark",
+        "binaries.track",
+        "tfdrl.tracking.tracker",
+        "tfdrl.tracking.csv_files",
     ],
 )
 def test_no_tensorflow(module):

@@ -38,6 +38,7 @@ RANKS = {
     "tfdrl.planning": 11,  # simulates what the architectures' settings say
     "tfdrl.benchmarks": 12,  # measures whole runs
     "tfdrl.reports": 12,  # reads and draws whole runs
+    "tfdrl.tracking": 13,  # sends whole runs to trackers
     "tfdrl.studies": 13,  # trains whole runs, and reports on them
     "tfdrl.api": 13,  # the same, for Python programs
 }
@@ -54,6 +55,7 @@ WITHOUT_TENSORFLOW = (
     "tfdrl.launch.cluster.",
     "tfdrl.reports.",
     "tfdrl.planning.",
+    "tfdrl.tracking.",
 )
 WITH_REVERB = ("tfdrl.replay.", "tfdrl.benchmarks.")  # these compare with the bare library
 

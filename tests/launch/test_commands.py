@@ -91,7 +91,7 @@ def test_bash_completes_commands_flags_and_gin_files(tmp_path, capsys):
     assert completion.main(["completion", "bash"]) == 0
     script = tmp_path / "completion.sh"
     script.write_text(capsys.readouterr().out)
-    assert _completed(script, "tfdrl", "tr") == ["train"]
+    assert _completed(script, "tfdrl", "tr") == ["train", "track"]
     assert _completed(script, "tfdrl", "train", "impala/ca") == [
         "impala/cartpole",
         "impala/catch_memory",

@@ -2,9 +2,9 @@
 
 import csv
 import json
-import struct
 
 from tensorboard.compat.proto import event_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tfdrl.launch import run_facts
 from tfdrl.topology import (
@@ -139,11 +139,11 @@ def write_events(directory, rows):
     """A file of TensorBoard's, of (seconds, step, tag, value)."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "events.out.tfevents.1").open("ab") as file:
+        writer = RecordWriter(file)
         for secs, step, tag, value in rows:
             event = event_pb2.Event(wall_time=secs, step=step)
             event.summary.value.add(tag=tag).simple_value = value
-            data = event.SerializeToString()
-            file.write(struct.pack("<QI", len(data), 0) + data + b"\0\0\0\0")
+            writer.write(event.SerializeToString())
 
 
 def _write_usage(path, cores, memory_mb, flows, secs):

@@ -13,7 +13,10 @@ from tensorboard.compat.proto import event_pb2
 
 #: A record is its length <uint64>, that length's checksum <uint32>, the data, its checksum.
 _LENGTH = struct.Struct("<Q")
-_CHECKSUM_BYTES = 4
+CHECKSUM_BYTES = 4
+HEAD_BYTES = _LENGTH.size + CHECKSUM_BYTES
+#: Names of event files.
+FILES = "events.out.tfevents.*"
 
 
 class Series(NamedTuple):
@@ -40,33 +43,53 @@ def read(directory: pathlib.Path) -> dict[str, Series]:
     is read up to there.
     """
     found: dict[str, list[tuple[float, int, float]]] = {}
-    for path in sorted(directory.glob("events.out.tfevents.*")):
-        for record in _records(path):
+    for path in sorted(directory.glob(FILES)):
+        for _, record in records(_data(path)):
             try:
-                event = event_pb2.Event.FromString(record)
+                scalars = scalars_of(record)
             except protobuf.DecodeError:
                 break
-            for value in event.summary.value:
-                number = _number(value)
-                if number is not None:
-                    row = (event.wall_time, event.step, number)
-                    found.setdefault(value.tag, []).append(row)
+            for secs, step, tag, value in scalars:
+                found.setdefault(tag, []).append((secs, step, value))
     return {tag: _series(rows) for tag, rows in found.items()}
 
 
-def _records(path: pathlib.Path) -> Iterator[bytes]:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return
+def records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Where each whole record of an event file ends, and what it holds.
+
+    Args:
+      data: of the file, from the beginning of a record.
+    """
     begin = 0
-    while begin + _LENGTH.size + _CHECKSUM_BYTES <= len(data):
-        (length,) = _LENGTH.unpack_from(data, begin)
-        begin += _LENGTH.size + _CHECKSUM_BYTES
-        if begin + length + _CHECKSUM_BYTES > len(data):
+    while begin + HEAD_BYTES <= len(data):
+        end = begin + record_bytes(data, begin)
+        if end > len(data):
             return
-        yield data[begin : begin + length]
-        begin += length + _CHECKSUM_BYTES
+        yield end, data[begin + HEAD_BYTES : end - CHECKSUM_BYTES]
+        begin = end
+
+
+def record_bytes(data: bytes, begin: int = 0) -> int:
+    """How long the record is whose first HEAD_BYTES are there."""
+    (length,) = _LENGTH.unpack_from(data, begin)
+    return HEAD_BYTES + length + CHECKSUM_BYTES
+
+
+def scalars_of(record: bytes) -> list[tuple[float, int, str, float]]:
+    """(Unix time, step, tag, value) of each scalar in a record.
+
+    Raises DecodeError of Protocol Buffers if it is none of TensorBoard's.
+    """
+    event = event_pb2.Event.FromString(record)
+    numbers = [(value.tag, _number(value)) for value in event.summary.value]
+    return [(event.wall_time, event.step, tag, x) for tag, x in numbers if x is not None]
+
+
+def _data(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _number(value) -> float | None:

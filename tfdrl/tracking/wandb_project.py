@@ -1,0 +1,95 @@
+"""A run in Weights & Biases: history, config, summary, and the report."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from tfdrl.errors import ConfigurationError, UnavailableError
+from tfdrl.tracking.destinations import End, RunToTrack
+from tfdrl.tracking.points import Point
+
+
+class WandbProject:
+    """A project of W&B; `Destination` says what the methods do.
+
+    Args:
+      project: W&B's.
+      directory: where W&B keeps its files; without a network they are all there is.
+      offline: sends nothing; `wandb sync` does later.
+      timeout_secs: for the first answer.
+    """
+
+    kind = "wandb"
+
+    def __init__(self, project: str, directory: pathlib.Path, offline: bool, timeout_secs: float):
+        import wandb
+
+        self.place = f"W&B's project {project!r}" + " (offline)" * offline
+        self._project, self._directory, self._mode = project, directory, offline
+        self._timeout_secs, self._wandb = timeout_secs, wandb
+
+    def open(self, run_id: str, run: RunToTrack, points: int) -> str:
+        wandb = self._wandb
+        settings = wandb.Settings(
+            console="off",  # what this process prints is not of the run
+            init_timeout=self._timeout_secs,
+            save_code=False,
+        )
+        with _told(wandb):
+            self._run = wandb.init(
+                project=self._project,
+                name=run.name,
+                id=run_id or wandb.util.generate_id(),
+                resume="allow",
+                mode="offline" if self._mode else "online",
+                dir=str(self._directory),
+                settings=settings,
+            )
+            self._run.config.update(dict(run.settings), allow_val_change=True)
+        self._row = points  # rows are numbered on, by no more than there were points
+        self._processes: set[str] = set()
+        return self._run.id
+
+    def add(self, points: Sequence[Point]) -> None:
+        """One row of history for all points of a process and step."""
+        rows: dict[tuple[str, int], dict[str, float]] = {}
+        for point in points:
+            row = rows.setdefault(
+                (point.process, point.step), {f"{point.process}/step": point.step}
+            )
+            row.setdefault(f"{point.process}/secs", point.secs)
+            row[point.name] = point.value
+        for (process, _), row in rows.items():
+            if process not in self._processes:
+                self._processes.add(process)
+                self._run.define_metric(f"{process}/*", step_metric=f"{process}/step")
+            self._run.log(row, step=self._row)
+            self._row += 1
+
+    def missing(self, points: Sequence[Point]) -> list[Point]:
+        """None: W&B cannot be asked, and a point too few is better than one twice."""
+        return []
+
+    def close(self, end: End | None) -> None:
+        with _told(self._wandb):
+            if end is not None:
+                result = {f"result/{name}": value for name, value in end.result.items()}
+                self._run.summary.update({**result, "ended": end.reason})
+                if end.report is not None:
+                    report = self._wandb.Artifact(f"report-{self._run.id}", "report")
+                    report.add_file(str(end.report))
+                    self._run.log_artifact(report)
+            self._run.finish(exit_code=int(end is not None and end.failed))
+
+
+@contextlib.contextmanager
+def _told(wandb) -> Iterator[None]:
+    """W&B's errors as ours."""
+    try:
+        yield
+    except wandb.errors.UsageError as error:
+        raise ConfigurationError(f"W&B says: {error}; `wandb login`, or --offline") from None
+    except wandb.errors.Error as error:
+        raise UnavailableError(f"W&B says: {error}") from None
