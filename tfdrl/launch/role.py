@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
-from tfdrl.launch import command_line, gpus, process, role_flags, run_directory
+from tfdrl.launch import command_line, gpus, open_files, process, role_flags, run_directory
 from tfdrl.launch.cluster import membership as clusters
 from tfdrl.launch.role_addresses import (
     address_to_listen_at,
@@ -179,6 +179,8 @@ def _configure(
     role = program.role(role_name)
     context = _context(program, role, place(role), root_dir, listen, loaded.digest)
     resolved = resolve_addresses(program, role, addresses)
+    open_files.raise_limit()
+    open_files.check_connections(program, role)
     process.limit_threads(role.threads)
     gpus.see(role.devices)
     os.nice(role.niceness)

@@ -17,6 +17,7 @@ from tfdrl.launch import (
     addresses,
     credentials,
     curves,
+    open_files,
     output,
     panel,
     placement,
@@ -84,6 +85,7 @@ def run_program(
     root_dir = pathlib.Path(root_dir).resolve()
     start_secs, earlier = time.monotonic(), summary.result_file(root_dir)
     process.reap_children()
+    open_files.raise_limit()
     with (
         output.unfailing(),
         Interrupts(launcher.patient_signals) as interrupts,

@@ -19,12 +19,15 @@ from grpc_reflection.v1alpha import reflection
 from tfdrl.errors import ConfigurationError
 from tfdrl.rpc import channels
 from tfdrl.rpc.admission import HEALTH, AdmissionControl, BoundedReflection, health_check
+from tfdrl.rpc.outgoing_replies import OutgoingReplies
 from tfdrl.rpc.security import Security
 from tfdrl.rpc.tensors import MessageError
 from tfdrl.topology import Address
 
 _LOG = logging.getLogger(__name__)
 _MAX_LOGGED_REFUSALS = 100
+#: Goes at once, whoever waits.
+_SMALL_REPLY_BYTES = 1 << 12
 
 Handlers = Mapping[str, grpc.RpcMethodHandler]
 
@@ -153,18 +156,29 @@ def unreadable(data: bytes, request_type: type[protobuf.Message]) -> MessageErro
 
 
 def unary(
-    method: Callable[[protobuf.Message], bytes], request_type: type[protobuf.Message]
+    method: Callable[[protobuf.Message], bytes],
+    request_type: type[protobuf.Message],
+    outgoing: OutgoingReplies | None = None,
 ) -> grpc.RpcMethodHandler:
     """A handler that parses, calls `method`, and turns refusals into status codes.
 
-    `method` takes the request and returns the serialised reply, which may be cached. It raises
-    RefusedError, or MessageError for INVALID_ARGUMENT.
+    Args:
+      method: takes the request and returns the serialised reply, which may be cached. It raises
+        RefusedError, or MessageError for INVALID_ARGUMENT.
+      request_type: of the request.
+      outgoing: large replies wait for their turn in it, and are made once more when it has come:
+        `method` must change nothing.
     """
     refuse = RefusalLog()
 
     async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
-            return method(request_type.FromString(data))
+            request = request_type.FromString(data)
+            reply = method(request)
+            if outgoing is not None and len(reply) > _SMALL_REPLY_BYTES:
+                await outgoing.admit(len(reply), context)
+                reply = method(request)
+            return reply
         except protobuf.DecodeError:
             await refuse(context, unreadable(data, request_type))
         except (MessageError, RefusedError) as error:

@@ -16,6 +16,7 @@ from tfdrl.rpc import channels, grpc_server, training_pb2
 from tfdrl.rpc import run_messages as messages
 from tfdrl.rpc.departures import Departures
 from tfdrl.rpc.mismatches import check_experiment, check_join
+from tfdrl.rpc.outgoing_replies import OutgoingReplies
 from tfdrl.rpc.published_parameters import PublishedParameters
 from tfdrl.rpc.report_ledger import Ledger, TooManyRunsError
 from tfdrl.rpc.report_rules import ReportRules
@@ -72,7 +73,7 @@ class TrainingServer:
         specs: str = "",
         *,
         max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
-        max_concurrent_rpcs: int = 256,
+        max_concurrent_rpcs: int = channels.MOST_CONNECTIONS,
         more: MoreServices = MoreServices(),  # noqa: B008  (immutable)
         security: Security = Security(),  # noqa: B008
         rules: ReportRules = ReportRules(),  # noqa: B008
@@ -199,7 +200,7 @@ class TrainingServer:
         return {
             "Join": grpc_server.unary(self._join, training_pb2.JoinRequest),
             "GetParameters": grpc_server.unary(
-                self._get_parameters, training_pb2.ParametersRequest
+                self._get_parameters, training_pb2.ParametersRequest, OutgoingReplies()
             ),
             "Report": grpc_server.unary(self._report, training_pb2.ReportRequest),
             "Status": grpc_server.unary(self._status, training_pb2.StatusRequest),
