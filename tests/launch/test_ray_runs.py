@@ -115,6 +115,51 @@ def test_exit_codes_are_those_of_one_machine(tiny, behaviour, code, words):
     assert words in run.output
 
 
+def test_nothing_is_left_of_a_launcher_that_is_killed(tiny):
+    run = tiny(actor="breed")
+    run.wait_for(lambda: run.is_up("replay-0", "learner-0"))
+    run.process.kill()
+    run.wait_for(lambda: not _commands_of(run), 90.0)
+
+
+def _commands_of(run: _Run) -> list[bytes]:
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes())
+        except OSError:
+            continue
+    return [words for words in found if str(run.root_dir).encode() in words]
+
+
+def test_two_runs_share_a_cluster_and_a_third_does_not_fit(tiny, tmp_path):
+    runs = [tiny(directory=tmp_path / name) for name in ("a", "b")]
+    for run in runs:
+        run.wait_for(lambda run=run: run.is_up(*_EVERYBODY))
+    third = tiny("--resources=actor=cpu:5", directory=tmp_path / "c")
+    assert third.end() == 2
+    assert "in all 12 cores; the allocation has 8" in third.output
+    for run in runs:
+        run.process.send_signal(signal.SIGINT)
+    assert [run.end() for run in runs] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "flag, words",
+    [
+        ("--gin_bindings=tiny.actors = 40", "40 actors want 40 cores, in all 42 cores"),
+        ("--resources=actor=gpu:1", "actor sees no GPUs"),
+        ("--ray_address=127.0.0.1:9", "there is no Ray cluster at 127.0.0.1:9"),
+        ("--gin_bindings=import there_is_no_such_package", "there_is_no_such_package"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_starts(tiny, flag, words):
+    run = tiny(flag)
+    assert run.end(40.0) == 2
+    assert words in run.output
+    assert not list((run.root_dir / "logs").glob("*.log"))
+
+
 def test_an_actor_of_a_lost_node_starts_elsewhere(tiny, ray):
     run = tiny()
     run.wait_for(lambda: run.is_up(*_EVERYBODY))
@@ -127,6 +172,23 @@ def test_an_actor_of_a_lost_node_starts_elsewhere(tiny, ray):
     finally:
         ray.add()
     assert "all roles start again" not in run.output
+
+
+def test_all_start_elsewhere_when_the_learner_s_node_is_lost(tiny, ray):
+    run = tiny()
+    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    before = run.node_of("learner")
+    for role in _EVERYBODY:
+        (run.root_dir / f"ready-{role}").unlink()
+    ray.fail(before)
+    try:
+        run.wait_for(lambda: run.is_up(*_EVERYBODY))
+        assert f"learner has lost its node {before}: all roles start again" in run.output
+        assert run.node_of("learner") != before
+        run.process.send_signal(signal.SIGINT)
+        assert run.end() == 0
+    finally:
+        ray.add()
 
 
 def test_impala_solves_cartpole_on_three_nodes(ray, tmp_path):
