@@ -80,6 +80,12 @@ def _flags() -> flags.FlagValues:
 def _kubernetes_flags(values: flags.FlagValues) -> None:
     for name, default, about in (
         ("namespace", "", "Kubernetes: namespace of all objects (default: kubectl's)."),
+        (
+            "packages",
+            "",
+            "Kubernetes: your own packages, beside the images: configmap:NAME/my_package, "
+            "configmap:NAME or pvc:NAME.",
+        ),
         ("queue", "", "JobSet: Kueue's local queue, which starts all pods at once, or none."),
     ):
         flags.DEFINE_string(name, default, about, flag_values=values)
@@ -151,7 +157,7 @@ def _batch(values: flags.FlagValues, program: Program) -> str:
 def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and prints the manifests; returns the exit code."""
     from tfdrl.experiment import Experiment
-    from tfdrl.launch.cluster import compose, plain_yaml
+    from tfdrl.launch.cluster import compose, packages, plain_yaml
     from tfdrl.launch.cluster.amounts import amounts, node_labels
     from tfdrl.launch.cluster.jobset import with_jobset
     from tfdrl.launch.cluster.manifest_settings import ManifestSettings
@@ -171,6 +177,7 @@ def main(argv: Sequence[str]) -> int:
     given["name"] = values.name or program.name
     for flag in ("storage", "cpu", "memory"):
         given[flag] = amounts(flag, given[flag], program)
+    given["packages"] = packages.parse(values.packages)
     given["node_selector"] = node_labels(values.node_selector, program)
     settings = ManifestSettings(**given)
     if settings.queue and values.format != "jobset":

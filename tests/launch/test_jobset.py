@@ -1,5 +1,8 @@
 """JobSets, and where a run's pods run: valid by Kubernetes' schemas, and ended by their chief."""
 
+import os
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -8,9 +11,11 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from paths import CHECKOUT
 
 from tfdrl import configuration
 from tfdrl.experiment import Experiment
+from tfdrl.launch.cluster import packages
 from tfdrl.launch.cluster.jobset import with_jobset
 from tfdrl.launch.cluster.manifest_settings import ManifestSettings
 from tfdrl.launch.cluster.manifests import objects
@@ -119,8 +124,79 @@ _JOBSET = _fields(
         (["--queue=team-a"], "--queue needs --format=jobset"),
         (["--node_selector=gpu"], "--node_selector='gpu' is no label; write key=value"),
         (["--node_selector=lerner:pool=gpu"], "apex has no role 'lerner'; its roles are"),
+        (["--packages=my-code"], "--packages=my-code: write configmap:NAME/my_package of a"),
+        (["--packages=pvc:My_Code"], "--packages=pvc:My_Code: write configmap:NAME/"),
     ],
 )
 def test_what_kubernetes_would_not_take(flags, words):
     done = _written("--gin_file=apex/cartpole.gin", *flags)
     assert done.returncode == 2 and words in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "jobset"])
+@pytest.mark.parametrize(
+    "flag, volume, path",
+    [
+        ("configmap:c", {"configMap": {"name": "c"}}, "/opt/packages"),
+        ("configmap:c/my_code", {"configMap": {"name": "c"}}, "/opt/packages/my_code"),
+        (
+            "pvc:c",
+            {"persistentVolumeClaim": {"claimName": "c", "readOnly": True}},
+            "/opt/packages",
+        ),
+    ],
+)
+def test_packages_beside_the_image_are_mounted_in_every_role(kind, flag, volume, path):
+    gin = ["--gin_file=impala/cartpole.gin", "--gin_bindings=impala.learners = 2"]
+    gin.append("--gin_bindings=impala.strategy = @strategy()")
+    gin.append("--gin_bindings=strategy.kind = 'multi_worker'")
+    text = _written(f"--format={kind}", *gin, f"--packages={flag}").stdout
+    jobs = _jobs(list(yaml.safe_load_all(text)))
+    assert len(jobs) == 6
+    for job in jobs:
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert {"name": "packages", **volume} in pod["volumes"]
+        mount = {"name": "packages", "mountPath": path, "readOnly": True}
+        assert mount in container["volumeMounts"]
+        variables = {variable["name"]: variable["value"] for variable in container["env"]}
+        assert variables["PYTHONPATH"] == "/opt/packages"
+        is_learner = job["metadata"]["labels"]["tfdrl/role"] == "learner"
+        assert ("TF_CONFIG" in variables) is is_learner
+
+
+@pytest.mark.parametrize("flag", ["configmap:my-code/my_package", "pvc:code"])
+def test_python_finds_a_package_on_such_a_volume(flag, tmp_path):
+    found = packages.parse(flag)
+    there = pathlib.Path(found.path.replace(packages.PACKAGES_DIR, str(tmp_path)))
+    plugins = CHECKOUT / "tests" / "plugins"
+    if found.package:
+        _mount_config_map(there, (plugins / found.package).glob("*.py"))
+    else:
+        shutil.copytree(plugins / "my_package", there / "my_package")
+    spec = {"volumes": [], "containers": [{"volumeMounts": []}]}
+    found.add_to(spec)
+    (variable,) = spec["containers"][0]["env"]
+    gin_file = tmp_path / "mine.gin"
+    gin_file.write_text(
+        "import my_package.models\ninclude 'impala/cartpole.gin'\nmy_model.units = 32\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "binaries.manifests", f"--gin_file={gin_file}"],
+        env={**os.environ, variable["name"]: str(tmp_path)},
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "my_model.units = 32" in done.stdout
+
+
+def _mount_config_map(directory, files):
+    """As a kubelet does: links to files of a directory that can be replaced at once."""
+    (directory / "..1").mkdir(parents=True)
+    (directory / "..data").symlink_to("..1")
+    for path in files:
+        shutil.copy(path, directory / "..1")
+        (directory / path.name).symlink_to(f"..data/{path.name}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tfdrl.launch.cluster.packages import Packages
+
 
 class ManifestSettings(NamedTuple):
     """What the gin file does not say.
@@ -22,6 +24,7 @@ class ManifestSettings(NamedTuple):
       namespace: of all objects; empty: the one that kubectl is told, or has by itself.
       node_selector: labels that a role's nodes have, by role; "" for all (see `node_labels`).
       pull_secret: names of Secrets that open the images' registry.
+      packages: volume with the user's own, of all pods; None: what is not tfdrl's is in the images.
       queue: of Kueue, which starts the run once all of its pods have room; for a JobSet.
       tensorboard: the chief's pod also serves TensorBoard, to its own loopback.
     """
@@ -38,5 +41,6 @@ class ManifestSettings(NamedTuple):
     namespace: str = ""
     node_selector: Mapping[str, Mapping[str, str]] = {}
     pull_secret: Sequence[str] = ()
+    packages: Packages | None = None
     queue: str = ""
     tensorboard: bool = False

@@ -90,6 +90,8 @@ def pod(run: Run, role: Role, task: str, volume: dict[str, Any]) -> dict[str, An
         container["volumeMounts"].append(mount)
         secret = {"secretName": settings.tls_secret, "defaultMode": 0o440}
         spec["volumes"].append({"name": "tls", "secret": secret})
+    if settings.packages:
+        settings.packages.add_to(spec)
     selector = settings.node_selector
     of_node = {**selector.get("", {}), **selector.get(role.name, {})}
     if of_node:
