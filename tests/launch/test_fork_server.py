@@ -12,6 +12,7 @@ import time
 import pytest
 from paths import CHECKOUT, python_path
 
+from tfdrl.launch.launcher import ProcessSpec
 from tfdrl.launch.local import fork_client
 from tfdrl.launch.local import processes as local_processes
 from tfdrl.launch.local.preloading import preloaded
@@ -56,7 +57,7 @@ def start(tmp_path):
         command = [sys.executable, "-m", "forked_role", *words]
         with path.open("ab") as log:
             told = {**role_environment(), **environment}
-            started.append(servers.start(role, f"{role.name} 3", command, log, told))
+            started.append(servers.start(ProcessSpec(role, 3, command, log, told)))
         return started[-1], path
 
     yield start_role

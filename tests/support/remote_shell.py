@@ -50,15 +50,15 @@ class _Shells:
     def is_ready(self, role):
         return True
 
-    def start(self, role, title, command, log, environment, node=""):
+    def start(self, spec):
         here = str(pathlib.Path.cwd())
-        environment = {n: v for n, v in environment.items() if n != LAUNCHER_VARIABLE}
-        remote = [sys.executable, "-m", step.__name__, title, *command]
+        environment = {n: v for n, v in spec.environment.items() if n != LAUNCHER_VARIABLE}
+        remote = [sys.executable, "-m", step.__name__, spec.name, *spec.command]
         return _Shell(
             subprocess.Popen(
-                [*self._shell, node, f"cd {shlex.quote(here)} && exec {shlex.join(remote)}"],
+                [*self._shell, spec.node, f"cd {shlex.quote(here)} && exec {shlex.join(remote)}"],
                 stdin=subprocess.PIPE,
-                stdout=log,
+                stdout=spec.log,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,

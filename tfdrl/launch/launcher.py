@@ -32,31 +32,44 @@ class Process(Protocol):
         """Waits for its end, after `kill`."""
 
 
+class ProcessSpec(NamedTuple):
+    """A process that is to be started.
+
+    Attributes:
+      role: that it has.
+      task: its number among the replicas of the role, from 0.
+      command: of Python: python, "-m", module, arguments.
+      log: a file of this machine, open for appending, in which its output ends up.
+      environment: its variables.
+      node: name of the node that it belongs on; empty: this machine.
+    """
+
+    role: Role
+    task: int
+    command: Sequence[str]
+    log: IO[bytes]
+    environment: Mapping[str, str]
+    node: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+        return process_name(self.role, self.task)
+
+
+def process_name(role: Role, task: int) -> str:
+    """The name of a replica's process for people: "learner", or "actor 3" of several."""
+    return role.name if role.replicas == 1 else f"{role.name} {task}"
+
+
 class Starter(Protocol):
     """Starts processes."""
 
     def is_ready(self, role: Role) -> bool:
         """Whether `start` would start one at once; if not, ask again soon."""
 
-    def start(
-        self,
-        role: Role,
-        title: str,
-        command: Sequence[str],
-        log: IO[bytes],
-        environment: Mapping[str, str],
-        node: str = "",
-    ) -> Process:
-        """Starts a process, in a session of its own, whose output ends up in `log`.
-
-        Args:
-          role: that it has.
-          title: its name for people.
-          command: of Python: python, "-m", module, arguments.
-          log: a file of this machine, open for appending.
-          environment: its variables.
-          node: name of the node that it belongs on; empty: this machine.
-        """
+    def start(self, spec: ProcessSpec) -> Process:
+        """Starts a process, in a session of its own."""
 
     @property
     def doing(self) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch import placement
+from tfdrl.launch.launcher import ProcessSpec
 from tfdrl.launch.placement import Node
-from tfdrl.topology import Resources, Role
+from tfdrl.topology import Resources
 
 
 class Moves:
@@ -34,25 +35,25 @@ class Moves:
         self._nodes = {node.name: node for there in placed.values() for node in there}
         self._started: set[str] = set()
 
-    def node(self, role: Role, title: str, node: str) -> str:
-        """Where a replica starts now that was to be on `node`."""
-        is_again = title in self._started
-        self._started.add(title)
+    def node(self, spec: ProcessSpec) -> str:
+        """Where a replica starts now."""
+        role = spec.role
+        is_again = spec.name in self._started
+        self._started.add(spec.name)
         if role.serves or not is_again:
-            return node
-        task = int(title.rpartition(" ")[2]) if role.replicas > 1 else 0
-        before = self._placed[role.name][task]
+            return spec.node
+        before = self._placed[role.name][spec.task]
         try:
             gone = self._are_gone(list(self._nodes))
             if before.name not in gone:
                 return before.name
             alive: Sequence[Node] = [n for n in self._nodes.values() if n.name not in gone]
-            after = placement.replace(role, task, self._wanted, self._placed, alive)
+            after = placement.replace(role, spec.task, self._wanted, self._placed, alive)
         except ConfigurationError as error:
-            self._notify(f"{title}: {error}")
+            self._notify(f"{spec.name}: {error}")
             return before.name
-        self._placed[role.name][task] = after
-        self._notify(f"{title} moves from {before.name}, which is down, to {after.name}")
+        self._placed[role.name][spec.task] = after
+        self._notify(f"{spec.name} moves from {before.name}, which is down, to {after.name}")
         return after.name
 
     def gone(self, nodes: Collection[str]) -> set[str]:

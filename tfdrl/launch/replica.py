@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tfdrl.launch.exits import describe
-from tfdrl.launch.launcher import Process
+from tfdrl.launch.launcher import Process, process_name
 from tfdrl.topology import Role
 
 
@@ -38,7 +38,7 @@ class Replica:
 
     @property
     def name(self) -> str:
-        return self.role.name if self.role.replicas == 1 else f"{self.role.name} {self.task}"
+        return process_name(self.role, self.task)
 
     @property
     def is_running(self) -> bool:

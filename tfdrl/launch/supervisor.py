@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tfdrl.errors import EXIT_CONFIGURATION, EXIT_DIVERGED, EXIT_FAILED, EXIT_OK
 from tfdrl.launch.exits import START_MARKER, describe, last_words, out_of_memory_kills, tail
-from tfdrl.launch.launcher import Starter
+from tfdrl.launch.launcher import ProcessSpec, Starter
 from tfdrl.launch.local.processes import FreshProcesses
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.launch.replica import ExitedReplica, Replica, kill
@@ -157,12 +157,9 @@ class Supervisor:
             log.flush()
             environment = {**role_environment(), **replica.environment}
             replica.process = self._starter.start(
-                replica.role,
-                replica.name,
-                replica.command,
-                log,
-                environment,
-                replica.node,
+                ProcessSpec(
+                    replica.role, replica.task, replica.command, log, environment, replica.node
+                )
             )
         replica.start_at_secs = None
 

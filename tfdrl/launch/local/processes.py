@@ -10,9 +10,9 @@ import contextlib
 import os
 import pathlib
 import signal
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import IO
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from tfdrl.launch.launcher import ProcessSpec
 from tfdrl.launch.local.fork_client import Child, ForkServer, ForkServerError, start_afresh
 from tfdrl.launch.local.preloading import preloaded
 from tfdrl.launch.process import has_ended
@@ -62,9 +62,9 @@ class FreshProcesses:
         """Always."""
         return True
 
-    def start(self, role, title, command, log, environment, node="") -> LocalProcess:
+    def start(self, spec: ProcessSpec) -> LocalProcess:
         """As `Starter.start`."""
-        return LocalProcess(start_afresh(command, log, environment))
+        return LocalProcess(start_afresh(spec.command, spec.log, spec.environment))
 
     def is_ending(self) -> bool:
         """Nobody but the launcher ends a run."""
@@ -120,24 +120,18 @@ class ForkServers:
             self._replace(role.needs_tensorflow, server, error)
             return False
 
-    def start(
-        self,
-        role: Role,
-        title: str,
-        command: Sequence[str],
-        log: IO[bytes],
-        environment: Mapping[str, str],
-        node: str = "",
-    ) -> LocalProcess:
+    def start(self, spec: ProcessSpec) -> LocalProcess:
         """As `Starter.start`."""
-        server = self._servers.get(role.needs_tensorflow)
+        needs_tensorflow = spec.role.needs_tensorflow
+        server = self._servers.get(needs_tensorflow)
         if server is not None:
             try:
-                _, _, module, *arguments = command
-                return LocalProcess(server.fork(title, module, arguments, log, environment))
+                _, _, module, *arguments = spec.command
+                forked = server.fork(spec.name, module, arguments, spec.log, spec.environment)
+                return LocalProcess(forked)
             except ForkServerError as error:
-                self._replace(role.needs_tensorflow, server, error)
-        return self._fresh.start(role, title, command, log, environment)
+                self._replace(needs_tensorflow, server, error)
+        return self._fresh.start(spec)
 
     @property
     def doing(self) -> str:

@@ -7,11 +7,12 @@ import itertools
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Collection
+from typing import Any
 
 from tfdrl.errors import EXIT_FAILED
 from tfdrl.launch import step
+from tfdrl.launch.launcher import ProcessSpec
 from tfdrl.launch.moves import Moves
 from tfdrl.launch.ray.agent import Agent, Surroundings
 from tfdrl.launch.ray.cluster import Cluster, words_of
@@ -32,7 +33,7 @@ class AgentProcess:
       agent: the actor.
       kill_agent: ends an actor.
       is_node_gone: whether nothing runs on the actor's node any more.
-      title: of the process, for people.
+      role: name of the role that the process has.
       log: file of its output.
     """
 
@@ -41,13 +42,13 @@ class AgentProcess:
         agent: Any,
         kill_agent: Callable[[Any], None],
         is_node_gone: Callable[[], bool],
-        title: str,
-        log: str,
+        role: str,
+        log: pathlib.Path,
     ):
         self._agent, self._kill_agent = agent, kill_agent
         self._is_node_gone = is_node_gone
         self._lost_secs: float | None = None
-        self._title, self._log = title, pathlib.Path(log)
+        self._role, self._log = role, log
         self._killed_secs: float | None = None
         self._is_there: concurrent.futures.Future = agent.__ray_ready__.remote().future()
         self._exit: concurrent.futures.Future = agent.wait.remote().future()
@@ -106,7 +107,7 @@ class AgentProcess:
     def _say(self, words: str) -> None:
         """The last words of a role are looked for in its log."""
         with self._log.open("a") as log:
-            log.write(f"tfdrl {self._title.split()[0]}: {words}\n")
+            log.write(f"tfdrl {self._role}: {words}\n")
 
 
 class Agents:
@@ -136,24 +137,17 @@ class Agents:
         """Always."""
         return True
 
-    def start(
-        self,
-        role: Role,
-        title: str,
-        command: Sequence[str],
-        log: IO[bytes],
-        environment: Mapping[str, str],
-        node: str = "",
-    ) -> AgentProcess:
+    def start(self, spec: ProcessSpec) -> AgentProcess:
         """As `Starter.start`."""
-        now = self._moves.node(role, title, node)
-        name = f"{title.replace(' ', '-')}-{next(self._numbers)}"
-        options = self._reservation.options(role.name, now, has_moved=now != node)
+        now = self._moves.node(spec)
+        name = f"{spec.name.replace(' ', '-')}-{next(self._numbers)}"
+        options = self._reservation.options(spec.role.name, now, has_moved=now != spec.node)
         actor = self._cluster.remote(Agent, max_concurrency=2, **options)
-        surroundings = Surroundings(self._directory, environment)
-        agent = actor.remote(name, list(command), pathlib.Path(log.name), surroundings)
+        log = pathlib.Path(spec.log.name)
+        surroundings = Surroundings(self._directory, spec.environment)
+        agent = actor.remote(name, list(spec.command), log, surroundings)
         return AgentProcess(
-            agent, self._cluster.kill, lambda: bool(self.gone([now])), title, log.name
+            agent, self._cluster.kill, lambda: bool(self.gone([now])), spec.role.name, log
         )
 
     def is_ending(self) -> bool:

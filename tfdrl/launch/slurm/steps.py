@@ -9,11 +9,11 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import IO
+from collections.abc import Callable, Collection, Mapping
 
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from tfdrl.launch import placement, step
+from tfdrl.launch.launcher import ProcessSpec
 from tfdrl.launch.moves import Moves
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.launch.slurm.job import Job
@@ -106,29 +106,21 @@ class Steps:
         """Always."""
         return True
 
-    def start(
-        self,
-        role: Role,
-        title: str,
-        command: Sequence[str],
-        log: IO[bytes],
-        environment: Mapping[str, str],
-        node: str = "",
-    ) -> StepProcess:
+    def start(self, spec: ProcessSpec) -> StepProcess:
         """As `Starter.start`: an srun, in a session of its own, that writes what the step does."""
-        node = self._moves.node(role, title, node)
-        name = f"{title.replace(' ', '-')}-{next(self._numbers)}"
-        srun = [*srun_command(name, node, self._wanted[role.name]), sys.executable]
+        node = self._moves.node(spec)
+        name = f"{spec.name.replace(' ', '-')}-{next(self._numbers)}"
+        srun = [*srun_command(name, node, self._wanted[spec.role.name]), sys.executable]
         popen = subprocess.Popen(
-            [*srun, "-m", step.__name__, name, *command],
+            [*srun, "-m", step.__name__, name, *spec.command],
             stdin=subprocess.PIPE,
-            stdout=log,
+            stdout=spec.log,
             stderr=subprocess.STDOUT,
-            env=step_environment(environment),
+            env=step_environment(spec.environment),
             start_new_session=True,  # the terminal's Ctrl-C reaches the launcher only
             bufsize=0,
         )
-        return StepProcess(popen, name, self._job, pathlib.Path(log.name))
+        return StepProcess(popen, name, self._job, pathlib.Path(spec.log.name))
 
     def is_ending(self) -> bool:
         """Whether the job is cancelled or preempted: Slurm may tell its steps alone."""
