@@ -1,4 +1,4 @@
-"""Whole local runs that lose several roles at once or their launcher, or change in size.
+"""Whole local runs that lose several roles at once, or their launcher, or change in size.
 
 Whatever befalls them, the next start goes on from the checkpoints, and no count ever goes back.
 """
@@ -14,14 +14,17 @@ from local_runs import LIMIT_SECS, Run
 from paths import DATA
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+_SAVED = {
+    "a3c": ["coordinator_checkpoint"],
+    "gorila": ["coordinator_checkpoint", "replay_checkpoint"],
+    "impala": ["learner_checkpoint"],
+}
 
 
 def _bindings(name):
     """So that a run saves often, and ends when it is told to."""
     scope = name.split("_")[0]
-    parts = (
-        ["learner_checkpoint"] if scope == "impala" else ["learner_checkpoint", "replay_checkpoint"]
-    )
+    parts = _SAVED.get(scope, ["learner_checkpoint", "replay_checkpoint"])
     yield from (f"{scope}.{part}_period_secs = 2.0" for part in parts)
     yield from ("experiment.solved_return = None", "experiment.max_minutes = None")
 
@@ -56,17 +59,19 @@ def _stop(run):
     return json.loads((run.root_dir / "result.json").read_text())
 
 
-def test_replay_and_learner_killed_together_are_named_and_the_next_start_goes_on(tmp_path):
-    root_dir, name = tmp_path / "run", "apex_catch"
+@pytest.mark.parametrize("name", ["apex_catch", "gorila_global_catch"])
+def test_replay_and_learner_killed_together_are_named_and_the_next_start_goes_on(name, tmp_path):
+    root_dir = tmp_path / "run"
     run = _start(name, root_dir)
     try:
         _until(run, _saved(root_dir, 50))
-        pids = [pid for role in ("replay", "learner") for pid in run.processes(f"--role={role}")]
+        chief = "coordinator" if name.startswith("gorila") else "learner"
+        pids = [pid for role in ("replay", chief) for pid in run.processes(f"--role={role}")]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         assert run.wait(60) == 1
         reason = next(line for line in run.output.splitlines() if line.startswith("ended "))
-        assert "replay" in reason and "learner" in reason and reason.count("SIGKILL") == len(pids)
+        assert "replay" in reason and chief in reason and reason.count("SIGKILL") == len(pids)
         assert "did not stop in time" not in run.output
     finally:
         run.kill()
@@ -97,6 +102,7 @@ _NUMBERS = {
     "impala_catch": "impala.actors",
     "seed_catch": "seed.actors",
     "seed_r2d2_catch": "seed.actors",
+    "a3c_catch": "a3c.workers",
 }
 
 
