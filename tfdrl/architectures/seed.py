@@ -255,14 +255,16 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
 
 def _train_on_the_queue(batch_size, session, trainer, queue, player):
     """Every unroll once, in the order of their completion."""
+    from tfdrl.experience.prepared_batches import PreparedBatches
     from tfdrl.learning.learner_metrics import UnrollMetrics
     from tfdrl.runtime.metrics import Every, WaitingClock
 
     waiting, warning_is_due = WaitingClock(), Every(5.0)
+    batches = PreparedBatches(queue, batch_size)
     learning = UnrollMetrics(queue.__len__, waiting, trainer, batch_size)
     while session.goes_on():
         with waiting:
-            unrolls = queue.take(batch_size, timeout_secs=0.5)
+            unrolls = batches.take(timeout_secs=0.5)
         if unrolls is not None:
             step = trainer.train_unrolls(unrolls)
             session.count(1)

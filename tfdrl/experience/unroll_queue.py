@@ -1,6 +1,6 @@
 """The learner's own queue: blocks of unrolls from many actors, made into batches.
 
-A batch's arrays are used again for the next but one; TensorFlow reads them where they are.
+A batch's arrays are used again, two batches later; TensorFlow reads them where they are.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tfdrl.runtime.futures import settle
 from tfdrl.runtime.host_tensors import aligned_empty
 from tfdrl.types import Nest, Unrolls
 
-#: The learner may still read the batch before.
-_BUFFERS = 2
+#: One that the learner trains on, the one before, and one that is filled meanwhile.
+_BUFFERS = 3
 
 
 class ClosedError(TfdrlError):
@@ -36,18 +36,19 @@ class UnrollQueue:
       capacity: unrolls; at least a batch. A block is let in whole while there is any room.
 
     Attributes:
-      next_info: of the batch that was taken last: the policy's info at step T, nest of [B, ...].
+      next_info: of the batch that was filled last: the policy's info at step T, nest of [B, ...].
+      is_closed: whether nothing comes any more.
     """
 
     def __init__(self, capacity: int):
         self._capacity = capacity
         self._blocks: collections.deque[tuple[CollectedUnrolls, int]] = collections.deque()
-        self._size = 0
+        self._size, self._filled = 0, 0  # unrolls that came, and those of them in a filled batch
         self._waiting: collections.deque[tuple[asyncio.Future, CollectedUnrolls]] = (
             collections.deque()
         )
         self._changed = threading.Condition()
-        self._is_closed = False
+        self.is_closed = False
         self._buffers: collections.deque[tuple[Unrolls, Nest]] = collections.deque()
         self.next_info: Nest = ()
 
@@ -60,7 +61,7 @@ class UnrollQueue:
         The future raises ClosedError if the queue is closed first, and so does this.
         """
         with self._changed:
-            if self._is_closed:
+            if self.is_closed:
                 raise ClosedError("the queue of unrolls is closed")
             if self._size < self._capacity:
                 self._add(unrolls)
@@ -73,18 +74,21 @@ class UnrollQueue:
 
         The arrays are good until the next call but one. From one thread, one size.
         """
+        unrolls = self.fill(batch_size, timeout_secs)
+        if unrolls is not None:
+            self.free(batch_size)
+        return unrolls
+
+    def fill(self, batch_size: int, timeout_secs: float) -> Unrolls | None:
+        """As `take`, but the unrolls keep their room in the queue until `free`."""
         deadline = time.monotonic() + timeout_secs
         with self._changed:
-            while self._size < batch_size:
+            while self._size - self._filled < batch_size:
                 left_secs = deadline - time.monotonic()
-                if self._is_closed or left_secs <= 0:
+                if self.is_closed or left_secs <= 0:
                     return None
                 self._changed.wait(left_secs)
             parts = self._remove(batch_size)
-            while self._waiting and self._size < self._capacity:
-                place, unrolls = self._waiting.popleft()
-                self._add(unrolls)
-                _tell(place, None)
         if len(self._buffers) < _BUFFERS:
             self._buffers.append(_empty_batch(parts[0][0], batch_size))
         self._buffers.rotate(1)
@@ -92,10 +96,20 @@ class UnrollQueue:
         _fill(unrolls, self.next_info, parts)
         return unrolls
 
+    def free(self, count: int) -> None:
+        """So many of those that were filled are with the learner: there is room for others."""
+        with self._changed:
+            self._size -= count
+            self._filled -= count
+            while self._waiting and self._size < self._capacity:
+                place, unrolls = self._waiting.popleft()
+                self._add(unrolls)
+                _tell(place, None)
+
     def close(self) -> None:
         """Who waits, or comes, is sent away."""
         with self._changed:
-            self._is_closed = True
+            self.is_closed = True
             self._changed.notify_all()
             while self._waiting:
                 _tell(self._waiting.popleft()[0], ClosedError("the queue of unrolls is closed"))
@@ -106,7 +120,7 @@ class UnrollQueue:
         self._changed.notify_all()
 
     def _remove(self, count: int) -> list[tuple[CollectedUnrolls, slice]]:
-        self._size -= count
+        self._filled += count
         parts = []
         while count:
             unrolls, start = self._blocks.popleft()
