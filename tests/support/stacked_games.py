@@ -29,7 +29,7 @@ class StackedGames(BatchedEnvironment):
     def step(self, action):
         random, n = self._random, self.num_envs
         was_last = self._step_type == LAST
-        is_last = ~was_last & (random.random(n) < self._end_share)
+        is_last = ~was_last & self._ends()
         is_new = was_last & ~self._goes_on
         self._step_type = np.where(was_last, FIRST, np.where(is_last, LAST, MID)).astype(np.int32)
         self._goes_on = random.random(n) < 0.5
@@ -37,6 +37,10 @@ class StackedGames(BatchedEnvironment):
         reward = np.where(was_last, 0.0, random.integers(-1, 2, n)).astype(np.float32)
         discount = np.where(is_last & ~is_cut, 0.0, 1.0).astype(np.float32)
         return TimeSteps(self._step_type.copy(), reward, discount, self._observation(is_new))
+
+    def _ends(self):
+        """Which episodes end with this step, of those that go on."""
+        return self._random.random(self.num_envs) < self._end_share
 
     def _observation(self, is_new):
         frames = self._random.integers(0, 256, (self.num_envs, self._size, self._size), np.uint8)
