@@ -207,28 +207,33 @@ def test_a_server_that_is_not_there_is_said_in_time(run, mlflow):
     assert f"at {mlflow.uri} did not answer for" in output and "is it started" in output
 
 
+# W&B keeps records in LevelDB's log format: blocks, and in them pieces of records.
 _READ_WANDB = """
-import glob, json, sys
+import glob, json, struct, sys
 from wandb.proto import wandb_internal_pb2
-from wandb.sdk.internal.datastore import DataStore
+
+def records(data, at=7, block=32768):
+    record = b""
+    while at + 7 <= len(data):
+        if block - at % block < 7:
+            at += block - at % block
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # the whole, or the last piece
+            yield wandb_internal_pb2.Record.FromString(record)
+            record = b""
 
 for path in sorted(glob.glob(sys.argv[1])):
-    store = DataStore()
-    store.open_for_scan(path)
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record.FromString(data)
+    for record in records(open(path, "rb").read()):
         kind = record.WhichOneof("record_type")
-        if kind == "history":
-            items = record.history.item
-            row = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items}
-            print(json.dumps(["history", row]))
-        elif kind in ("summary", "config"):
-            items = getattr(record, kind).update
+        there = getattr(record, kind)
+        if kind in ("history", "summary", "config"):
+            items = there.item if kind == "history" else there.update
             row = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items}
             print(json.dumps([kind, row]))
-        elif kind in ("run", "artifact", "exit"):
-            name = {"run": "run_id", "artifact": "name", "exit": "exit_code"}[kind]
-            print(json.dumps([kind, getattr(getattr(record, kind), name)]))
+        elif kind in ("run", "artifact"):
+            print(json.dumps([kind, there.run_id if kind == "run" else there.name]))
 """
 
 

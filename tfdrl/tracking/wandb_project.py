@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import secrets
 from collections.abc import Iterator, Sequence
 
 from tfdrl.errors import ConfigurationError, UnavailableError
@@ -33,15 +34,18 @@ class WandbProject:
     def open(self, run_id: str, run: RunToTrack, points: int) -> str:
         wandb = self._wandb
         settings = wandb.Settings(
-            console="off",  # what this process prints is not of the run
-            init_timeout=self._timeout_secs,
+            console="off",  # this process is not the run: neither what it prints,
+            x_disable_stats=True,  # nor what it uses,
+            x_disable_machine_info=True,  # nor where it is
             save_code=False,
+            quiet=True,
+            init_timeout=self._timeout_secs,
         )
         with _told(wandb):
             self._run = wandb.init(
                 project=self._project,
                 name=run.name,
-                id=run_id or wandb.util.generate_id(),
+                id=run_id or secrets.token_hex(4),
                 resume="allow",
                 mode="offline" if self._mode else "online",
                 dir=str(self._directory),
