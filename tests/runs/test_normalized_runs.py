@@ -35,7 +35,7 @@ def check_policy(directory):
     assert np.mean(step.action == right) > 0.95
     (sums,) = (v.numpy() for v in policy.model_variables if v.dtype == tf.float64)
     count, mean = sums[0], sums[1:3] / sums[0]
-    assert count > 100  # a quick run is solved after some hundreds
+    assert count >= 64  # one batch of A3C's: one update may be enough to solve it
     std = np.sqrt(sums[3:] / count - mean**2)
     np.testing.assert_allclose(std, [1e4, 1.04e-4], rtol=max(0.1, 4 / np.sqrt(count)))
 
