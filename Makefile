@@ -32,7 +32,7 @@ train: $(STAMP)  ## train Ape-X DQN on CartPole-v1 (or GIN_FILE=...) until it is
 
 test: $(STAMP) lint  ## the tests, without the long learning runs
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
-	  $(TEST_FLAGS)
+	  $(TEST_FLAGS) || $(BIN)/python tests/support/failed_again.py $$?
 
 # Learning runs one after another: they have time limits.
 test-slow: $(STAMP)  ## fault stories on several hosts, benchmarks, learning runs (two hours)
