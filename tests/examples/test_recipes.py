@@ -1,0 +1,122 @@
+"""The recipes of docs/recipes.md: their environments are made and stepped; slowly, they train."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import gin
+import numpy as np
+import pytest
+from paths import CHECKOUT, python_path
+
+from tfdrl import configuration
+from tfdrl.experiment import Experiment
+from tfdrl.types import FIRST, LAST
+
+_HERE = CHECKOUT / "examples" / "recipes"
+_PAGE = (CHECKOUT / "docs" / "recipes.md").read_text()
+
+#: The package of each recipe that tfdrl does not install.
+_PACKAGES = {
+    "minigrid": "minigrid",
+    "mujoco": "mujoco",
+    "dm_control": "shimmy",
+    "highway": "highway_env",
+    "procgen": "procgen",
+    "pettingzoo": "pettingzoo",
+    "simulator": "numpy",
+}
+
+
+def _recipe(name):
+    there = importlib.util.find_spec(_PACKAGES[name]) is not None
+    return pytest.param(name, marks=pytest.mark.skipif(not there, reason=f"no {_PACKAGES[name]}"))
+
+
+_RECIPES = list(map(_recipe, _PACKAGES))
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.chdir(_HERE)
+    monkeypatch.syspath_prepend(str(_HERE))
+    yield
+    gin.clear_config()
+
+
+def _made(name, num_envs, training=True):
+    with gin.unlock_config():
+        gin.clear_config()
+        configuration.load([f"{name}.gin"], [], tensorflow=False)
+    return Experiment().architecture.environment(num_envs=num_envs, training=training, seed=1)
+
+
+def _random_actions(environment, masks, rng):
+    spec = environment.action_spec
+    if spec.dtype.kind == "f":
+        return rng.uniform(spec.minimum, spec.maximum, (environment.num_envs, *spec.shape))
+    shape = (environment.num_envs, int(spec.maximum) + 1)
+    allowed = np.ones(shape, bool) if masks is None else np.asarray(masks, bool)
+    allowed = allowed | ~allowed.any(axis=1, keepdims=True)  # an episode that is over has none
+    return np.array([rng.choice(np.flatnonzero(row)) for row in allowed], spec.dtype)
+
+
+def test_the_page_has_every_recipe_of_at_most_ten_lines():
+    assert {path.stem for path in _HERE.glob("*.gin")} == set(_PACKAGES)
+    for name in _PACKAGES:
+        text = (_HERE / f"{name}.gin").read_text()
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        assert len(lines) <= 10 and f"\n```\n{text}```\n" in _PAGE, name
+    for module in _HERE.glob("*.py"):
+        assert f"\n```python\n{module.read_text()}```\n" in _PAGE, module.name
+
+
+@pytest.mark.parametrize("name", _RECIPES)
+def test_its_environment_is_made_and_stepped_to_an_episodes_end(here, name):
+    environment = _made(name, num_envs=2)
+    try:
+        steps, rng = environment.reset(), np.random.default_rng(1)
+        assert (steps.step_type == FIRST).all()
+        for _ in range(1100):
+            masks = steps.observation["action_mask"] if environment.action_mask else None
+            steps = environment.step(_random_actions(environment, masks, rng))
+            if (steps.step_type == LAST).any():
+                break
+        assert (steps.step_type == LAST).any()
+        assert len(environment.take_episodes().returns) > 0
+    finally:
+        environment.close()
+
+
+def test_the_simulator_keeps_gymnasiums_contract(here):
+    environment = _made("simulator", num_envs=3)
+    first = environment.reset().observation
+    for age in range(1, 51):
+        steps = environment.step(np.ones((3, 2), np.float32))
+        distance = np.linalg.norm(steps.observation[:, :2], axis=1)
+        np.testing.assert_allclose(steps.reward, -distance, rtol=1e-5)
+        assert (steps.step_type == LAST).all() == (age == 50)
+    assert (steps.discount == 1).all() and (steps.observation[:, :2] > first[:, :2]).all()
+    steps = environment.step(np.ones((3, 2), np.float32))  # begins anew
+    assert (steps.step_type == FIRST).all() and (steps.reward == 0).all()
+    assert (np.abs(steps.observation[:, :2]) <= 1).all() and (steps.observation[:, 2:] == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _RECIPES)
+def test_it_trains_to_its_return(name, tmp_path):
+    command = [sys.executable, "-m", "binaries.train", f"--gin_file={name}.gin"]
+    done = subprocess.run(
+        [*command, f"--root_dir={tmp_path / 'run'}"],
+        cwd=_HERE,
+        env={**os.environ, "PYTHONPATH": python_path()},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(pathlib.Path(tmp_path / "run" / "result.json").read_text())
+    assert "evaluation reached" in result["reason"]
