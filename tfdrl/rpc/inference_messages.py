@@ -21,10 +21,9 @@ PROTOCOL_VERSION = 1
 _OVERHEAD_BYTES = 1 << 20
 #: Beside the specs: the sender.
 _HELLO_BYTES = 4 << 10
-#: Numbers of fields whose values are not copied: of ActRequest, of Steps and of Tensor.
+#: Numbers of fields whose values are not copied: of ActRequest and of Steps.
 _HELLO, _STEPS = 1, 2
 _OBSERVATION = 5
-_TENSOR_DATA = 3
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 
 
@@ -81,15 +80,11 @@ class StepsEncoder:
         self._shapes, self._dtypes, self._heads = [], [], []
         self._large_bytes = 0
         for spec, shape in zip(specs.observation, _sent_shapes(specs, environments)):
-            dtype_name = tensors.name_of(spec.dtype)
-            dtype = tensors.DTYPES[dtype_name]
-            nbytes = int(np.prod(shape)) * dtype.itemsize
-            tensor = tensor_pb2.Tensor(dtype=dtype_name, shape=shape).SerializeToString()
-            tensor += protobuf_views.head(_TENSOR_DATA, nbytes)
+            dtype = tensors.DTYPES[tensors.name_of(spec.dtype)]
             self._shapes.append(shape)
             self._dtypes.append(dtype)
-            self._heads.append(protobuf_views.head(_OBSERVATION, len(tensor) + nbytes) + tensor)
-            self._large_bytes += len(self._heads[-1]) + nbytes
+            self._heads.append(protobuf_views.tensor_head(_OBSERVATION, dtype, shape))
+            self._large_bytes += len(self._heads[-1]) + int(np.prod(shape)) * dtype.itemsize
 
     def encode(
         self, index: int, steps: TimeSteps, frames: int, episodes: training_pb2.Episodes | None
@@ -146,7 +141,7 @@ def _parse_steps(message: memoryview) -> Steps:
 def _parse_tensor(message: memoryview) -> tuple[str, Sequence[int], memoryview]:
     rest, data = [], memoryview(b"")
     for number, kind, field, value in protobuf_views.fields(message):
-        if number == _TENSOR_DATA and kind == protobuf_views.LENGTH_DELIMITED:
+        if number == protobuf_views.TENSOR_DATA and kind == protobuf_views.LENGTH_DELIMITED:
             data = value
         else:
             rest.append(field)

@@ -7,11 +7,16 @@ Format: https://protobuf.dev/programming-guides/encoding
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from tfdrl.rpc import tensor_pb2, tensors
 from tfdrl.rpc.tensors import MessageError
 
 LENGTH_DELIMITED = 2
+#: Number of the field of a Tensor that has the elements.
+TENSOR_DATA = 3
 _FIXED_BYTES = {1: 8, 5: 4}
 #: Of one message. Each costs time in Python, and a megabyte holds half a million of them.
 MAX_FIELDS = 1000
@@ -56,6 +61,21 @@ def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryvi
 def head(number: int, length: int) -> bytes:
     """What stands before the `length` bytes of a length-delimited field."""
     return _encoded_varint(number << 3 | LENGTH_DELIMITED) + _encoded_varint(length)
+
+
+def tensor_head(number: int, dtype: np.dtype, shape: Sequence[int]) -> bytes:
+    """What stands before the elements of a Tensor that is field `number` of a message.
+
+    Args:
+      number: of the field.
+      dtype: that may travel.
+      shape: of the array.
+    """
+    dtype_name = tensors.name_of(dtype)
+    nbytes = int(np.prod(shape, dtype=np.int64)) * tensors.DTYPES[dtype_name].itemsize
+    tensor = tensor_pb2.Tensor(dtype=dtype_name, shape=shape).SerializeToString()
+    tensor += head(TENSOR_DATA, nbytes)
+    return head(number, len(tensor) + nbytes) + tensor
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:

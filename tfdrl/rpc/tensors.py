@@ -42,16 +42,30 @@ def encode(array: np.ndarray, name: str = "tensor") -> tensor_pb2.Tensor:
     Raises MessageError for a dtype outside `DTYPES` or more than `MAX_RANK` dimensions.
     """
     array = np.asarray(array)
-    dtype_name = name_of(array.dtype)
-    if dtype_name is None:
-        raise MessageError(_unknown_dtype(name, array.dtype.name))
-    if array.ndim > MAX_RANK:
-        raise MessageError(f"{name} has {array.ndim} dimensions; at most {MAX_RANK} may travel")
+    dtype_name = _name_to_travel_by(array, name)
     return tensor_pb2.Tensor(
         dtype=dtype_name,
         shape=array.shape,
         data=array.astype(DTYPES[dtype_name], copy=False).tobytes(),
     )
+
+
+def elements(array: np.ndarray, name: str = "tensor") -> memoryview:
+    """The bytes of `array` in a message: its own ones, not copied, if they lie as they travel.
+
+    Raises MessageError as `encode`.
+    """
+    array = np.ascontiguousarray(array, DTYPES[_name_to_travel_by(array, name)])
+    return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def _name_to_travel_by(array: np.ndarray, name: str) -> str:
+    dtype_name = name_of(array.dtype)
+    if dtype_name is None:
+        raise MessageError(_unknown_dtype(name, array.dtype.name))
+    if array.ndim > MAX_RANK:
+        raise MessageError(f"{name} has {array.ndim} dimensions; at most {MAX_RANK} may travel")
+    return dtype_name
 
 
 def name_of(dtype: np.dtype) -> str | None:
