@@ -70,6 +70,15 @@ def test_rates_are_those_between_two_looks():
     }
 
 
+def test_rates_do_not_change_when_the_clock_is_set(monkeypatch):
+    used, now_secs = ProcessUsage({}), time.time()
+    looks = [used.look()]
+    for offset_secs in (-3600.0, 3600.0):
+        monkeypatch.setattr(time, "time", lambda offset_secs=offset_secs: now_secs + offset_secs)
+        looks.append(used.look())
+        assert 0 < looks[-1].secs - looks[-2].secs < 60
+
+
 def test_a_role_leaves_a_log_of_each_start(tmp_path):
     context = Context("actor", 3, 4, tmp_path)
     with usage_log.kept(context, {"learner": Address("localhost", 9)}):

@@ -8,7 +8,7 @@ import numpy as np
 import tree
 
 from tfdrl.experience.unrolls import CollectedUnrolls, UnrollCollector, empty_like
-from tfdrl.runtime import clocks
+from tfdrl.rpc import clocks
 from tfdrl.types import FIRST, LAST, Nest, TimeSteps
 
 

@@ -11,7 +11,7 @@ from tf_agents.trajectories import time_step, trajectory
 from tfdrl.experience.frame_stacks import FramePairs, Frames
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.ops import returns
-from tfdrl.runtime import clocks
+from tfdrl.rpc import clocks
 from tfdrl.types import LAST, Nest, TimeSteps, Transitions
 
 #: Write times are stored modulo this, so that float32 resolves them to 1/128 s.

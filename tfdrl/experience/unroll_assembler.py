@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tree
 
-from tfdrl.runtime import clocks
+from tfdrl.rpc import clocks
 from tfdrl.types import Nest, TimeSteps, Unrolls
 
 

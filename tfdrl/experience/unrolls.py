@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tree
 
-from tfdrl.runtime import clocks
+from tfdrl.rpc import clocks
 from tfdrl.types import Nest, TimeSteps
 
 

@@ -12,7 +12,7 @@ from tfdrl.learning.trainer import Trainer
 from tfdrl.replay.client import ReplayInfo
 from tfdrl.replay.reading import Samples
 from tfdrl.replay.transition_dataset import PriorityWriter, SampledBatch
-from tfdrl.runtime import clocks
+from tfdrl.rpc import clocks
 from tfdrl.runtime.metrics import WaitingClock
 from tfdrl.types import Unrolls
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tfdrl.rpc import own_sockets
+from tfdrl.rpc import clocks, own_sockets
 from tfdrl.topology import Address, Addresses, each_of
 
 #: Who has connected to this process, by other than an address that it knows.
@@ -105,7 +105,7 @@ class ProcessUsage:
         for address, count in list(_MESSAGES.items()):
             messages[self._roles.get(address, "")] += count
         flows = {role: Flow(*count, messages[role]) for role, count in self._bytes.items()}
-        return Usage(time.time(), _cpu_secs(), self._memory(), flows)
+        return Usage(clocks.unix_secs(), _cpu_secs(), self._memory(), flows)
 
     def _memory(self) -> float:
         """As of some seconds ago: the kernel walks through all pages to say it."""
