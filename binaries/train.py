@@ -20,7 +20,7 @@ _USAGE = """Trains until the gin file's target or a limit is reached.
 
   tfdrl-train apex/cartpole
   tfdrl-train --gin_file=apex/cartpole.gin --gin_bindings='apex.actors = 8' --root_dir=runs/a
-  tfdrl-train impala/cartpole --seeds=1,2,3 --sweep='adam.learning_rate=1e-3,2e-3' --parallel=2
+  tfdrl-train dqn/cartpole --seeds=1,2,3 --sweep='adam.learning_rate=1e-3,2e-3' --parallel=2
   tfdrl-train --launcher=slurm --gin_file=apex/cartpole.gin --root_dir=/shared/a
   tfdrl-train --launcher=ray --gin_file=apex/cartpole.gin --root_dir=/shared/a
 
