@@ -88,8 +88,12 @@ def test_a_command_of_slurms_that_is_not_there_or_fails(monkeypatch):
 @pytest.mark.parametrize(
     "wants, words, others",
     [
-        (Resources(), ["--exact", "--cpus-per-task=1", "--mem=0", "--gres=none"], ["--overlap"]),
-        (Resources(cpus=8, gpus=2, memory_mb=64), ["--gres=gpu:2", "--mem=64M"], ["--overlap"]),
+        (Resources(), ["--overlap", "--mem=0", "--gres=none"], ["--exact", "--cpus-per-task=1"]),
+        (
+            Resources(cpus=8, gpus=2, memory_mb=64),
+            ["--exact", "--cpus-per-task=8", "--gres=gpu:2", "--mem=64M"],
+            ["--overlap"],
+        ),
         (Resources(cpus=0), ["--overlap", "--mem=0"], ["--exact", "--cpus-per-task=0"]),
     ],
 )

@@ -30,7 +30,8 @@ AuthType=auth/munge
 AuthInfo=socket={directory}/munge/socket,cred_expire=5
 SlurmUser=root
 ProctrackType=proctrack/pgid
-TaskPlugin=task/none
+TaskPlugin=task/{binding}
+GresTypes=gpu
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SlurmdParameters=config_overrides
@@ -47,7 +48,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2
 KillWait=20
 SlurmdTimeout=10
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr={address} Port=[{ports[1]}-{ports[2]}] \\
-  CPUs={cpus} RealMemory=16000
+  CPUs={cpus} RealMemory=16000{gpu}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=all Nodes=n[1-{nodes}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1
@@ -141,14 +142,20 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(nodes: int = 3, cpus: int = 4) -> Iterator[Cluster]:
-    """A cluster of so many nodes with so many cores each, all of them this machine."""
+def cluster(
+    nodes: int = 3, cpus: int = 4, has_gpus: bool = False, binding: str = "none"
+) -> Iterator[Cluster]:
+    """A cluster of so many nodes with so many cores each, all of them this machine.
+
+    With GPUs each node has one, whose device is /dev/null. `binding` is Slurm's plugin: with
+    "affinity" tasks are bound to cores, of which `cpus` must then be there.
+    """
     # Not pytest's directory: munge must get there, as a user of its own.
     directory = pathlib.Path(tempfile.mkdtemp(prefix="tfdrl-slurm-", dir="/tmp"))
     directory.chmod(0o755)
     found = Cluster(directory, nodes)
     try:
-        _configure(directory, nodes, cpus)
+        _configure(directory, nodes, cpus, has_gpus, binding)
         _start_munged(directory)
         subprocess.run(["slurmctld"], env=found.environment, check=True, timeout=_START_SECS)
         for name in found.names:
@@ -176,7 +183,9 @@ def own_address() -> str:
         return probe.getsockname()[0]
 
 
-def _configure(directory: pathlib.Path, nodes: int, cpus: int) -> None:
+def _configure(
+    directory: pathlib.Path, nodes: int, cpus: int, has_gpus: bool, binding: str
+) -> None:
     (directory / "state").mkdir()
     numbers = free_ports()
     first = next(n for n in numbers if n < 32000)
@@ -184,7 +193,11 @@ def _configure(directory: pathlib.Path, nodes: int, cpus: int) -> None:
         "ports": (next(numbers), first, first + nodes - 1),
         "host": socket.gethostname().partition(".")[0],
         "address": own_address(),
+        "binding": binding,
+        "gpu": " Gres=gpu:1" * has_gpus,
     }
+    gpus = f"NodeName=n[1-{nodes}] Name=gpu File=/dev/null\n" * has_gpus
+    (directory / "gres.conf").write_text(gpus)
     text = _CONF.format(directory=directory, nodes=nodes, cpus=cpus, **values)
     (directory / "slurm.conf").write_text(text)
 

@@ -141,11 +141,15 @@ class Steps:
 def srun_command(name: str, node: str, wants: Resources) -> list[str]:
     """The srun of one process, but for what it runs.
 
-    Without cores of its own, a step may use all of the job's there, and waits for nobody.
+    Its cores were counted when it was placed. It may use all of the job's on its node, as a process
+    of one machine may: a learner computes with as many threads as it has cores of its own, and has
+    others that talk. Slurm would bind it to its own alone, where the cluster binds at all. One with
+    GPUs has its own GPUs, and so its own cores, since steps that overlap may have the same.
     """
     found = ["srun", "--quiet", f"--job-name={name}", "--nodes=1", "--ntasks=1"]
     found.append(f"--nodelist={node}")
-    found += ["--exact", f"--cpus-per-task={wants.cpus}"] if wants.cpus else ["--overlap"]
+    has_its_own = wants.gpus and wants.cpus
+    found += ["--exact", f"--cpus-per-task={wants.cpus}"] if has_its_own else ["--overlap"]
     found.append(f"--mem={wants.memory_mb}M" if wants.memory_mb else "--mem=0")  # 0: all, shared
     found.append(f"--gres=gpu:{wants.gpus}" if wants.gpus else "--gres=none")
     return found
