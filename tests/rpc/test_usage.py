@@ -94,6 +94,19 @@ def test_a_role_leaves_a_log_of_each_start(tmp_path):
     assert [len(looks) for looks in usage_log.read(path)] == [2, 1]
 
 
+def test_one_of_many_logs_more_rarely(tmp_path, monkeypatch):
+    for name, value in (("_FIRST_SECS", 0.02), ("_GROWTH", 10.0), ("_LONGEST_SECS", 0.05)):
+        monkeypatch.setattr(usage_log, name, value)
+    looks = {}
+    for replicas in (50, 1000):
+        context = Context("actor", 0, replicas, tmp_path / str(replicas))
+        context.root_dir.mkdir()
+        with usage_log.kept(context, {}):
+            time.sleep(0.6)
+        ((*looks[replicas],),) = usage_log.read(context.root_dir / "usage" / "actor-0.jsonl")
+    assert len(looks[50]) > 5 and 2 <= len(looks[1000]) <= 4
+
+
 def test_a_look_is_cheap():
     """Of a learner with a hundred connections: under 1 % of a core at a look each second."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -49,7 +49,8 @@ class ActorLoop:
         self.state = policy.get_initial_state(environment.num_envs)
         self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
         self._report_is_due = Every(_REPORT_PERIOD_SECS)
-        self._events_are_due = Every(_EVENTS_PERIOD_SECS, first_secs=1.0)
+        events_secs = context.log_period_secs(_EVENTS_PERIOD_SECS)
+        self._events_are_due = Every(events_secs, first_secs=1.0)
         self._rate = Rate()
         self._max_frames_per_second = max_frames_per_second
         self._resume_secs = time.monotonic()

@@ -34,7 +34,8 @@ class LearnerReports:
         self._connection, self._parameters, self._samples = connection, parameters, samples
         self._limiter = limiter
         self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
-        self._is_due, self._events_are_due = Every(_REPORT_SECS), Every(_EVENTS_SECS)
+        self._is_due = Every(_REPORT_SECS)
+        self._events_are_due = Every(context.log_period_secs(_EVENTS_SECS))
         self._rate, self._batch = Rate(), None
 
     def tick(self, batch: SampledBatch | None) -> None:

@@ -39,7 +39,10 @@ def kept(context: Context, peers: Mapping[str, Addresses]) -> Iterator[None]:
     left = threading.Event()
     path = pathlib.Path(context.root_dir) / DIRECTORY / f"{context.role}-{context.task}.jsonl"
     thread = threading.Thread(
-        target=_run, args=(path, peers, context.listen, left), name="usage", daemon=True
+        target=_run,
+        args=(path, peers, context.listen, left, context.log_period_secs(_LONGEST_SECS)),
+        name="usage",
+        daemon=True,
     )
     thread.start()
     try:
@@ -66,6 +69,7 @@ def _run(
     peers: Mapping[str, Addresses],
     listen: Address | None,
     left: threading.Event,
+    longest_secs: float,
 ) -> None:
     global _newest
     usage, pause_secs, is_last = ProcessUsage(peers, listen), _FIRST_SECS, False
@@ -76,7 +80,7 @@ def _run(
         _newest = now.metrics(before)
         with contextlib.suppress(OSError):  # a full disk costs the log, not the run
             _append(path, now)
-        before, pause_secs = now, min(_GROWTH * pause_secs, _LONGEST_SECS)
+        before, pause_secs = now, min(_GROWTH * pause_secs, longest_secs)
 
 
 def _append(path: pathlib.Path, usage: Usage) -> None:
