@@ -147,6 +147,11 @@ def test_unrolls_are_the_stream_of_steps_with_the_state_before_their_first(table
     assert np.abs(tree.flatten(table.unrolls[1].policy_state)[0]).max() > 0.01
 
 
+def test_unrolls_have_no_wrappers_of_tensorflow(table):
+    info = table.inference.info_nest([np.zeros(2)])
+    assert type(info) is dict and type(table.agent.collect_policy.info_spec) is not dict
+
+
 def test_on_policy_ratios_are_one(table):
     """State, last action and reward, logits and actions all belong to the steps beside them."""
     block = table.join(rows=4)

@@ -15,6 +15,7 @@ from tfdrl.inference.state_table import Place, StateTable
 from tfdrl.rpc import environment_specs as messages
 from tfdrl.runtime.compiled import compiled
 from tfdrl.runtime.host_tensors import brought_to_host, shared
+from tfdrl.runtime.plain_nests import plain
 from tfdrl.types import Nest, TimeSteps
 
 #: Of the arrays of a batch: where the state of its environments is.
@@ -68,8 +69,9 @@ class BatchedPolicy:
             self._step = tf.function(self._policy_step, jit_compile=True)
         # One function for each: a device's own copy of the graph.
         self._runs = [compiled(self._act, convert=shared) for _ in devices]
-        self._state_specs = tf.nest.flatten(policy.policy_state_spec)
-        self._info_leaves = len(tf.nest.flatten(policy.info_spec))
+        self._state_spec, self._info_spec = plain(policy.policy_state_spec), plain(policy.info_spec)
+        self._state_specs = tf.nest.flatten(self._state_spec)
+        self._info_leaves = len(tf.nest.flatten(self._info_spec))
         stack, first_device = specs.frame_stack, self._devices[0]
         self._table = StateTable(
             self._state_specs, specs.observation, stack, environments, first_device
@@ -101,12 +103,12 @@ class BatchedPolicy:
         self._table.give_back(place)
 
     def state_nest(self, leaves: Sequence[np.ndarray]) -> Nest:
-        """The nest of a state's leaves."""
-        return tf.nest.pack_sequence_as(self._policy.policy_state_spec, leaves)
+        """The nest of a state's leaves, as unrolls have it."""
+        return tf.nest.pack_sequence_as(self._state_spec, leaves)
 
     def info_nest(self, leaves: Sequence[np.ndarray]) -> Nest:
-        """The nest of a policy info's leaves."""
-        return tf.nest.pack_sequence_as(self._policy.info_spec, leaves)
+        """The nest of a policy info's leaves, as unrolls have it."""
+        return tf.nest.pack_sequence_as(self._info_spec, leaves)
 
     async def act(self, steps: TimeSteps, row: np.ndarray) -> Acted:
         """What the policy answers for a block of environments.
@@ -145,7 +147,8 @@ class BatchedPolicy:
     def _policy_step(self, step_type, reward, discount, observation, state):
         observation = messages.pack(self._specs.observation_nest, observation)
         steps = time_step.TimeStep(step_type, reward, discount, observation)
-        step = self._policy.action(steps, self.state_nest(state))
+        state = tf.nest.pack_sequence_as(self._policy.policy_state_spec, state)
+        step = self._policy.action(steps, state)
         action = messages.flatten(self._specs.action_nest, step.action)
         return action, tf.nest.flatten(step.state), tf.nest.flatten(step.info)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import reverb
 import tensorflow as tf
@@ -11,6 +9,7 @@ import tensorflow as tf
 from tfdrl import environments_tf
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.experience import frame_stacks
+from tfdrl.runtime.plain_nests import plain
 from tfdrl.types import TimeSteps, Unrolls
 
 #: First in, first out; each unroll is taken once, and a full queue makes the actors wait.
@@ -40,9 +39,9 @@ def unroll_signature(environment: BatchedEnvironment, policy, unroll_steps: int)
     return Unrolls(
         steps=tf.nest.map_structure(along_time(unroll_steps + 1), TimeSteps(**steps)),
         action=tf.nest.map_structure(along_time(unroll_steps), actions),
-        info=tf.nest.map_structure(along_time(unroll_steps), _plain(policy.info_spec)),
+        info=tf.nest.map_structure(along_time(unroll_steps), plain(policy.info_spec)),
         policy_state=tf.nest.map_structure(
-            lambda spec: tf.TensorSpec(spec.shape, spec.dtype), _plain(policy.policy_state_spec)
+            lambda spec: tf.TensorSpec(spec.shape, spec.dtype), plain(policy.policy_state_spec)
         ),
         version=tf.TensorSpec([], tf.int64),
         time_secs=tf.TensorSpec([], tf.float64),
@@ -53,17 +52,6 @@ def stored_signature(environment: BatchedEnvironment, policy, unroll_steps: int)
     """`unroll_signature`; where the environment stacks frames, each travels and is stored once."""
     signature = unroll_signature(environment, policy, unroll_steps)
     return frame_stacks.thin_signature(signature, environment.frame_stack)
-
-
-def _plain(nest):
-    """A nest without the wrappers that tf.Module puts around attributes; Reverb knows none."""
-    if isinstance(nest, Mapping):
-        return {key: _plain(value) for key, value in nest.items()}
-    if isinstance(nest, tuple) and hasattr(nest, "_fields"):
-        return nest.__class__(*map(_plain, nest))
-    if isinstance(nest, (list, tuple)):
-        return tuple(map(_plain, nest))
-    return nest
 
 
 def with_row(signature: Unrolls) -> Unrolls:
