@@ -1,5 +1,6 @@
 """What the docs name is there."""
 
+import ast
 import pathlib
 import re
 
@@ -43,6 +44,37 @@ def test_every_letter_of_the_table_of_faults_is_explained():
         explained = set(re.findall(r"(?:^|\n)([a-i]) `", legend))
         assert used == explained, f"row {number}: {sorted(used ^ explained)}"
         assert len(cells.split("|")) == 6
+
+
+def _definitions(path):
+    """Names of functions and classes at the top of a module."""
+    tree = ast.parse((_CHECKOUT / path).read_text())
+    return {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+
+def test_every_equation_names_a_function_and_tests_that_exist():
+    text = (_CHECKOUT / "docs" / "equations.md").read_text()
+    rows = re.findall(r"^\|(.*)\|$", text, re.MULTILINE)
+    rows = [row.replace("\\|", "") for row in rows if "`" in row]
+    assert len(rows) > 50
+    for row in rows:
+        *_, functions, tests = row.split("|")
+        ((path, function, _),) = _named_tests(functions)
+        assert function in _definitions(path), f"{path}::{function}"
+        assert list(_named_tests(tests)), row
+    for path, name, _ in _named_tests(text):
+        assert name in (_source(path) if path.startswith("tests/") else _definitions(path)), name
+
+
+def test_every_function_of_the_mathematics_has_its_equation():
+    named = {
+        (f, name) for f, name, _ in _named_tests((_CHECKOUT / "docs/equations.md").read_text())
+    }
+    for path in sorted((_CHECKOUT / "tfdrl" / "ops").glob("*.py")):
+        tree = ast.parse(path.read_text())
+        public = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]
+        missing = [n for n in public if (str(path.relative_to(_CHECKOUT)), n) not in named]
+        assert not missing, f"{path.name}: {missing}"
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
