@@ -1,15 +1,13 @@
 // Plays game.js by a learner's actions: node actor.js HOST:PORT [TASK [ENVIRONMENTS]]
 const { randomBytes } = require('crypto');
-const path = require('path');
 const grpc = require('@grpc/grpc-js');
+const { loadSync } = require('@grpc/proto-loader');
 const { observation, action, Game } = require('./game');
 
-const PROTO = { // where tfdrl/rpc is: the checkout, or what PROTO_ROOT says
-  includeDirs: [process.env.PROTO_ROOT || path.join(__dirname, '../..')],
-  keepCase: true, longs: String, defaults: true, oneofs: true,
-};
-const loaded = require('@grpc/proto-loader').loadSync('tfdrl/rpc/inference.proto', PROTO);
-const { Inference } = grpc.loadPackageDefinition(loaded).tfdrl.v1;
+const ROOT = process.env.PROTO_ROOT || `${__dirname}/../..`; // where tfdrl/rpc is
+const HOW = { includeDirs: [ROOT], keepCase: true, longs: String, defaults: true, oneofs: true };
+const proto = loadSync('tfdrl/rpc/inference.proto', HOW);
+const { Inference } = grpc.loadPackageDefinition(proto).tfdrl.v1;
 const [FIRST, MID, LAST] = [0, 1, 2];
 const GIVE_UP_MS = 120e3; // without an answer
 const WORTH_A_RETRY = ['UNAVAILABLE', 'ALREADY_EXISTS', 'RESOURCE_EXHAUSTED', 'DEADLINE_EXCEEDED'];
@@ -22,18 +20,14 @@ const recent = []; // returns of the last hundred episodes
 
 const tensor = (dtype, shape, array) => ({ dtype, shape, data: Buffer.from(array.buffer) });
 
-// All environments of one stream, as the arrays that a Steps message has.
-class Environments {
-  constructor() {
-    this.games = Array.from({ length: N }, () => new Game());
-    this.type = new Uint8Array(N).fill(LAST); // the step after a LAST one is FIRST
-    this.returns = new Float32Array(N);
-    this.lengths = new Int32Array(N);
-    this.frames = this.index = this.episodes = 0;
-  }
+class Environments { // of one stream, as the arrays that a Steps message has
+  games = Array.from({ length: N }, () => new Game());
+  type = new Uint8Array(N).fill(LAST); // the step after a LAST one is FIRST
+  returns = new Float32Array(N);
+  lengths = new Int32Array(N);
+  index = 0; frames = 0; episodes = 0;
 
-  // The next Steps; `actions` are ignored where an episode has ended.
-  step(actions) {
+  step(actions) { // which are ignored where an episode has ended
     const reward = new Float32Array(N), discount = new Float32Array(N).fill(1);
     const boards = new Float32Array(N * SIZE);
     const ended = { first: this.episodes, returns: [], length_frames: [] };
@@ -45,7 +39,7 @@ class Environments {
       this.returns[i] = begins ? 0 : this.returns[i] + made.reward;
       this.lengths[i] = begins ? 0 : this.lengths[i] + 1;
       this.frames += begins ? 0 : 1;
-      if (this.type[i] === LAST) {
+      if (made.terminated) {
         ended.returns.push(this.returns[i]);
         ended.length_frames.push(this.lengths[i]);
       }
@@ -54,58 +48,44 @@ class Environments {
     this.episodes += ended.returns.length;
     recent.push(...ended.returns);
     recent.splice(0, recent.length - 100);
+    const observations = [tensor('float32', [N, ...observation.shape], boards)];
     return {
-      index: this.index++,
-      step_type: tensor('uint8', [N], this.type.slice()),
-      reward: tensor('float32', [N], reward),
-      discount: tensor('float32', [N], discount),
-      observation: [tensor('float32', [N, ...observation.shape], boards)],
-      frames: this.frames,
-      episodes: ended,
+      index: this.index++, step_type: tensor('uint8', [N], this.type.slice()),
+      reward: tensor('float32', [N], reward), discount: tensor('float32', [N], discount),
+      observation: observations, frames: this.frames, episodes: ended,
     };
   }
 }
 
-// One run: a stream from Hello to its end. Resolves with the learner's reason to stop.
-function run() {
-  return new Promise((resolve, reject) => {
-    const environments = new Environments(), stream = client.Act();
-    let timer;
-    const send = (message) => {
-      clearTimeout(timer);
-      timer = setTimeout(() => stream.cancel(), GIVE_UP_MS);
-      stream.write(message);
-    };
-    stream.on('error', (error) => { clearTimeout(timer); reject(error); });
-    stream.on('end', () => clearTimeout(timer));
-    stream.on('data', (reply) => {
-      if (reply.welcome) send({ steps: environments.step() });
-      else if (reply.actions) {
-        const { data } = reply.actions.action[0]; // int32[N], little-endian
-        const actions = Array.from({ length: N }, (_, i) => data.readInt32LE(4 * i));
-        send({ steps: environments.step(actions) });
-      } else { clearTimeout(timer); stream.end(); resolve(reply.stop.reason); }
-    });
-    send({ hello: {
-      sender: { role: 'actor', task, run_id: randomBytes(8).readBigUInt64LE().toString() },
-      protocol_version: 1, first_environment: task * N, environments: N,
-      observation: [observation], action: [action], frame_stack: 1,
-    } });
+const run = () => new Promise((resolve, reject) => { // one stream, to the reason for its end
+  const environments = new Environments(), stream = client.Act();
+  let timer;
+  const send = (message) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => stream.cancel(), GIVE_UP_MS);
+    stream.write(message);
+  };
+  stream.on('error', (error) => { clearTimeout(timer); reject(error); });
+  stream.on('end', () => clearTimeout(timer));
+  stream.on('data', ({ welcome, actions, stop }) => {
+    if (stop) { clearTimeout(timer); stream.end(); resolve(stop.reason); return; }
+    const data = welcome ? [] : actions.action[0].data; // int32[N], little-endian
+    const chosen = Array.from({ length: data.length / 4 }, (_, i) => data.readInt32LE(4 * i));
+    send({ steps: environments.step(chosen) });
   });
-}
+  const sender = { role: 'actor', task, run_id: randomBytes(8).readBigUInt64LE().toString() };
+  send({ hello: { sender, protocol_version: 1, first_environment: task * N, environments: N,
+    observation: [observation], action: [action], frame_stack: 1 } });
+});
 
-// A stream that was cut is begun anew, under a new run_id: the learner forgets the old one.
 async function main() {
   for (let since = Date.now(); ;) {
     const begun = Date.now();
-    try {
-      console.log('stopped:', await run());
-      break;
-    } catch (error) {
+    try { console.log('stopped:', await run()); break; } catch (error) {
       if (Date.now() - begun > 5e3) since = Date.now(); // it played for a while
       const worth = WORTH_A_RETRY.includes(grpc.status[error.code]);
       if (!worth || Date.now() - since > GIVE_UP_MS) throw error;
-      await new Promise((wake) => setTimeout(wake, 500));
+      await new Promise((wake) => setTimeout(wake, 500)); // then as another run_id
     }
   }
   console.log('mean return', recent.reduce((a, b) => a + b, 0) / recent.length);

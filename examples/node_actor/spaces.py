@@ -1,4 +1,4 @@
-"""What a learner must know of a game that is played elsewhere: its spaces."""
+"""What a learner must know of a game that is played elsewhere."""
 
 import gymnasium
 import numpy as np
