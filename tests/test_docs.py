@@ -89,3 +89,12 @@ def test_files_that_are_named_exist(page):
     files = r"`((?:tests|tfdrl|docker|docs|gin|binaries)/[\w/.-]+\.\w+)`"
     for name in re.findall(files, page.read_text()):
         assert (_CHECKOUT / name).exists(), name
+
+
+def test_every_source_of_the_comparison_with_others_is_listed_and_used():
+    table, _, sources = (_CHECKOUT / "docs/choosing.md").read_text().partition("## Sources")
+    cited = re.findall(r"\[(\d+(?:, \d+)*)\]", table)
+    used = {number for numbers in cited for number in numbers.split(", ")}
+    assert used == set(re.findall(r"^\| (\d+) \|", sources, re.MULTILINE)) != set()
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert {len(row.split("|")) for row in rows} == {12}
