@@ -1,8 +1,9 @@
 """Packaging. The checkout's binaries/ and gin/ are installed inside the tfdrl package.
 
 A top-level package called "binaries" would litter site-packages, and one called "gin" would
-hide the gin library, so a wheel carries them as tfdrl/binaries and tfdrl/gin_files. What people
-use beside Python goes to share/tfdrl of the environment. pyproject.toml says what tfdrl is.
+hide the gin library, so a wheel carries them as tfdrl/binaries and tfdrl/gin_files, and trained
+policies as tfdrl/policies. What people use beside Python goes to share/tfdrl of the environment.
+pyproject.toml says what tfdrl is.
 """
 
 import pathlib
@@ -88,13 +89,19 @@ setuptools.setup(
         *setuptools.find_packages(include=["tfdrl", "tfdrl.*"]),
         "tfdrl.binaries",
         "tfdrl.gin_files",
+        "tfdrl.policies",
     ],
-    package_dir={"tfdrl.binaries": "binaries", "tfdrl.gin_files": "gin"},
+    package_dir={
+        "tfdrl.binaries": "binaries",
+        "tfdrl.gin_files": "gin",
+        "tfdrl.policies": "policies",
+    },
     package_data={
         "": ["*.proto"],
         "tfdrl": ["py.typed", "__init__.pyi"],
         "tfdrl.configuration": ["names/*.json"],
         "tfdrl.gin_files": ["**/*.gin"],
+        "tfdrl.policies": ["**/*"],
     },
     data_files=[("share/tfdrl", SHARED)],
     install_requires=[f"{requirement}; {IN_RANGE}" for requirement in REQUIREMENTS],

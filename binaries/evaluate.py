@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from tfdrl.errors import EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line, gpus, process, run_directory
+from tfdrl.launch import command_line, gpus, process, run_directory, trained_policies
 from tfdrl.launch.tools import evaluate
 
 _USAGE = """Plays whole episodes with what a run has learnt, and says how good they were.
@@ -18,8 +18,11 @@ _USAGE = """Plays whole episodes with what a run has learnt, and says how good t
   tfdrl-evaluate --root_dir=runs/apex-cartpole/20250131-235959
   tfdrl-evaluate --root_dir=runs/a --checkpoint=3000 --episodes=20 --video=pole.mp4
   tfdrl-evaluate --policy=runs/a/policy
+  tfdrl-evaluate --policy=cartpole-impala       one that comes with tfdrl; --policy=list lists them
 
 Agent and environment are those of the run's config.gin; rewards are raw, actions greedy."""
+#: --policy=list
+_LIST = "list"
 
 
 def _flags() -> flags.FlagValues:
@@ -30,7 +33,10 @@ def _flags() -> flags.FlagValues:
 
     text("root_dir", "Directory of the run.")
     text("checkpoint", "Learner step or path prefix of a checkpoint (default: the newest one).")
-    text("policy", "Directory of an exported policy, to be played in place of a checkpoint.")
+    about = (
+        "An exported policy, played in place of a checkpoint: its directory, the name of one that "
+    )
+    text("policy", about + "comes with tfdrl, or 'list' for those names.")
     text("video", "Record the first episode to this .mp4 file; needs tfdrl[video].")
     flags.DEFINE_integer("episodes", 100, "Episodes.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer(
@@ -58,6 +64,10 @@ def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first) and plays; returns the exit code."""
     values = _flags()
     command_line.parse(values, argv, _USAGE)
+    if values.policy == _LIST:
+        print("\n".join(trained_policies.listing()))
+        return EXIT_OK
+    root_dir, policy = _places(values)
     if not values.verbose:
         process.silence()
     gpus.see("CPU")  # as the evaluator: the GPU may be a learner's
@@ -65,10 +75,10 @@ def main(argv: Sequence[str]) -> int:
     process.stop_on_signals(stop)
     evaluate.evaluate(
         evaluate.Request(
-            root_dir=_root_dir(values),
+            root_dir=root_dir,
             episodes=values.episodes,
             checkpoint=values.checkpoint,
-            policy=values.policy,
+            policy=str(policy or ""),
             environments=values.environments,
             video=values.video,
             seed=values.seed,
@@ -80,14 +90,26 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_OK
 
 
-def _root_dir(values: flags.FlagValues) -> pathlib.Path:
+def _places(values: flags.FlagValues) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """Directory of the run, and of the exported policy if that is played."""
     if values.policy and values.checkpoint:
         raise ConfigurationError("give --checkpoint or --policy, not both")
-    if values.root_dir:
-        return pathlib.Path(values.root_dir)
+    run = pathlib.Path(values.root_dir) if values.root_dir else None
     if not values.policy:
-        raise ConfigurationError("--root_dir is missing; give the directory of a run")
-    above = pathlib.Path(values.policy).resolve().parent
+        if run is None:
+            raise ConfigurationError("--root_dir is missing; give the directory of a run")
+        return run, None
+    policy = pathlib.Path(values.policy)
+    if policy.exists():
+        return run or _run_above(policy), policy
+    trained = trained_policies.find(values.policy)
+    if trained is None:
+        raise trained_policies.not_found(values.policy)
+    return run or trained, trained / run_directory.POLICY
+
+
+def _run_above(policy: pathlib.Path) -> pathlib.Path:
+    above = policy.resolve().parent
     if not (above / run_directory.CONFIG).is_file():
         raise ConfigurationError(
             f"--root_dir is missing, and {above} has no {run_directory.CONFIG} that would tell "

@@ -14,7 +14,7 @@ COPY docker/make_certificates.sh docker/
 COPY tfdrl tfdrl
 COPY binaries binaries
 COPY gin gin
-RUN touch README.md \
+RUN mkdir policies && touch README.md \
  && /opt/tfdrl/bin/pip install --no-deps . \
  && /opt/tfdrl/bin/pip uninstall --yes pip setuptools \
  && find /opt/tfdrl -name tests -type d -prune -exec rm -r {} +

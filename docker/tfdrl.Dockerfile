@@ -16,11 +16,12 @@ WORKDIR /src
 COPY setup.py pyproject.toml constraints.txt requirements-seed-actor.txt LICENSE ./
 COPY docker/make_certificates.sh docker/
 COPY tfdrl/__init__.py tfdrl/
-RUN mkdir binaries gin && touch README.md \
+RUN mkdir binaries gin policies && touch README.md \
  && /opt/tfdrl/bin/pip install --constraint constraints.txt "${TENSORFLOW}" ".[${EXTRAS}]"
 COPY tfdrl tfdrl
 COPY binaries binaries
 COPY gin gin
+COPY policies policies
 RUN /opt/tfdrl/bin/pip install --no-deps --force-reinstall . \
  && /opt/tfdrl/bin/pip check \
  && /opt/tfdrl/bin/tensorboard --version \

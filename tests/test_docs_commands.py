@@ -18,7 +18,11 @@ from tfdrl.experiment import Experiment
 from tfdrl.launch import command_line, role_addresses, role_flags
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
-_PAGES = [*sorted(_CHECKOUT.glob("*.md")), *sorted((_CHECKOUT / "docs").rglob("*.md"))]
+_PAGES = [
+    *sorted(_CHECKOUT.glob("*.md")),
+    *sorted((_CHECKOUT / "docs").rglob("*.md")),
+    *sorted((_CHECKOUT / "policies").rglob("*.md")),
+]
 _ROLES = {  # of the binaries that run one role
     "seed_learner": "learner",
     "seed_actor": "actor",

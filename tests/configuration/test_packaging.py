@@ -23,7 +23,7 @@ _SHARED = ("constraints.txt", "requirements-seed-actor.txt", "docker/make_certif
 def site(tmp_path_factory):
     """A directory with the wheel of a copy of this checkout unpacked into it."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("tfdrl", "gin", "binaries"):
+    for name in ("tfdrl", "gin", "binaries", "policies"):
         shutil.copytree(CHECKOUT / name, source / name)
     (source / "docker").mkdir()
     for name in (*_SHARED, "setup.py", "pyproject.toml", "README.md", "LICENSE"):

@@ -15,7 +15,7 @@ from tfdrl.experiment import Experiment
 from tfdrl.launch import run_directory
 
 #: Distance from the run's seed: other episodes than those by which it chose its best policy.
-_SEED_OFFSET = 2_000_003
+SEED_OFFSET = 2_000_003
 _MOST_ENVIRONMENTS = 100
 _PROGRESS_PERIOD_SECS = 5.0
 
@@ -150,7 +150,7 @@ class _Playing:
     ):
         self._request, self._experiment = request, experiment
         self._checkpoint, self._stop, self._say = checkpoint, stop, say
-        self._seed = experiment.seed + _SEED_OFFSET if request.seed is None else request.seed
+        self._seed = experiment.seed + SEED_OFFSET if request.seed is None else request.seed
         self._said_secs = time.monotonic()
         self._filmed = 0
         self.player = None
