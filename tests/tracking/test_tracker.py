@@ -153,8 +153,10 @@ def _points(run):
 
 def test_a_server_that_comes_back_gets_the_rest_once(run):
     server = _Server(run / "tracking" / "csv", [5, 0, 3])
-    assert Tracker(run, server).follow() == 22 == _points(run)
+    said = []
+    assert Tracker(run, server, say=said.append).follow() == 22 == _points(run)
     assert not server.failures
+    assert len(said) == 1 and "does not answer (connection refused); trying for 60 s" in said[0]
 
 
 def test_a_server_that_stays_away_is_told_and_the_same_command_goes_on(run, capsys):
@@ -171,7 +173,7 @@ def test_a_server_that_stays_away_is_told_and_the_same_command_goes_on(run, caps
     assert _points(run) == 23
 
 
-def test_a_run_is_followed_until_its_launcher_leaves(run):
+def test_a_run_is_followed_until_its_launcher_leaves(run, capsys):
     whole = _events_of(run, "learner-0").read_bytes()
     half = len(whole) // 2  # in a record
     _events_of(run, "learner-0").write_bytes(whole[:half])
@@ -192,6 +194,7 @@ def test_a_run_is_followed_until_its_launcher_leaves(run):
         launcher.release()
         thread.join(20)
     assert sent == [22] and _points(run) == 22
+    assert "following" in capsys.readouterr().out
 
 
 def _wait_for(condition, limit_secs=20.0):
@@ -222,7 +225,8 @@ def test_how_a_run_ended_is_read(run):
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (lambda run: shutil.rmtree(run / "tensorboard"), "has no events, and nothing on this"),
+        (lambda run: shutil.rmtree(run / "tensorboard"), "goes on with it; --wait waits"),
+        (lambda run: shutil.rmtree(run / "tensorboard/actor-0"), "has no events of actor, and"),
         (lambda run: (run / "config.gin").unlink(), "is no run: it has no config.gin; give the"),
         (lambda run: (run / "tracking").write_text(""), "tracking cannot be made"),
         (lambda run: _write_record(_events_of(run, "actor-0"), b"hello"), "something else than"),
@@ -231,7 +235,8 @@ def test_how_a_run_ended_is_read(run):
 def test_what_cannot_be_sent_is_said(run, break_it, words):
     break_it(run)
     with pytest.raises(TfdrlError, match=words):
-        _track(run)
+        _track(run, "--roles=actor")
+    assert not (run / "tracking" / "csv" / "result.csv").exists()
 
 
 def test_two_at_once_are_refused_and_two_trackers_are_not(run):

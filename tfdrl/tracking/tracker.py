@@ -21,6 +21,8 @@ from tfdrl.tracking.state import State
 
 _LOOK_SECS = 2.0
 _RETRY_SECS = 1.0
+#: How often a long sending says how far it is.
+_SAY_SECS = 10.0
 _REPORT = "report.html"
 #: The row of summary.txt that says why the run ended.
 _ENDED = re.compile(r"^ended +(.*)$", re.MULTILINE)
@@ -59,8 +61,9 @@ class Tracker:
                 "training that was started by tfdrl-train"
             )
         self._events = EventFiles(root_dir / run_directory.TENSORBOARD, roles)
+        self._whose = f" of {', '.join(roles)}" if roles else ""
         self._path = states.path_of(root_dir, destination.kind, destination.place)
-        self._state = State(destination.place)
+        self._state, self._said_secs = State(destination.place), time.monotonic()
 
     def follow(self, wait: bool = False) -> int:
         """Sends what there is, and what comes until the run ends; returns the number of points.
@@ -75,6 +78,13 @@ class Tracker:
           UnavailableError: the tracker did not answer for timeout_secs.
         """
         with self._taken():
+            if wait or _is_held(self._root):
+                self._say(f"following {self._root} until it ends, or Ctrl-C")
+            elif not self._events.left({}):
+                raise ConfigurationError(
+                    f"{self._root} has no events{self._whose}, and nothing on this machine goes on "
+                    "with it; --wait waits for a run on other machines"
+                )
             self._open()
             before = self._state.points
             self._send_pending()
@@ -133,6 +143,9 @@ class Tracker:
     def _sent(self, points: Sequence[Point], reached: Mapping[str, int]) -> None:
         count = self._state.points + len(points)
         self._keep(self._state._replace(points=count, positions=reached, pending=None))
+        if time.monotonic() - self._said_secs > _SAY_SECS:
+            self._said_secs = time.monotonic()
+            self._say(f"{count:,} points so far")
 
     def _keep(self, state: State) -> None:
         states.write(self._path, state)
@@ -141,11 +154,6 @@ class Tracker:
     def _close(self, goes_on: bool) -> None:
         end = None
         if not goes_on:
-            if not self._state.points:
-                raise ConfigurationError(
-                    f"{self._root} has no events, and nothing on this machine goes on with it; "
-                    "--wait waits for a run on other machines"
-                )
             for name, size in self._events.left(self._state.positions).items():
                 self._say(f"{name} ends in the middle of a record: {size:,} bytes are left out")
             end = end_of(self._root)
@@ -153,7 +161,7 @@ class Tracker:
 
     def _insist(self, call: Callable[[], Any]) -> Any:
         """What `call` returns, as soon as the tracker answers."""
-        since_secs = time.monotonic()
+        since_secs, was_told = time.monotonic(), False
         while True:
             try:
                 return call()
@@ -165,6 +173,10 @@ class Tracker:
                         f"({error}); is it started, and is this its address? The same command "
                         "goes on where this one was"
                     ) from None
+                if not was_told:
+                    was_told = True
+                    place, secs = self._destination.place, self._timeout_secs
+                    self._say(f"{place} does not answer ({error}); trying for {secs:g} s")
             self._sleep(_RETRY_SECS)
 
     def _sleep(self, secs: float) -> None:
