@@ -26,6 +26,7 @@ _USAGE = """Measures a program, and its parts beside the bare libraries.
   tfdrl-benchmark --gin_file=seed/random_frames_vtrace.gin --round_secs=3
   tfdrl-benchmark --gin_file=a3c/cartpole.gin --parts=a,e
   tfdrl-benchmark --gin_file=a3c/sleeping.gin --parts=b --seconds=15
+  tfdrl-benchmark --gin_file=impala/sleeping.gin --parts=n --gin_bindings='impala.actors = 501'
 
 Parts: a environment stepping, b insertion into replay (IMPALA: the queue), c sampling from it, d
 training in memory (of that V-trace alone), e the whole program. Of SEED: a the inference service
@@ -33,7 +34,8 @@ beside a bare gRPC stream, b more and more streams, e the whole. Of A3C and Gori
 cycle beside the same step locally, b more and more workers, e the whole, with the CPU time of each
 thread of the learner or coordinator for an environment step and, where py-spy is installed (pip
 install 'tfdrl[profile]'), how long each holds the interpreter's lock. Of every architecture, if
-asked for: s what a start costs, with forked roles and with fresh ones. With --costs=FILE, in place
+asked for: s what a start costs, with forked roles and with fresh ones; of IMPALA and Ape-X n what
+hundreds of actors cost the learner and the launcher. With --costs=FILE, in place
 of the tables: what one step, batch, item, pull or message costs, for tfdrl-plan. V-trace at another
 size:
 
@@ -54,7 +56,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_integer(
         "rounds",
         5,
-        "Turns of each variant in parts a to d, and s.",
+        "Turns of each variant in parts a to d, n and s.",
         lower_bound=1,
         flag_values=values,
     )
@@ -75,9 +77,9 @@ def main(argv: Sequence[str]) -> int:
     """Parses `argv` (program name first), measures, prints; returns the exit code."""
     values = _flags()
     command_line.parse_gin_files(values, argv, _USAGE)
-    unknown = set(values.parts) - set("abcdes")
+    unknown = set(values.parts) - set("abcdens")
     if unknown or not values.parts:
-        raise ConfigurationError(f"--parts={','.join(values.parts)}: give some of a,b,c,d,e,s")
+        raise ConfigurationError(f"--parts={','.join(values.parts)}: give some of a,b,c,d,e,n,s")
     for name in ("json", "costs"):
         path = getattr(values, name)
         if path and not pathlib.Path(path).resolve().parent.is_dir():

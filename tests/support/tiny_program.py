@@ -140,12 +140,15 @@ def _misconfigured(context):
 
 
 def _serve(context):
+    import numpy as np
+
     from tfdrl.rpc import security
     from tfdrl.rpc.run_server import TrainingServer
 
     protection = security.of(context)
     server = TrainingServer(context.listen, experiment=context.experiment, security=protection)
     server.set_status(5, {"learner/waiting_share": 1.0})
+    server.publish(0, [np.zeros(1000, np.float32)])
     try:
         context.stop.wait()
     finally:

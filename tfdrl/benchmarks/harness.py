@@ -39,7 +39,7 @@ class BenchmarkSettings(NamedTuple):
 
     Attributes:
       gin_files, gin_bindings: as for training.
-      parts: some of the letters a to e, and s.
+      parts: some of the letters a to e, n, and s.
       secs: window of part e.
       rounds: of the other parts.
     """
@@ -49,6 +49,13 @@ class BenchmarkSettings(NamedTuple):
     parts: str
     secs: float
     rounds: Rounds
+
+
+class Serving(NamedTuple):
+    """Roles that listen, by name, and what their clients need."""
+
+    servers: Mapping[str, Sequence[processes.Server]]
+    credentials: credentials.Credentials
 
 
 class Bench(NamedTuple):
@@ -89,7 +96,10 @@ class Bench(NamedTuple):
             return environment.frames_per_step
 
     def worker(self, role: str, function: str, *arguments: Any, servers=()):
-        """A process with the threads of `role` that calls `function(job, *arguments)`."""
+        """A process with the threads of `role` that calls `function(job, *arguments)`.
+
+        Without a role it has no TensorFlow.
+        """
         fields = (self.loaded.digest, self.directory, self.settings.rounds, servers)
         gin = (role, list(self.settings.gin_files), list(self.settings.gin_bindings))
         return processes.worker(function, *gin, fields, arguments)
@@ -97,7 +107,12 @@ class Bench(NamedTuple):
     @contextlib.contextmanager
     def servers(self, role: str) -> Iterator[list[processes.Server]]:
         """All replicas of a serving role, listening."""
-        say(f"starting a {role.replace('_', ' ')}")
+        with self.serving(role) as (found, _):
+            yield found[role]
+
+    @contextlib.contextmanager
+    def serving(self, *roles: str, actors: int = 0) -> Iterator[Serving]:
+        """All replicas of serving roles, in their order, once they listen, and some actors."""
         program, root_dir = self.config.program(), self.new_directory()
         places = addresses.allocate(program)
         gin = self.settings.gin_files, self.settings.gin_bindings
@@ -106,11 +121,17 @@ class Bench(NamedTuple):
             made = stack.enter_context(credentials.made(root_dir, places.hosts))
             here = placement.place(program, placement.parse((), program), [addresses.THIS_MACHINE])
             every = replicas.replicas_of(program, here, places, root_dir, arguments, made)
-            mine = [replica for replica in every if replica.role.name == role]
-            yield [
-                stack.enter_context(processes.server(replica, address))
-                for replica, address in zip(mine, places.listeners[role])
-            ]
+            found: dict[str, list[processes.Server]] = {}
+            for name in roles:
+                say(f"starting a {name.replace('_', ' ')}")
+                mine = [replica for replica in every if replica.role.name == name]
+                found[name] = [
+                    stack.enter_context(processes.server(replica, address))
+                    for replica, address in zip(mine, places.listeners[name])
+                ]
+            for replica in [r for r in every if r.role.name == "actor"][:actors]:
+                stack.enter_context(processes.role(replica))
+            yield Serving(found, made)
 
     def run(self, *bindings: str) -> system.System:
         """The whole program with these bindings, for as long as the settings say."""
@@ -216,6 +237,7 @@ class Subject(NamedTuple):
         the metrics of `system.System`.
       bindings: `bindings(config, text)` -> gin bindings by which the servers of the parts hold
         nobody up; `text` is the configuration.
+      asked_for: more of them, which are measured only where they are asked for.
       limits: `limits(costs, measured)` -> what the costs of all parts allow the whole.
     """
 
@@ -223,6 +245,7 @@ class Subject(NamedTuple):
     configs: tuple[type, ...]
     parts: Mapping[str, Part | Compared]
     whole: Mapping[str, tuple[str, str]]
+    asked_for: Mapping[str, Part] = {}
     bindings: Callable[[Any, str], Sequence[str]] = lambda config, text: ()
     limits: Callable[[Mapping, Measured], list[Section]] = lambda costs, measured: []
 

@@ -25,7 +25,7 @@ from tfdrl.topology import Address
 
 #: From the start of a process to its first answer, beside the turns that it takes.
 START_LIMIT_SECS = 180.0
-_SERVER_LIMIT_SECS = 60.0
+_SERVER_LIMIT_SECS = 120.0
 _EXIT_LIMIT_SECS = 10.0
 
 
@@ -112,21 +112,28 @@ def worker(function: str, *given: Any) -> Iterator[Worker]:
 
 
 @contextlib.contextmanager
-def server(replica: Replica, address: Address) -> Iterator[Server]:
-    """A serving role of the program, in a process of its own, once it listens."""
+def role(replica: Replica) -> Iterator[subprocess.Popen]:
+    """A role of the program, in a process of its own."""
     replica.log.parent.mkdir(parents=True, exist_ok=True)
     with replica.log.open("wb") as log:
         log.write(b"\n")  # `exits.tail` leaves out a log's first line
         log.flush()
         with _process(replica.command, log) as popen:
-            deadline_secs = time.monotonic() + _SERVER_LIMIT_SECS
-            while not _listens(address):
-                if popen.poll() is not None or time.monotonic() > deadline_secs:
-                    words = replica.name.replace("_", " ")
-                    tail = exits.tail(replica.log)
-                    raise UnavailableError(f"the {words} did not come up:\n{tail}")
-                time.sleep(0.2)
-            yield Server(address, popen.pid)
+            yield popen
+
+
+@contextlib.contextmanager
+def server(replica: Replica, address: Address) -> Iterator[Server]:
+    """A serving role of the program, once it listens."""
+    with role(replica) as popen:
+        deadline_secs = time.monotonic() + _SERVER_LIMIT_SECS
+        while not _listens(address):
+            if popen.poll() is not None or time.monotonic() > deadline_secs:
+                words = replica.name.replace("_", " ")
+                tail = exits.tail(replica.log)
+                raise UnavailableError(f"the {words} did not come up:\n{tail}")
+            time.sleep(0.2)
+        yield Server(address, popen.pid)
 
 
 @contextlib.contextmanager

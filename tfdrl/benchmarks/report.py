@@ -52,7 +52,7 @@ def _subject_of(bench: Bench, subjects: Sequence[Subject]) -> Subject:
             "with experiment.architecture = @apex(), @impala(), @seed(), @a3c() or @gorila(), "
             "such as apex/cartpole.gin"
         )
-    *known, last = [*subject.parts, "e"]
+    *known, last = [*subject.parts, *subject.asked_for, "e"]
     if not {*known, last} & set(bench.settings.parts):
         raise ConfigurationError(
             f"--parts={','.join(bench.settings.parts)}: the parts of {subject.name} are "
@@ -62,7 +62,8 @@ def _subject_of(bench: Bench, subjects: Sequence[Subject]) -> Subject:
 
 
 def _measure(subject: Subject, bench: Bench) -> Measured:
-    parts = {key: subject.parts[key] for key in subject.parts if key in bench.settings.parts}
+    every = {**subject.parts, **subject.asked_for}
+    parts = {key: part for key, part in every.items() if key in bench.settings.parts}
     frames_per_step = bench.frames_per_step  # an environment that cannot be made is refused here
     free = bench.bound(*subject.bindings(bench.config, bench.loaded.text))
     found, whole = {}, None
@@ -93,7 +94,7 @@ def _scratch() -> Iterator[pathlib.Path]:
 
 def sections(measured: Measured) -> list[Section]:
     """Everything that was measured, in the order of the parts."""
-    parts = measured.subject.parts
+    parts = {**measured.subject.parts, **measured.subject.asked_for}
     costs = {
         part: {name: cost(turns) for name, turns in found.turns.items()}
         for part, found in measured.found.items()
@@ -104,7 +105,7 @@ def sections(measured: Measured) -> list[Section]:
     ]
     if measured.system is not None:
         tables += [_system(measured, costs), _processes(measured), _threads(measured)]
-    if set(costs) >= set(parts):
+    if set(costs) >= set(measured.subject.parts):
         tables += measured.subject.limits(costs, measured)
     return tables
 

@@ -20,9 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 from tfdrl.benchmarks.harness import Bench, Found, rates
+from tfdrl.benchmarks.many_actors import Chief
 from tfdrl.benchmarks.measuring import Turn, cost, interleave, ratio, say
 from tfdrl.benchmarks.page import Figure
 from tfdrl.benchmarks.processes import START_LIMIT_SECS, Worker
+from tfdrl.rpc.security import Security
+from tfdrl.topology import Address
 
 _PROCESSES = "tfdrl.benchmarks.seed_processes"
 _VARIANTS = {
@@ -48,6 +51,7 @@ class _Service(NamedTuple):
 
     server: Worker
     actors: Sequence[Worker]
+    address: Address
 
     def __call__(self, secs: float, server_pid: int | None = None) -> Turn:
         """A turn: all actors exchange steps for so long; CPU seconds are of all processes."""
@@ -95,7 +99,7 @@ def _service(bench: Bench, kind: str, actors: str, tasks: Sequence) -> Iterator[
         clients = [start("actor", actors, address, task) for task in tasks]
         for client in clients:
             client.hear(START_LIMIT_SECS)
-        yield _Service(server, clients)
+        yield _Service(server, clients, address)
 
 
 def service(bench: Bench) -> Found:
@@ -159,6 +163,7 @@ def _level(every: _Service, streams: int, secs: float, alone: float) -> list[Fig
     cores = (every.cpu_secs - cpu_secs) / (time.perf_counter() - start_secs)
     rate = sum(count for count, _ in answers) / secs
     p50, p99 = np.percentile(np.concatenate([times_ms for _, times_ms in answers]), [50, 99])
+    asked = Chief(every.address, Security()).ask()
     share, machine = rate / streams / alone, len(os.sched_getaffinity(0))
     aim = _STREAMS_AIM if cores < 0.9 * machine else None  # full cores' loss is not the service's
     return [
@@ -167,6 +172,8 @@ def _level(every: _Service, streams: int, secs: float, alone: float) -> list[Fig
         Figure(f"{streams} streams: wait for an action, p50", p50, "ms"),
         Figure(f"{streams} streams: wait for an action, p99", p99, "ms"),
         Figure(f"{streams} streams: learner's memory (RSS)", every.server.rss_mb, "MB"),
+        Figure(f"{streams} streams: status", asked.size_bytes / 1e3, "KB"),
+        Figure(f"{streams} streams: status", 1e3 * asked.secs, "ms"),
         Figure(f"{streams} streams: CPU of all, of {machine}", cores, "cores"),
     ]
 

@@ -110,9 +110,9 @@ def _service_server(job: Job, with_network: bool) -> Generator[Address | Turn, f
         awaited=awaited,
         put=lambda unrolls: unrolls.release(),
     )
-    player.open(lambda report: None, lambda: 0)
     service = InferenceService(player, job.digest, specs).served_for(config.environments)
     server = TrainingServer(Address("127.0.0.1", 0), job.digest, more=service)
+    player.open(server.record, lambda: 0)
     alone, found = _network_alone(config, inference), server.address
     while True:
         secs = yield found

@@ -7,7 +7,7 @@ from tfdrl.architectures.apex import Apex
 from tfdrl.architectures.gorila import Gorila
 from tfdrl.architectures.impala import Impala
 from tfdrl.architectures.seed import Seed
-from tfdrl.benchmarks import limits, parameter_servers, seed
+from tfdrl.benchmarks import limits, many_actors, parameter_servers, seed
 from tfdrl.benchmarks.harness import Compared, Comparison, Part, Subject
 
 
@@ -18,6 +18,7 @@ def _apex_bindings(config: Apex, text: str) -> list[str]:
     return free if "replay_table" in text else []
 
 
+_MANY = {"n": Part("Many actors (n), which pull and report each second", many_actors.measure)}
 _STEPPING = {
     "environment": "bare vector environment",
     "inference": "bare environment + bare inference",
@@ -69,6 +70,7 @@ APEX = Subject(
         "actor/waiting_share": ("actors wait for the replay", "share of time"),
         "learner/policy_lag": ("policy lag", "learner steps"),
     },
+    asked_for=_MANY,
     bindings=_apex_bindings,
     limits=limits.apex,
 )
@@ -135,6 +137,7 @@ IMPALA = Subject(
         "actor/waiting_share": ("actors wait for the queue", "share of time"),
         "learner/policy_lag": ("policy lag", "learner steps"),
     },
+    asked_for=_MANY,
     bindings=_impala_bindings,
     limits=limits.impala,
 )

@@ -44,12 +44,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _configure(role_name: str, gin_files: Sequence[str], gin_bindings: Sequence[str]):
-    """The experiment, with TensorFlow where the role has it."""
+    """The experiment, with TensorFlow where the role has it; of no role without."""
     from tfdrl import configuration
     from tfdrl.experiment import Experiment
 
     configuration.load(gin_files, gin_bindings, tensorflow=False)
     experiment = Experiment.from_gin()
+    if not role_name:
+        return experiment
     role = experiment.architecture.program().role(role_name)
     process.limit_threads(role.threads)
     gpus.see(role.devices)
