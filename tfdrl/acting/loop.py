@@ -12,6 +12,7 @@ from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.environments.returned import checked
 from tfdrl.runtime.compiled import act_function
 from tfdrl.runtime.metrics import Every, MetricsWriter, Rate, WaitingClock
+from tfdrl.runtime.nests import packer
 from tfdrl.topology import Context
 from tfdrl.types import Nest, TimeSteps
 
@@ -45,7 +46,7 @@ class ActorLoop:
         max_frames_per_second: float | None = None,
     ):
         self._environment, self._connection, self._context = environment, connection, context
-        self._act = act_function(policy)
+        self._act, self._pack = act_function(policy), None
         self.state = policy.get_initial_state(environment.num_envs)
         self._metrics = MetricsWriter(context.root_dir, context.role, context.task)
         self._report_is_due = Every(_REPORT_PERIOD_SECS)
@@ -93,7 +94,9 @@ class ActorLoop:
     def _step(self, time_step: TimeSteps):
         step = self._act(*time_step, self.state)
         self.state = step.state
-        return tree.map_structure(lambda x: x.numpy(), (step.action, step.info))
+        acted = step.action, step.info
+        self._pack = self._pack or packer(acted)
+        return self._pack([leaf.numpy() for leaf in tree.flatten(acted)])
 
     def pull_parameters(self) -> None:
         """Takes what came since the last call, and asks for newer ones in the background."""

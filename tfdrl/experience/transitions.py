@@ -175,7 +175,8 @@ def _storage(nest: Nest, length: int) -> Nest:
 
 
 def _store(storage: Nest, t: int, nest: Nest) -> None:
-    tree.map_structure(lambda array, leaf: array.__setitem__(t, leaf), storage, nest)
+    for array, leaf in zip(tree.flatten(storage), tree.flatten(nest)):
+        array[t] = leaf
 
 
 def _pad(array: np.ndarray, n: int) -> np.ndarray:

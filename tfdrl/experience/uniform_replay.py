@@ -247,4 +247,5 @@ class UniformReplay:
 
 
 def _assign(storage: Nest, slot: int, nest: Nest) -> None:
-    tree.map_structure(lambda array, leaf: array.__setitem__(slot, leaf), storage, nest)
+    for array, leaf in zip(tree.flatten(storage), tree.flatten(nest)):
+        array[slot] = leaf

@@ -8,6 +8,8 @@ import tensorflow as tf
 import tree
 from tf_agents.trajectories import time_step as ts
 
+from tfdrl.runtime.nests import packer
+
 
 def act_function(policy, jit_compile: bool = False) -> Callable:
     """A compiled `act(step_type, reward, discount, observation, state) -> PolicyStep`."""
@@ -17,12 +19,14 @@ def act_function(policy, jit_compile: bool = False) -> Callable:
         step_type, reward, discount, observation, state = tf.nest.pack_sequence_as(nests, leaves)
         return policy.action(ts.TimeStep(step_type, reward, discount, observation), state)
 
-    run = compiled(act, jit_compile)
+    run, packers = compiled(act, jit_compile), {}
 
     def call(*arguments):
         nests[:] = arguments
         outputs, like = run(tree.flatten(arguments))  # tf.nest takes several times as long
-        return tree.unflatten_as(like, outputs)
+        if id(like) not in packers:  # of each graph one, which lives as long as its graph
+            packers[id(like)] = packer(like)
+        return packers[id(like)](outputs)
 
     return call
 
