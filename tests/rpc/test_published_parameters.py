@@ -1,12 +1,13 @@
-"""Published parameters: the bytes are protobuf's own, and the arrays are copied once."""
+"""Published parameters: the bytes are protobuf's own; arrays are copied once, and read in place."""
 
 import time
 
 import numpy as np
 import pytest
+from google.protobuf import message as protobuf
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.rpc import tensors, training_pb2
+from tfdrl.rpc import parameter_messages, tensors, training_pb2
 from tfdrl.rpc.published_parameters import PublishedParameters
 
 _FLOATS = np.arange(24, dtype=np.float32).reshape(4, 6)
@@ -35,11 +36,35 @@ def test_the_reply_is_the_message_that_protobuf_writes(arrays):
     assert published(arrays) == expected.SerializeToString()
 
 
-def test_arrays_without_elements_arrive_as_such():
-    reply = training_pb2.ParametersReply.FromString(published([np.zeros((2, 0, 4)), _FLOATS]))
-    empty, floats = map(tensors.decode, reply.tensors)
-    assert empty.shape == (2, 0, 4) and empty.dtype == np.float64
-    np.testing.assert_array_equal(floats, _FLOATS)
+@pytest.mark.parametrize("count", [0, 3, 5000])
+def test_what_is_read_is_what_was_published(count):
+    arrays = [np.full((2, i % 3), i, np.float64) for i in range(count)]
+    version, found = parameter_messages.read(published(arrays))
+    assert version == 7 and len(found) == count
+    for left, right in zip(found, arrays):
+        assert left.dtype == right.dtype and left.shape == right.shape
+        np.testing.assert_array_equal(left, right)
+
+
+def test_what_is_read_is_not_copied():
+    reply = published([_FLOATS, np.ones(1 << 16)])
+    _, found = parameter_messages.read(reply)
+    for array in found:
+        assert np.shares_memory(array, np.frombuffer(reply, np.uint8))
+        assert not array.flags.writeable
+
+
+def test_a_reply_without_parameters_is_none():
+    parameters = PublishedParameters(1 << 20)
+    assert parameter_messages.read(parameters.reply_to(-1)) is None
+    parameters.publish(3, [_FLOATS])
+    assert parameter_messages.read(parameters.reply_to(3)) is None
+
+
+@pytest.mark.parametrize("cut", [1, 50, 97])
+def test_a_broken_reply_is_refused(cut):
+    with pytest.raises((tensors.MessageError, protobuf.DecodeError)):
+        parameter_messages.read(published([_FLOATS])[:-cut])
 
 
 def cpu_secs(work):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf import message as protobuf
 
-from tfdrl.rpc import inference_pb2, protobuf_views, tensor_pb2, tensors, training_pb2
+from tfdrl.rpc import inference_pb2, protobuf_views, tensors, training_pb2
 from tfdrl.rpc.environment_specs import EnvironmentSpecs, flatten, specs_to_message
 from tfdrl.rpc.tensors import MessageError
 from tfdrl.types import FIRST, LAST, TimeSteps, stack_starts
@@ -132,21 +132,10 @@ def _parse_steps(message: memoryview) -> Steps:
     rest, observation = [], []
     for number, kind, field, value in protobuf_views.fields(message):
         if number == _OBSERVATION and kind == protobuf_views.LENGTH_DELIMITED:
-            observation.append(_parse_tensor(value))
+            observation.append(protobuf_views.tensor_fields(value))
         else:
             rest.append(field)
     return Steps(inference_pb2.Steps.FromString(b"".join(rest)), observation)
-
-
-def _parse_tensor(message: memoryview) -> tuple[str, Sequence[int], memoryview]:
-    rest, data = [], memoryview(b"")
-    for number, kind, field, value in protobuf_views.fields(message):
-        if number == protobuf_views.TENSOR_DATA and kind == protobuf_views.LENGTH_DELIMITED:
-            data = value
-        else:
-            rest.append(field)
-    tensor = tensor_pb2.Tensor.FromString(b"".join(rest))
-    return tensor.dtype, tensor.shape, data
 
 
 class StepsValidator:

@@ -22,7 +22,9 @@ _FIXED_BYTES = {1: 8, 5: 4}
 MAX_FIELDS = 1000
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
+def fields(
+    message: memoryview, max_fields: int = MAX_FIELDS
+) -> Iterator[tuple[int, int, memoryview, memoryview]]:
     """Splits a message into (field number, wire type, the whole field, its value).
 
     The value of a length-delimited field is what the length delimits; of others, its bytes.
@@ -32,8 +34,8 @@ def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryvi
     position, end, count = 0, len(message), 0
     while position < end:
         count += 1
-        if count > MAX_FIELDS:
-            raise MessageError(f"more than {MAX_FIELDS} fields")
+        if count > max_fields:
+            raise MessageError(f"more than {max_fields} fields")
         start = position
         # Numbers of one byte, as most are, without a call.
         tag, position = message[position], position + 1
@@ -76,6 +78,18 @@ def tensor_head(number: int, dtype: np.dtype, shape: Sequence[int]) -> bytes:
     tensor = tensor_pb2.Tensor(dtype=dtype_name, shape=shape).SerializeToString()
     tensor += head(TENSOR_DATA, nbytes)
     return head(number, len(tensor) + nbytes) + tensor
+
+
+def tensor_fields(message: memoryview) -> tuple[str, Sequence[int], memoryview]:
+    """Dtype, shape and elements of a Tensor, unchecked: what `tensors.to_array` takes."""
+    rest, data = [], memoryview(b"")
+    for number, kind, field, value in fields(message):
+        if number == TENSOR_DATA and kind == LENGTH_DELIMITED:
+            data = value
+        else:
+            rest.append(field)
+    tensor = tensor_pb2.Tensor.FromString(b"".join(rest))
+    return tensor.dtype, tensor.shape, data
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:

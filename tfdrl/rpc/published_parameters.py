@@ -9,14 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.rpc import protobuf_views, training_pb2
+from tfdrl.rpc import parameter_messages, training_pb2
 from tfdrl.rpc import run_messages as messages
-from tfdrl.rpc import tensors as rpc_tensors
+from tfdrl.rpc.tensors import MessageError
 
 #: What is evaluated takes a while: published once a second, a version is known for 18 hours.
 _KEPT_VERSIONS = 1 << 16
-#: Number of the field of a ParametersReply.
-_TENSORS = 3
 
 
 class PublishedParameters:
@@ -40,7 +38,10 @@ class PublishedParameters:
         """As `TrainingServer.publish`."""
         arrays = [np.asarray(tensor) for tensor in tensors]
         self._check_size(sum(array.nbytes for array in arrays))
-        serialised = _serialised(version, arrays)
+        try:
+            serialised = parameter_messages.written(version, arrays)
+        except MessageError as error:
+            raise ConfigurationError(f"parameters cannot be published: {error}") from None
         self._check_size(len(serialised))
         with self._lock:
             if version <= self.version:
@@ -69,18 +70,3 @@ class PublishedParameters:
                 f"parameters of {size_bytes} bytes cannot be published: "
                 f"max_message_bytes is {self._max_message_bytes}"
             )
-
-
-def _serialised(version: int, arrays: Sequence[np.ndarray]) -> bytes:
-    """A ParametersReply, for which each array is copied once.
-
-    The protobuf library would copy them four times, between two learner steps.
-    """
-    parts = [training_pb2.ParametersReply(modified=True, version=version).SerializeToString()]
-    for i, array in enumerate(arrays):
-        try:
-            elements = rpc_tensors.elements(array, f"parameter {i}")
-        except rpc_tensors.MessageError as error:
-            raise ConfigurationError(f"parameters cannot be published: {error}") from None
-        parts += [protobuf_views.tensor_head(_TENSORS, array.dtype, array.shape), elements]
-    return b"".join(parts)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import grpc
 import numpy as np
 from google.protobuf import message as protobuf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.rpc import channels, training_pb2, usage
+from tfdrl.rpc import channels, parameter_messages, training_pb2, usage
 from tfdrl.rpc import run_messages as messages
-from tfdrl.rpc import tensors as rpc_tensors
 from tfdrl.rpc.run_messages import Evaluation, ReportReply, Status
 from tfdrl.rpc.security import Security
+from tfdrl.rpc.tensors import MessageError
 from tfdrl.topology import Address
 from tfdrl.types import ItemCounts
 
@@ -24,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 _JOIN_TRY_SECS = 2.0
 _JOIN_PAUSE_SECS = 0.25
 _JOIN_LOG_SECS = 3.0
+_Reply = TypeVar("_Reply")
 
 
 class TrainingClient:
@@ -93,7 +95,12 @@ class TrainingClient:
         while not stop.is_set():
             left_secs = max(0.01, start_secs + timeout_secs - time.monotonic())
             try:
-                self._call("Join", request, training_pb2.JoinReply, min(_JOIN_TRY_SECS, left_secs))
+                self._call(
+                    "Join",
+                    request,
+                    training_pb2.JoinReply.FromString,
+                    min(_JOIN_TRY_SECS, left_secs),
+                )
                 return
             except UnavailableError as error:
                 now_secs = time.monotonic()
@@ -127,14 +134,7 @@ class TrainingClient:
         Raises UnavailableError, ConfigurationError.
         """
         request = training_pb2.ParametersRequest(sender=self._sender, have_version=have_version)
-        reply = self._call("GetParameters", request, training_pb2.ParametersReply, timeout_secs)
-        if not reply.modified:
-            return None
-        try:
-            tensors = [rpc_tensors.decode(t, f"parameter {i}") for i, t in enumerate(reply.tensors)]
-        except rpc_tensors.MessageError as error:
-            raise self._nonsense("GetParameters", str(error)) from None
-        return reply.version, tensors
+        return self._call("GetParameters", request, parameter_messages.read, timeout_secs)
 
     def report(
         self,
@@ -176,7 +176,7 @@ class TrainingClient:
             )
         except (OverflowError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{self._name} cannot send its report: {error}") from None
-        reply = self._call("Report", request, training_pb2.ReportReply, timeout_secs)
+        reply = self._call("Report", request, training_pb2.ReportReply.FromString, timeout_secs)
         self._acknowledged_episodes += len(returns)
         counted = ItemCounts(reply.items_inserted, reply.items_sampled)
         return ReportReply(reply.stop, reply.reason, reply.frames, counted)
@@ -184,7 +184,7 @@ class TrainingClient:
     def status(self, timeout_secs: float = 5.0) -> Status:
         """The run at a glance. Raises UnavailableError, ConfigurationError."""
         request = training_pb2.StatusRequest(sender=self._sender)
-        reply = self._call("Status", request, training_pb2.StatusReply, timeout_secs)
+        reply = self._call("Status", request, training_pb2.StatusReply.FromString, timeout_secs)
         return messages.status_from_message(reply)
 
     def close(self) -> None:
@@ -215,9 +215,9 @@ class TrainingClient:
         self,
         method: str,
         request: protobuf.Message,
-        reply_type: type[protobuf.Message],
+        parse: Callable[[bytes], _Reply],
         timeout_secs: float,
-    ) -> protobuf.Message:
+    ) -> _Reply:
         data = request.SerializeToString()
         usage.count_messages(self._address)
         try:
@@ -231,7 +231,9 @@ class TrainingClient:
                 error, self._name, self._server_name, method, timeout_secs
             ) from None
         try:
-            return reply_type.FromString(data)
+            return parse(data)
+        except MessageError as error:
+            raise self._nonsense(method, str(error)) from None
         except protobuf.DecodeError:
             raise self._nonsense(method, f"{len(data)} bytes that cannot be parsed") from None
 
