@@ -1,4 +1,4 @@
-"""Draws returns of runs against frames and training time, the seeds of a setting as one curve:
+"""Draws returns of runs, the seeds of an architecture as one curve, against frames and time:
 
 python docs/figures/returns.py docs/figures/cartpole.png runs/cmp/*/
 """
@@ -16,7 +16,7 @@ from tfdrl.reports import curves, groups, page, plot, run
 def draw(path: pathlib.Path, directories: Sequence[str]) -> None:
     """Means with their 95 % intervals over seeds, as tfdrl-report computes them."""
     runs = [run.read(pathlib.Path(name)) for name in directories]
-    found = groups.grouped(runs, page.labels_of(runs))
+    found = groups.grouped(runs, [page.NAMES[one.architecture] for one in runs])
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     labels = {"frames": "environment frames", "seconds": "seconds of training"}
@@ -25,8 +25,8 @@ def draw(path: pathlib.Path, directories: Sequence[str]) -> None:
             axes.plot(curve.x, curve.y, color=colour, label=curve.label)
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15)
         axes.set_xlabel(label)
+        axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
-    figure.axes[0].set_xscale("symlog", linthresh=10_000)
     figure.axes[0].set_ylabel("mean return of an evaluation")
     figure.axes[1].legend()
     figure.savefig(path, dpi=100)
