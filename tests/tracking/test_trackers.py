@@ -205,6 +205,7 @@ def test_a_server_that_is_not_there_is_said_in_time(run, mlflow):
     code, output = _track(run, "--to=mlflow", f"--uri={mlflow.uri}", "--timeout_secs=3")
     assert code == 1 and time.monotonic() - begun < 30, output
     assert f"at {mlflow.uri} did not answer for" in output and "is it started" in output
+    assert "(MLflow says: [Errno 111] Connection refused)" in output
 
 
 # W&B keeps records in LevelDB's log format: blocks, and in them pieces of records.

@@ -130,4 +130,10 @@ def _told() -> Iterator[None]:
         raise UnavailableError(str(error)) from None
     except MlflowException as error:
         kind = UnavailableError if error.error_code in _PASSING else ConfigurationError
-        raise kind(f"MLflow says: {str(error).strip()}") from None
+        raise kind(f"MLflow says: {_words(str(error).strip())}") from None
+
+
+def _words(text: str) -> str:
+    """Of a connection's failure the innermost cause: what is around it names the place again."""
+    cause = text.partition("(Caused by ")[2].rpartition(": ")[2]
+    return re.sub(r"[\"']\)+$", "", cause) or text
