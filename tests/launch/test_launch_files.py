@@ -155,6 +155,15 @@ def test_line_shows_what_is_known_and_nothing_else():
     )
 
 
+@pytest.mark.parametrize(
+    "share, words", [(0.02, "actors 10 %"), (0.62, "actors 10 %, actors for parameters 62 %")]
+)
+def test_a_wait_for_parameters_is_shown_where_it_costs_something(share, words):
+    metrics = {"actor/waiting_share": 0.1, "actor/pulling_share": share}
+    snapshot = RunStatus(status=_status(roles=[RoleStatus("actor", 0, 1, 1.0, metrics)]))
+    assert panel.waiting(snapshot) == words
+
+
 def _experiment(**limits):
     program = types.SimpleNamespace(program=lambda: None)
     return Experiment(architecture=program, **limits)

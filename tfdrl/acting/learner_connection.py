@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfdrl.acting.run_connection import RunConnection
 from tfdrl.errors import UnavailableError
 from tfdrl.rpc.run_client import TrainingClient
-from tfdrl.runtime.metrics import Every
+from tfdrl.runtime.metrics import Every, WaitingClock
 from tfdrl.topology import Address, Context
 
 _PULL_SECS = 10.0  # acting goes on with the old parameters after that
@@ -34,6 +34,7 @@ class LearnerConnection(RunConnection):
 
     Attributes:
       version: of the parameters that the variables hold; -1 before the first.
+      pulling: the role's time in `pull`.
     """
 
     whom = "the learner"
@@ -52,6 +53,7 @@ class LearnerConnection(RunConnection):
         if parameters_from not in (None, address):
             self._source = TrainingClient(parameters_from, **self._sender)
         self._variables, self._address = list(variables), address
+        self.pulling = WaitingClock()
         self._pull_wanted = threading.Event()
         self._pull_ended = threading.Event()  # with parameters, or without
         self._newest = None  # (version, tensors) that came and were not applied yet
@@ -113,9 +115,10 @@ class LearnerConnection(RunConnection):
         self._pull_ended.clear()
         self.request_parameters()
         deadline = time.monotonic() + _PULL_SECS
-        while not self._pull_ended.wait(0.1):
-            if self._context.stop.is_set() or time.monotonic() > deadline:
-                break
+        with self.pulling:
+            while not self._pull_ended.wait(0.1):
+                if self._context.stop.is_set() or time.monotonic() > deadline:
+                    break
         return self.apply_newest()
 
     def wait_for_newer(self, period_secs: float) -> bool:

@@ -264,13 +264,17 @@ def actor(experiment: Experiment, context: Context, replay: Addresses, learner: 
             environment, policy, connection, context, config.actor_max_frames_per_second
         )
         assembler.begin(loop.state)
+
+        def counters():
+            return {**writer.counters(), "actor/pulling_share": connection.pulling.take_share()}
+
         for step in with_single_frames(environment, loop.steps()):
             unrolls = assembler.add(*step, connection.version)
             if unrolls is not None:
                 writer.write(unrolls)
                 connection.pull()
                 assembler.begin(loop.state)
-            loop.tick(writer.waiting, writer.counters)
+            loop.tick(writer.waiting, counters)
         writer.close()
 
 

@@ -15,6 +15,8 @@ from tfdrl.topology import Role
 
 _PLAIN_INTERVAL_SECS = 10.0
 _PANEL_INTERVAL_SECS = 0.5
+#: Share of time from which on the wait for parameters is shown.
+_WORTH_A_WORD = 0.05
 #: A learner that has answered before is missed after this time.
 SILENCE_SECS = 120.0
 
@@ -157,9 +159,14 @@ def _evaluation(snapshot: RunStatus, target: float | None) -> str:
 def waiting(snapshot: RunStatus) -> str:
     """How much of its time each waits for data, or for room: "learner 4 %, actors 12 %"; or empty.
 
-    What they wait for the replay ratio is not part of it: that they are meant to.
+    Also for parameters, where that is worth a word. What they wait for the replay ratio is not part
+    of it: that they are meant to.
     """
-    return ", ".join(_shares(snapshot, "waiting_share", ("learner", "actor")))
+    found = _shares(snapshot, "waiting_share", ("learner", "actor"))
+    pulling = snapshot.metric("actor/pulling_share")
+    if pulling is not None and pulling >= _WORTH_A_WORD:
+        found.append(f"actors for parameters {100 * pulling:.0f} %")
+    return ", ".join(found)
 
 
 def replay_ratio(snapshot: RunStatus) -> str:
