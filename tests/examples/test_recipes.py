@@ -1,4 +1,4 @@
-"""The recipes of docs/recipes.md: their environments are made and stepped; slowly, they train."""
+"""The recipes of docs/recipes.md: their agents act in their environments; slowly, they train."""
 
 import importlib.util
 import json
@@ -10,10 +10,13 @@ import sys
 import gin
 import numpy as np
 import pytest
+import tensorflow as tf
 from paths import CHECKOUT, python_path
+from tf_agents.trajectories import time_step
 
 from tfdrl import configuration
 from tfdrl.experiment import Experiment
+from tfdrl.runtime import agent_factory
 from tfdrl.types import FIRST, LAST
 
 _HERE = CHECKOUT / "examples" / "recipes"
@@ -47,11 +50,15 @@ def here(monkeypatch):
     gin.clear_config()
 
 
-def _made(name, num_envs, training=True):
+def _architecture(name):
     with gin.unlock_config():
         gin.clear_config()
-        configuration.load([f"{name}.gin"], [], tensorflow=False)
-    return Experiment().architecture.environment(num_envs=num_envs, training=training, seed=1)
+        configuration.load([f"{name}.gin"], [], tensorflow=True)
+    return Experiment().architecture
+
+
+def _made(architecture, num_envs):
+    return architecture.environment(num_envs=num_envs, training=True, seed=1)
 
 
 def _random_actions(environment, masks, rng):
@@ -75,16 +82,22 @@ def test_the_page_has_every_recipe_of_at_most_ten_lines():
 
 
 @pytest.mark.parametrize("name", _RECIPES)
-def test_its_environment_is_made_and_stepped_to_an_episodes_end(here, name):
-    environment = _made(name, num_envs=2)
+def test_its_agent_acts_and_an_episode_ends(here, name):
+    architecture = _architecture(name)
+    environment = _made(architecture, num_envs=2)
     try:
         steps, rng = environment.reset(), np.random.default_rng(1)
         assert (steps.step_type == FIRST).all()
+        agent = agent_factory.make_agent(architecture.agent, environment)
+        observation = tf.nest.map_structure(tf.convert_to_tensor, steps.observation)
+        state = agent.collect_policy.get_initial_state(2)
+        acted = agent.collect_policy.action(time_step.restart(observation, 2), state)
+        steps = environment.step(acted.action.numpy())
         for _ in range(1100):
-            masks = steps.observation["action_mask"] if environment.action_mask else None
-            steps = environment.step(_random_actions(environment, masks, rng))
             if (steps.step_type == LAST).any():
                 break
+            masks = steps.observation["action_mask"] if environment.action_mask else None
+            steps = environment.step(_random_actions(environment, masks, rng))
         assert (steps.step_type == LAST).any()
         assert len(environment.take_episodes().returns) > 0
     finally:
@@ -92,7 +105,7 @@ def test_its_environment_is_made_and_stepped_to_an_episodes_end(here, name):
 
 
 def test_the_simulator_keeps_gymnasiums_contract(here):
-    environment = _made("simulator", num_envs=3)
+    environment = _made(_architecture("simulator"), num_envs=3)
     first = environment.reset().observation
     for age in range(1, 51):
         steps = environment.step(np.ones((3, 2), np.float32))
