@@ -11,8 +11,10 @@ from paths import CHECKOUT
 from binaries import train
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch import step
+from tfdrl.launch.launcher import ProcessSpec
+from tfdrl.launch.placement import Node
 from tfdrl.launch.slurm import job, launcher, steps
-from tfdrl.topology import Resources
+from tfdrl.topology import Resources, Role
 
 _JOB = """JobId=4 JobName=b.sh
    NodeList=gpu[1-2],n7 TRES=cpu=12,mem=3000M,node=3,billing=12
@@ -101,6 +103,22 @@ def test_the_srun_of_a_step(wants, words, others):
     command = steps.srun_command("actor-3-1", "n2", wants)
     assert {*words, "--nodelist=n2", "--ntasks=1", "--nodes=1"} <= set(command)
     assert not set(others) & set(command)
+
+
+@pytest.mark.parametrize(
+    "nodes, flag", [(("n1",), "--overlap"), (("n1", "n1"), "--exact"), (("n1", "n2"), "--overlap")]
+)
+def test_only_rivals_for_the_gpus_of_a_node_are_bound_to_cores(monkeypatch, nodes, flag, tmp_path):
+    role = Role("learner", "", replicas=len(nodes), serves=True, devices="GPU")
+    wanted = {"learner": Resources(cpus=2, gpus=1)}
+    placed = {"learner": [Node(name, name, 8, 2, None) for name in nodes]}
+    commands = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **more: commands.append(command))
+    starter = steps.Steps(job.Job("7"), wanted, placed, print)
+    with (tmp_path / "log").open("wb") as log:
+        starter.start(ProcessSpec(role, 0, ["true"], log, {}, "n1"))
+    assert ({"--overlap", "--exact"} & set(commands[0])) == {flag}
+    assert "--gres=gpu:1" in commands[0]
 
 
 def test_flags_of_the_job_are_none_of_a_step():

@@ -291,12 +291,13 @@ def test_a_gpu_of_the_job_is_seen_by_who_has_it_alone(monkeypatch):
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
         assert [(n.cpus, n.gpus) for n in Job(job).nodes()] == [(4, 1), (4, 1)]
 
-        def sees(wants):
-            command = steps.srun_command("learner-0", "n2", wants)
+        def sees(wants, **rivals):
+            command = steps.srun_command("learner-0", "n2", wants, **rivals)
             python = [sys.executable, "-c", _GPUS]
             return cluster.call(*command, f"--jobid={job}", *python).strip()
 
         assert sees(Resources(cpus=2, gpus=1)) == "0"
+        assert sees(Resources(cpus=2, gpus=1), has_rivals=False) == "0"
         assert sees(Resources(cpus=1)) in ("", "NoDevFiles")
         cluster.end(job)
 

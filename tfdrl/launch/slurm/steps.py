@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import os
@@ -100,6 +101,9 @@ class Steps:
     ):
         self._job, self._wanted, self._notify = job, wanted, notify
         self._moves = Moves(wanted, placed, job.are_gone, notify)
+        self._with_gpus = collections.Counter(
+            node.name for role, there in placed.items() if wanted[role].gpus for node in there
+        )
         self._numbers = itertools.count()
 
     def is_ready(self, role: Role) -> bool:
@@ -110,9 +114,11 @@ class Steps:
         """As `Starter.start`: an srun, in a session of its own, that writes what the step does."""
         node = self._moves.node(spec)
         name = f"{spec.name.replace(' ', '-')}-{next(self._numbers)}"
-        srun = [*srun_command(name, node, self._wanted[spec.role.name]), sys.executable]
+        # One that serves stays where it is, and so does its claim to the only GPUs that are used.
+        has_rivals = self._with_gpus[node] > 1 or not spec.role.serves
+        srun = srun_command(name, node, self._wanted[spec.role.name], has_rivals)
         popen = subprocess.Popen(
-            [*srun, "-m", step.__name__, name, *spec.command],
+            [*srun, sys.executable, "-m", step.__name__, name, *spec.command],
             stdin=subprocess.PIPE,
             stdout=spec.log,
             stderr=subprocess.STDOUT,
@@ -138,17 +144,18 @@ class Steps:
         """Nothing to do."""
 
 
-def srun_command(name: str, node: str, wants: Resources) -> list[str]:
+def srun_command(name: str, node: str, wants: Resources, has_rivals: bool = True) -> list[str]:
     """The srun of one process, but for what it runs.
 
     Its cores were counted when it was placed. It may use all of the job's on its node, as a process
     of one machine may: a learner computes with as many threads as it has cores of its own, and has
-    others that talk. Slurm would bind it to its own alone, where the cluster binds at all. One with
-    GPUs has its own GPUs, and so its own cores, since steps that overlap may have the same.
+    others that talk. Slurm would bind it to its own alone, where the cluster binds at all. Steps
+    that overlap may have the same GPUs, however: who has rivals for them has its own, and so its
+    own cores.
     """
     found = ["srun", "--quiet", f"--job-name={name}", "--nodes=1", "--ntasks=1"]
     found.append(f"--nodelist={node}")
-    has_its_own = wants.gpus and wants.cpus
+    has_its_own = has_rivals and wants.gpus and wants.cpus
     found += ["--exact", f"--cpus-per-task={wants.cpus}"] if has_its_own else ["--overlap"]
     found.append(f"--mem={wants.memory_mb}M" if wants.memory_mb else "--mem=0")  # 0: all, shared
     found.append(f"--gres=gpu:{wants.gpus}" if wants.gpus else "--gres=none")
