@@ -57,6 +57,13 @@ def test_the_wheel_holds_the_kept_names(site):
         assert path.read_text() == (names / path.name).read_text()
 
 
+def test_the_wheel_holds_the_trained_policies(site):
+    policies, packed = CHECKOUT / "policies", site / "tfdrl" / "policies"
+    files = {path.relative_to(policies) for path in policies.rglob("*") if path.is_file()}
+    assert {path.relative_to(packed) for path in packed.rglob("*") if path.is_file()} == files
+    assert pathlib.Path("cartpole-impala", "policy", "saved_model.pb") in files
+
+
 def test_the_wheel_holds_what_the_pages_use_beside_python(site):
     (shared,) = site.glob("*.data/data/share/tfdrl")
     assert {path.name for path in shared.iterdir()} == {pathlib.Path(name).name for name in _SHARED}
