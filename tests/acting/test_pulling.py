@@ -18,7 +18,7 @@ def test_time_in_a_pull_is_counted(tmp_path, monkeypatch):
     pull = connection._source.parameters
 
     def slowly(version):
-        time.sleep(0.2)
+        time.sleep(1.0)
         return pull(version)
 
     try:
@@ -27,7 +27,7 @@ def test_time_in_a_pull_is_counted(tmp_path, monkeypatch):
         monkeypatch.setattr(connection._source, "parameters", slowly)
         server.publish(1, [np.ones(3, np.float32)])
         assert connection.pull() and connection.version == 1
-        assert connection.pulling.take_share() > 0.8
+        assert connection.pulling.take_share() > 0.5
         time.sleep(0.05)
         assert connection.pulling.take_share() < 0.01  # it was acting
     finally:

@@ -97,14 +97,19 @@ def test_a_role_leaves_a_log_of_each_start(tmp_path):
 def test_one_of_many_logs_more_rarely(tmp_path, monkeypatch):
     for name, value in (("_FIRST_SECS", 0.02), ("_GROWTH", 10.0), ("_LONGEST_SECS", 0.05)):
         monkeypatch.setattr(usage_log, name, value)
-    looks = {}
     for replicas in (50, 1000):
         context = Context("actor", 0, replicas, tmp_path / str(replicas))
         context.root_dir.mkdir()
+        path, begin_secs = context.root_dir / "usage" / "actor-0.jsonl", time.monotonic()
         with usage_log.kept(context, {}):
-            time.sleep(0.6)
-        ((*looks[replicas],),) = usage_log.read(context.root_dir / "usage" / "actor-0.jsonl")
-    assert len(looks[50]) > 5 and 2 <= len(looks[1000]) <= 4
+            while sum(map(len, usage_log.read(path))) < 4:
+                assert time.monotonic() - begin_secs < 30.0
+                time.sleep(0.01)
+        passed_secs = time.monotonic() - begin_secs
+    # One of a thousand: after 0.02 s, 0.2 s more, then each second, and at the end.
+    assert context.log_period_secs(0.05) == pytest.approx(1.0)
+    ((*looks,),) = usage_log.read(path)
+    assert len(looks) <= 3 + passed_secs
 
 
 def test_a_look_is_cheap():
