@@ -5,9 +5,11 @@ import pytest
 
 from tfdrl import configuration
 from tfdrl.benchmarks import seed_processes
+from tfdrl.benchmarks.many_actors import Chief
 from tfdrl.benchmarks.measuring import Rounds
 from tfdrl.benchmarks.processes import Job
 from tfdrl.experiment import Experiment
+from tfdrl.rpc.security import Security
 
 
 @pytest.mark.slow
@@ -52,3 +54,21 @@ def test_bare_actors_exchange_steps_with_the_echo_for_as_long_as_they_are_told(t
     counts = [actor.send(0.1) for actor in actors]
     assert min(counts) > 3 and not any(count % 3 for count in counts)
     assert actors[0].send(0.0) == 0
+
+
+@pytest.mark.slow
+def test_streams_are_known_to_the_service_that_is_measured(tmp_path):
+    bindings = ["seed.actors = 3"]
+    loaded = configuration.load(["seed/sleeping_vtrace.gin"], bindings, tensorflow=True)
+    config = Experiment.from_gin().architecture
+    job = Job(config, 1, loaded.digest, tmp_path, Rounds(1, 0.1))
+    address = next(seed_processes.null_server(job))
+    threads = seed_processes.acting_threads(job, address, range(3))
+    assert next(threads) is None
+    count, times_ms = threads.send((1.0, 3))
+    assert count > 10 and len(times_ms) > 10
+    asked = Chief(address, Security()).ask()
+    assert [(role.role, role.task) for role in asked.status.roles] == [
+        ("actor", t) for t in range(3)
+    ]
+    assert asked.size_bytes > 100
