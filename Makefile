@@ -31,8 +31,9 @@ train: $(STAMP)  ## train Ape-X DQN on CartPole-v1 (or GIN_FILE=...) until it is
 	  $(if $(ROOT_DIR),--root_dir=$(ROOT_DIR)) $(TRAIN_FLAGS)
 
 test: $(STAMP) lint  ## the tests, without the long learning runs
+	@rm -f .pytest_cache/v/cache/lastfailed
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
-	  $(TEST_FLAGS) || $(BIN)/python tests/support/failed_again.py $$?
+	  $(TEST_FLAGS) || $(if $(TEST_FLAGS),false,$(BIN)/python tests/support/failed_again.py $$?)
 
 # Learning runs one after another: they have time limits.
 test-slow: $(STAMP)  ## fault stories on several hosts, benchmarks, learning runs (two hours)

@@ -23,9 +23,9 @@ def program_of(gin_file, *bindings):
 @pytest.mark.parametrize(
     "gin_file, binding, clients",
     [
-        ("impala/cartpole.gin", "impala.actors = 500", {"replay": 501, "learner": 501}),
-        ("seed/cartpole_vtrace.gin", "seed.actors = 1000", {"learner": 1001, "actor": 0}),
-        ("a3c/cartpole.gin", "a3c.workers = 300", {"parameter_server": 301, "coordinator": 301}),
+        ("impala/cartpole.gin", "impala.actors = 500", {"replay": 509, "learner": 509}),
+        ("seed/cartpole_vtrace.gin", "seed.actors = 1000", {"learner": 1009, "actor": 0}),
+        ("a3c/cartpole.gin", "a3c.workers = 300", {"parameter_server": 309, "coordinator": 309}),
     ],
 )
 def test_clients_are_those_who_have_the_address(gin_file, binding, clients):
@@ -39,7 +39,7 @@ def test_a_fleet_that_no_server_takes_is_told_to_be_smaller(monkeypatch):
     program = program_of("impala/cartpole.gin", "impala.actors = 5000")
     with pytest.raises(
         ConfigurationError,
-        match="5,001 processes and threads of impala connect to each learner, which takes 4,096: "
+        match="5,009 connections come to each learner of impala, which takes 4,096: "
         "start fewer, with more environments each",
     ):
         open_files.check_connections(program, program.role("learner"))
@@ -50,7 +50,7 @@ def test_files_decide_how_many_may_connect():
     program = program_of("impala/cartpole.gin", "impala.actors = 500")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (1002, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1018, hard))
         open_files.check_connections(program, program.role("learner"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
         with pytest.raises(ConfigurationError, match="takes 500: half of the 1,000 files"):
@@ -92,7 +92,7 @@ def test_a_learner_without_files_for_its_actors_is_a_mistake(tmp_path):
         timeout=60,
     )
     words = (
-        "501 processes and threads of impala connect to each learner, which takes 400: half of the "
+        "509 connections come to each learner of impala, which takes 400: half of the "
         "800 files that it may open; raise that limit (`ulimit -Hn`"
     )
     assert done.returncode == 2 and words in done.stderr, done.stderr

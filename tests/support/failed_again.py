@@ -1,5 +1,7 @@
 """Runs the files of tests that failed beside others once more, alone: `make test` ends with it.
 
+Not with TEST_FLAGS, which may have ended the first run early.
+
 Many tests start processes and have time limits. On a machine that others use as well, one of
 thousands may miss its limit, though nothing is broken. What fails alone, too, is; and so is a suite
 with many failures, which is not tried again.
@@ -12,6 +14,7 @@ import sys
 
 _LAST_FAILED = pathlib.Path(".pytest_cache/v/cache/lastfailed")
 _MOST_TESTS = 5
+_LIMIT_SECS = 1200
 _FAILED = 1  # pytest's exit code; others are of an interrupted, a wrong or an empty run
 
 
@@ -24,7 +27,8 @@ def main(exit_code: int) -> int:
     if len(tests) > _MOST_TESTS or not all(pathlib.Path(file).exists() for file in files):
         return exit_code
     print(f"\n{len(tests)} failed; their files once more, alone:", *files, sep="\n  ", flush=True)
-    again = subprocess.run([sys.executable, "-m", "pytest", *files]).returncode
+    command = [sys.executable, "-m", "pytest", *files]
+    again = subprocess.run(command, timeout=_LIMIT_SECS).returncode
     if again == 0:
         print("passed alone, failed beside others:", *tests, sep="\n  ", flush=True)
     return again

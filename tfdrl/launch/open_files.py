@@ -11,6 +11,7 @@ from tfdrl.topology import Program, Role
 
 #: Enough for every program; some libraries close all that there may be in each child.
 _MOST_FILES = 1 << 16
+_WATCHERS = 8
 
 
 def raise_limit() -> None:
@@ -41,7 +42,7 @@ def check_connections(program: Program, role: Role) -> None:
             "limits.conf, LimitNOFILE= of systemd, --ulimit nofile= of Docker), or start fewer"
         )
     raise ConfigurationError(
-        f"{clients:,} processes and threads of {program.name} connect to each {role.name}, which "
+        f"{clients:,} connections come to each {role.name} of {program.name}, which "
         f"takes {most:,}: {cure}"
     )
 
@@ -49,10 +50,11 @@ def check_connections(program: Program, role: Role) -> None:
 def clients_of(program: Program, role: Role) -> int:
     """How many processes, and threads of theirs, connect to a replica of a role that serves.
 
-    All of them: who has one of several replicas may ask each of them.
+    All of them: who has one of several replicas may ask each of them. And some that only look: the
+    launcher, panels, health checks.
     """
     if not role.serves:
         return 0
     processes = sum(r.replicas for r in program.roles if role.name in r.talks_to)
     threads = sum(count for _, count in program.threads) if role.name == program.chief else 0
-    return processes + threads
+    return processes + threads + _WATCHERS

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tfdrl.errors import ConfigurationError
-from tfdrl.launch import gpus, run_directory
+from tfdrl.launch import gpus, open_files, run_directory
 from tfdrl.launch.launcher import Start, Starter
 from tfdrl.launch.local.addresses import THIS_MACHINE, free_ports
 from tfdrl.launch.local.processes import ForkServers, FreshProcesses
@@ -35,9 +35,13 @@ class LocalLauncher:
     def nodes(self, program: Program) -> Sequence[Node]:
         """This machine.
 
-        Raises ConfigurationError if it could never hold so many processes, or lacks GPUs.
+        Raises ConfigurationError if it could never hold so many processes, or their connections, or
+        lacks GPUs.
         """
         check_room(program)
+        open_files.raise_limit()
+        for role in program.roles:
+            open_files.check_connections(program, role)
         self._gpus = gpus.of(program)
         return [THIS_MACHINE]
 
