@@ -114,11 +114,43 @@ def test_who_goes_away_while_waiting_takes_nobodys_place(is_its_turn):
     asyncio.run(script())
 
 
+def test_who_goes_away_at_the_head_lets_those_behind_in():
+    async def script():
+        replies = OutgoingReplies(most_bytes=100)
+        _, tasks = await admitted(replies, 60, 50, 30)
+        assert are_in(tasks) == [True, False, False]
+        tasks[1].cancel()
+        await settled()
+        assert are_in(tasks) == [True, True, True]
+
+    asyncio.run(script())
+
+
 def test_a_reply_that_nobody_takes_holds_the_others_up_for_a_while_only():
     async def script():
         replies = OutgoingReplies(most_bytes=100, longest_secs=0.05)
         _, tasks = await admitted(replies, 100, 100)
-        await asyncio.wait_for(tasks[1], 5.0)
+        await asyncio.wait_for(tasks[1], 30.0)
+
+    asyncio.run(script())
+
+
+def test_replies_that_nobody_takes_are_no_more_than_four_times_as_many_bytes():
+    async def script():
+        replies = OutgoingReplies(most_bytes=100, longest_secs=0.02)
+        calls, tasks = await admitted(replies, *[50] * 12)
+        await asyncio.wait_for(asyncio.gather(*tasks[:8]), 30.0)
+        await asyncio.sleep(0.2)
+        assert sum(are_in(tasks)) == 8
+        calls[0].end()  # makes room for one that is overdue, and that for another
+        await asyncio.wait_for(tasks[8], 30.0)
+        for call in calls[1:6]:
+            call.end()
+        await asyncio.wait_for(asyncio.gather(*tasks), 30.0)
+        for call in calls[6:]:
+            call.end()
+        _, tasks = await admitted(replies, 60, 40, 1)  # all that was held came back, once
+        assert are_in(tasks) == [True, True, False]
 
     asyncio.run(script())
 

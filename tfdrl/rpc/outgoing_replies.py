@@ -9,8 +9,10 @@ import grpc
 
 #: Nineteen sets of the Nature CNN's parameters, a tenth of a second of 10 Gbit/s.
 MOST_BYTES = 128 << 20
-#: A reply that nobody takes counts for so long: as long as a role waits for parameters.
+#: A reply that nobody takes holds others up for so long: as long as a role waits for parameters.
 LONGEST_SECS = 10.0
+#: Replies that are overdue may take so much memory for each byte that may be on its way.
+_OVERDUE_SHARE = 3
 
 
 class OutgoingReplies:
@@ -20,15 +22,20 @@ class OutgoingReplies:
     hold a copy for each of hundreds of clients of a slow network; and all of them would share that,
     so that none may have its reply within its deadline, where in turns most have.
 
+    A reply that is not taken within `longest_secs` is overdue and makes room for others. grpc.aio
+    has no call by which a server could cancel it: until its client's deadline it stays in memory.
+    So of overdue ones there may be three times `most_bytes`; further ones keep their room.
+
     For the thread of one event loop.
 
     Args:
-      most_bytes: that are on their way; a larger reply goes alone.
-      longest_secs: after which a reply counts no more, taken or not.
+      most_bytes: that are on their way; a larger reply goes alone, and counts as so many.
+      longest_secs: after which a reply is overdue.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES, longest_secs: float = LONGEST_SECS):
         self._most_bytes = self._left_bytes = most_bytes
+        self._overdue_left_bytes = _OVERDUE_SHARE * most_bytes
         self._longest_secs = longest_secs
         self._waiting: collections.deque[tuple[int, asyncio.Future]] = collections.deque()
 
@@ -41,17 +48,38 @@ class OutgoingReplies:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # its turn came at the same moment
-                self._give_back(size_bytes)
+            self._give_back(0 if turn.cancelled() else size_bytes)  # its turn may have come
             raise
-        held = [size_bytes]
+        self._hold(size_bytes, context, loop)
 
-        def end(unused: object = None) -> None:
-            if held:
-                self._give_back(held.pop())
+    def _hold(
+        self, size_bytes: int, context: grpc.aio.ServicerContext, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Counts a reply until its call has ended."""
+        is_overdue = has_ended = False
 
+        def is_late() -> None:
+            nonlocal is_overdue, timer
+            if size_bytes > self._overdue_left_bytes:
+                timer = loop.call_later(self._longest_secs, is_late)
+                return
+            is_overdue = True
+            self._overdue_left_bytes -= size_bytes
+            self._give_back(size_bytes)
+
+        def end(unused: object) -> None:
+            nonlocal has_ended
+            if has_ended:
+                return
+            has_ended = True
+            timer.cancel()
+            if is_overdue:
+                self._overdue_left_bytes += size_bytes
+            else:
+                self._give_back(size_bytes)
+
+        timer = loop.call_later(self._longest_secs, is_late)
         context.add_done_callback(end)
-        loop.call_later(self._longest_secs, end)
 
     def _give_back(self, size_bytes: int) -> None:
         self._left_bytes += size_bytes
