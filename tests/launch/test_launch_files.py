@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -286,6 +287,7 @@ def test_summary_comes_from_what_the_learner_wrote(tmp_path):
     (tmp_path / "logs").mkdir()
     page = _page(tmp_path)
     assert "solved: mean return 476.0 (exit code 0)" in page
+    assert re.search("^exit code +0$", page, re.MULTILINE)
     assert "return 476.00 ± 2.50 (standard error) over 100 episodes; the target is 475.00" in page
     assert "90,000" in page and "0:01:01" in page and str(tmp_path / "logs") in page
     assert "tfdrl-train --root_dir=x" in page and "checkpoints" not in page

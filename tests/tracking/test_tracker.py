@@ -1,6 +1,8 @@
 """A run's events reach a tracker once each, whatever is cut off, killed or not finished yet."""
 
+import contextlib
 import csv
+import functools
 import json
 import math
 import shutil
@@ -22,7 +24,7 @@ from tfdrl.runtime.metrics import MetricsWriter
 from tfdrl.tracking import state as states
 from tfdrl.tracking import tracker
 from tfdrl.tracking.csv_files import CsvFiles
-from tfdrl.tracking.points import EventFiles
+from tfdrl.tracking.points import EventFiles, Point
 from tfdrl.tracking.tracker import Tracker
 
 
@@ -204,10 +206,57 @@ def _wait_for(condition, limit_secs=20.0):
         time.sleep(0.05)
 
 
-def test_stop_leaves_what_is_sent_and_says_no_end(run):
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_stop_is_heeded_after_the_batch_under_way_and_says_no_end(run, monkeypatch, goes_on):
+    monkeypatch.setattr("tfdrl.tracking.points._LOOK_BYTES", 100)
+    states_asked = iter([False, False, True])
+    files, said = CsvFiles(run / "tracking" / "csv"), []
+    with locks.lock(run, "launcher") if goes_on else contextlib.nullcontext():
+        stopped = functools.partial(next, states_asked, True)
+        sent = Tracker(run, files, stopped=stopped, say=said.append).follow()
+    assert 0 < sent < 22 and _points(run) == sent
+    assert said[-1] == "stopped; the same command goes on from here"
+    assert not (run / "tracking" / "csv" / "result.csv").exists()
+    _track(run)
+    assert _points(run) == 22 and (run / "tracking" / "csv" / "result.csv").exists()
+
+
+def test_a_stop_ends_the_wait_for_new_points(run):
+    def has_all():
+        return (run / "tracking/csv/points.csv").exists() and len(_rows(run)) == 22
+
     with locks.lock(run, "launcher"):
-        assert Tracker(run, CsvFiles(run / "c"), stopped=lambda: True).follow() == 22
-    assert not (run / "c" / "result.csv").exists()
+        files = CsvFiles(run / "tracking" / "csv")
+        assert Tracker(run, files, stopped=has_all).follow() == 22
+    assert not (run / "tracking" / "csv" / "result.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["points.csv", "settings.csv", "result.csv"])
+def test_a_disk_that_is_full_is_said(run, name):
+    (run / "c").mkdir()
+    (run / "c" / name).symlink_to("/dev/full")
+    with pytest.raises(TfdrlError, match=f"{name} cannot be written: No space left on device"):
+        Tracker(run, CsvFiles(run / "c")).follow()
+
+
+def test_tables_whose_directory_cannot_be_made_are_refused(run):
+    (run / "c").write_text("")
+    with pytest.raises(ConfigurationError, match="c cannot be written: File exists"):
+        Tracker(run, CsvFiles(run / "c")).follow()
+
+
+def test_rows_with_line_ends_in_their_tags_are_read_back(tmp_path):
+    files = CsvFiles(tmp_path)
+    points = [Point("learner-0", f"a{end}b", 1, 1.5, 2.0) for end in "\n\r\u2028"]
+    files.add(points)
+    assert files.missing([*points, points[0]._replace(step=2)]) == [points[0]._replace(step=2)]
+    (tmp_path / "points.csv").write_bytes((tmp_path / "points.csv").read_bytes()[:-1])
+    assert files.missing(points) == points[2:]
+    (tmp_path / "points.csv").write_bytes(b"pro")
+    assert files.missing(points[:2]) == points[:2]
+    files.add(points[:2])
+    files.add(points[2:])
+    assert files.missing(points) == []
 
 
 def test_how_a_run_ended_is_read(run):
@@ -217,6 +266,11 @@ def test_how_a_run_ended_is_read(run):
     found = tracker.end_of(run)
     assert found[:2] == ("a role died (exit code 1)", True) and found.report.name == "report.html"
     (run / "summary.txt").write_text("ended               solved (exit code 0)\n")
+    assert not tracker.end_of(run).failed
+    stopped = "learner 1 stopped, though the run goes on (exit code 0)"
+    (run / "summary.txt").write_text(f"ended               {stopped}\nexit code           1\n")
+    assert tracker.end_of(run)[:2] == (stopped, True)
+    (run / "summary.txt").write_text("ended               solved\nexit code           0\n")
     assert not tracker.end_of(run).failed
     (run / "result.json").write_text(json.dumps({"evaluation": {"mean": 2.5}, "none": None}))
     assert tracker.end_of(run).result == {"evaluation/mean": 2.5}

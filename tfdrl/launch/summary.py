@@ -51,6 +51,7 @@ def text(
     result = _result(root_dir, snapshot, earlier)
     rows = [
         ("ended", _ended(result, reason, exit_code)),
+        ("exit code", str(exit_code)),  # of the run; the words may have that of a role
         ("evaluation", _evaluation(result.get("evaluation"), target)),
         ("best evaluation", _best(root_dir, snapshot)),
         ("environment frames", _count(result.get("frames"))),

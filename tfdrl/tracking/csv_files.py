@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tfdrl.errors import ConfigurationError, TfdrlError
 from tfdrl.tracking.destinations import End, RunToTrack
 from tfdrl.tracking.points import Point
 
 POINTS, SETTINGS, RESULT = "points.csv", "settings.csv", "result.csv"
+_TEXT = {"encoding": "utf-8", "newline": ""}
+_ROW_END = b"\r\n"  # csv.writer's
 
 
 class CsvFiles:
@@ -32,29 +36,25 @@ class CsvFiles:
                 f"{self._points} is gone, where {points:,} points were written before; "
                 "choose another --output to write the run anew"
             )
-        try:
+        with _translated_errors(self._directory, ConfigurationError):
             self._directory.mkdir(parents=True, exist_ok=True)
-            if not self._points.is_file():
-                self._write(POINTS, [Point._fields])
-        except OSError as error:
-            raise ConfigurationError(f"{self.place} cannot be written: {error}") from None
+        if not self._points.is_file():
+            self._write(POINTS, [Point._fields])
         self._write(SETTINGS, [("name", "value"), *run.settings.items()])
         return run_id or POINTS
 
     def add(self, points: Sequence[Point]) -> None:
-        try:
-            with self._points.open("a", newline="") as file:
-                csv.writer(file).writerows(points)
-        except OSError as error:
-            raise TfdrlError(f"{self._points} cannot be written: {error.strerror}") from None
+        with _translated_errors(self._points), self._points.open("a", **_TEXT) as file:
+            csv.writer(file).writerows(points)
 
     def missing(self, points: Sequence[Point]) -> list[Point]:
         """As a table has them; a row that was cut short is removed."""
-        data = self._points.read_bytes()
-        whole_bytes = data.rfind(b"\n") + 1
-        with self._points.open("r+b") as file:
+        with _translated_errors(self._points), self._points.open("r+b") as file:
+            data = file.read()
+            whole_bytes = len(data) - len(data.rpartition(_ROW_END)[2])
             file.truncate(whole_bytes)
-        rows = set(map(tuple, csv.reader(data[:whole_bytes].decode().splitlines())))
+        text = io.StringIO(data[:whole_bytes].decode(), newline="")  # tags may have line ends
+        rows = set(map(tuple, csv.reader(text)))
         return [point for point in points if tuple(map(str, point)) not in rows]
 
     def close(self, end: End | None) -> None:
@@ -62,5 +62,15 @@ class CsvFiles:
             self._write(RESULT, [("name", "value"), ("ended", end.reason), *end.result.items()])
 
     def _write(self, name: str, rows: Iterable[Sequence[object]]) -> None:
-        with (self._directory / name).open("w", newline="") as file:
+        path = self._directory / name
+        with _translated_errors(path), path.open("w", **_TEXT) as file:
             csv.writer(file).writerows(rows)
+
+
+@contextlib.contextmanager
+def _translated_errors(path: pathlib.Path, kind: type[TfdrlError] = TfdrlError) -> Iterator[None]:
+    """Files' errors as ours: a disk that is full, a directory that is read-only."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path} cannot be written: {error.strerror}") from None

@@ -15,8 +15,8 @@ from tfdrl.tracking.points import Point
 _METRICS_A_REQUEST, _PARAMETERS_A_REQUEST = 1000, 100  # MLflow's limits
 #: What MLflow does not take in names.
 _OTHER_CHARACTERS = re.compile(r"[^\w./ -]", re.ASCII)
-#: MLflow's error codes that may pass; a connection that fails is the first of them.
-_PASSING = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+#: MLflow's error codes of failures that may pass; a connection that fails is the first of them.
+_TRANSIENT_CODES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 _LONGEST_ANSWER_SECS = 10.0
 
 
@@ -42,7 +42,7 @@ class MlflowServer:
         self._client, self._experiment, self._run_id = MlflowClient(uri), experiment, ""
 
     def open(self, run_id: str, run: RunToTrack, points: int) -> str:
-        with _told():
+        with _translated_errors():
             if not run_id:
                 run_id = self._create(run.name)
             self._run_id, there = run_id, self._client.get_run(run_id)
@@ -75,14 +75,14 @@ class MlflowServer:
     def add(self, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
 
-        with _told():
+        with _translated_errors():
             for batch in _batches(points, _METRICS_A_REQUEST):
                 metrics = [Metric(_name(p.name), p.value, _milliseconds(p), p.step) for p in batch]
                 self._client.log_batch(self._run_id, metrics=metrics)
 
     def missing(self, points: Sequence[Point]) -> list[Point]:
         there = set()
-        with _told():
+        with _translated_errors():
             for name in {_name(point.name) for point in points}:
                 history = self._client.get_metric_history(self._run_id, name)
                 there |= {(name, metric.step, metric.timestamp) for metric in history}
@@ -96,7 +96,7 @@ class MlflowServer:
         points = [Point("result", name, step, end.secs, float(x)) for name, x in numbers.items()]
         self.add(self.missing(points))
         texts = {name: x for name, x in end.result.items() if isinstance(x, str)}
-        with _told():
+        with _translated_errors():
             for name, text in {**texts, "ended": end.reason}.items():
                 self._client.set_tag(self._run_id, _name(f"result/{name}"), text)
             if end.report is not None:
@@ -119,7 +119,7 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """MLflow's errors as ours."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -129,7 +129,7 @@ def _told() -> Iterator[None]:
     except RequestException as error:  # of files
         raise UnavailableError(str(error)) from None
     except MlflowException as error:
-        kind = UnavailableError if error.error_code in _PASSING else ConfigurationError
+        kind = UnavailableError if error.error_code in _TRANSIENT_CODES else ConfigurationError
         raise kind(f"MLflow says: {_words(str(error).strip())}") from None
 
 

@@ -24,8 +24,9 @@ _RETRY_SECS = 1.0
 #: How often a long sending says how far it is.
 _SAY_SECS = 10.0
 _REPORT = "report.html"
-#: The row of summary.txt that says why the run ended.
+#: Rows of summary.txt: why the run ended, and the exit code, which older pages have not.
 _ENDED = re.compile(r"^ended +(.*)$", re.MULTILINE)
+_EXIT_CODE = re.compile(r"^exit code +(\d+)$", re.MULTILINE)
 
 
 class Tracker:
@@ -88,17 +89,22 @@ class Tracker:
             self._open()
             before = self._state.points
             self._send_pending()
-            while True:
-                goes_on = wait or _is_held(self._root)  # as it was before the look
-                points, reached = self._events.take(self._state.positions)
-                if reached != self._state.positions:
-                    self._send(points, reached)
-                elif not goes_on or self._stopped():
-                    break
-                else:
-                    self._sleep(_LOOK_SECS)
-            self._close(goes_on)
+            self._close(has_ended=self._send_all(wait))
             return self._state.points - before
+
+    def _send_all(self, wait: bool) -> bool:
+        """Whether the run has ended and all of it is sent; else there was a stop before that."""
+        while not self._stopped():
+            goes_on = wait or _is_held(self._root)  # as it was before the look
+            points, reached = self._events.take(self._state.positions)
+            if reached != self._state.positions:
+                self._send(points, reached)
+            elif goes_on:
+                self._sleep(_LOOK_SECS)
+            else:
+                return True
+        self._say("stopped; the same command goes on from here")
+        return False
 
     @contextlib.contextmanager
     def _taken(self) -> Iterator[None]:
@@ -115,7 +121,7 @@ class Tracker:
         text = configuration.read_utf8(self._config)
         run = RunToTrack(self._root.resolve().name, configuration.settings(text), self._config)
         state = self._state
-        run_id = self._insist(lambda: self._destination.open(state.run_id, run, state.points))
+        run_id = self._retry(lambda: self._destination.open(state.run_id, run, state.points))
         self._keep(state._replace(run_id=run_id))
 
     def _send_pending(self) -> None:
@@ -123,7 +129,7 @@ class Tracker:
         state = self._state
         if state.pending is not None:
             points = self._events.between(state.positions, state.pending)
-            self._insist(lambda: self._destination.add(self._destination.missing(points)))
+            self._retry(lambda: self._destination.add(self._destination.missing(points)))
             self._sent(points, state.pending)
 
     def _send(self, points: Sequence[Point], reached: Mapping[str, int]) -> None:
@@ -137,7 +143,7 @@ class Tracker:
                     batch = self._destination.missing(points)
                 self._destination.add(batch)
 
-            self._insist(send)
+            self._retry(send)
         self._sent(points, reached)
 
     def _sent(self, points: Sequence[Point], reached: Mapping[str, int]) -> None:
@@ -151,15 +157,15 @@ class Tracker:
         states.write(self._path, state)
         self._state = state
 
-    def _close(self, goes_on: bool) -> None:
+    def _close(self, has_ended: bool) -> None:
         end = None
-        if not goes_on:
+        if has_ended:
             for name, size in self._events.left(self._state.positions).items():
                 self._say(f"{name} ends in the middle of a record: {size:,} bytes are left out")
             end = end_of(self._root)
-        self._insist(lambda: self._destination.close(end))
+        self._retry(lambda: self._destination.close(end))
 
-    def _insist(self, call: Callable[[], Any]) -> Any:
+    def _retry(self, call: Callable[[], Any]) -> Any:
         """What `call` returns, as soon as the tracker answers."""
         since_secs, was_told = time.monotonic(), False
         while True:
@@ -191,18 +197,22 @@ def _is_held(root_dir: pathlib.Path) -> bool:
 
 def end_of(root_dir: pathlib.Path) -> End:
     """How a run that does not go on has ended, by what it left."""
-    result_path, reason = root_dir / run_directory.RESULT, ""
+    result_path, page = root_dir / run_directory.RESULT, ""
     with contextlib.suppress(OSError):
-        found = _ENDED.search((root_dir / "summary.txt").read_text())
-        reason = found[1] if found else ""
+        page = (root_dir / "summary.txt").read_text()
+    ended, exit_code = _ENDED.search(page), _EXIT_CODE.search(page)
+    reason = ended[1] if ended else ""
+    if exit_code:
+        failed = int(exit_code[1]) != 0
+    else:  # the words may have the code of a role
+        failed = "exit code" in reason and "exit code 0" not in reason
     result: Mapping[str, float | str] = {}
     secs = 0.0
     with contextlib.suppress(OSError, ValueError):
         secs = result_path.stat().st_mtime
         result = dict(_flat(json.loads(result_path.read_text())))
     report = root_dir / _REPORT
-    is_bad = "exit code" in reason and "exit code 0" not in reason
-    return End(reason, is_bad, result, secs, report if report.is_file() else None)
+    return End(reason, failed, result, secs, report if report.is_file() else None)
 
 
 def _flat(found: Any, name: str = "") -> Iterator[tuple[str, float | str]]:

@@ -41,7 +41,7 @@ class WandbProject:
             quiet=True,
             init_timeout=self._timeout_secs,
         )
-        with _told(wandb):
+        with _translated_errors(wandb):
             self._run = wandb.init(
                 project=self._project,
                 name=run.name,
@@ -77,7 +77,7 @@ class WandbProject:
         return []
 
     def close(self, end: End | None) -> None:
-        with _told(self._wandb):
+        with _translated_errors(self._wandb):
             if end is not None:
                 result = {f"result/{name}": value for name, value in end.result.items()}
                 self._run.summary.update({**result, "ended": end.reason})
@@ -89,7 +89,7 @@ class WandbProject:
 
 
 @contextlib.contextmanager
-def _told(wandb) -> Iterator[None]:
+def _translated_errors(wandb) -> Iterator[None]:
     """W&B's errors as ours."""
     try:
         yield
