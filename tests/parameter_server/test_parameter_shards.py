@@ -428,9 +428,9 @@ def test_snapshots_are_taken_in_their_period_and_the_ring_forgets_the_oldest(tmp
     servers = Servers(tmp_path, sgd(snapshots=3, snapshot_period_updates=5))
     worker, (shard,) = servers.worker(), servers.shards
     for _ in range(22):
-        shard.snapshot_if_due()
+        shard.snapshot_if_due(worker.version)
         worker.send(loss=-float(worker.version))
-    shard.snapshot_if_due()
+    shard.snapshot_if_due(worker.version)
     found = shard.status()["snapshots"]
     # At 0, 5, 10, 15 and 20; each with the mean |loss| of the five updates before.
     assert [version for version, _ in found] == [10, 15, 20]
@@ -442,7 +442,7 @@ def test_without_snapshots_nothing_is_kept(tmp_path):
     servers = Servers(tmp_path, sgd(snapshots=0, snapshot_period_updates=1))
     worker, (shard,) = servers.worker(), servers.shards
     worker.send(times=3)
-    shard.snapshot_if_due()
+    shard.snapshot_if_due(worker.version)
     assert shard.snapshots == [] and shard.rollback(10) is None
 
 
@@ -473,6 +473,23 @@ def test_rollback_and_checkpoint_by_order(tmp_path):
         served.tick()
     assert [status["checkpoints"]["written"] for status in watch.statuses()] == [3, 3]
     watch.close()
+
+
+def test_a_server_makes_few_calls_of_its_own(tmp_path, monkeypatch):
+    """Each may leave memory in TensorFlow's server for ever."""
+    servers, calls = Servers(tmp_path, sgd(snapshots=3, snapshot_period_updates=100)), []
+    worker, (served,) = servers.worker(), servers.served
+    served.tick()  # the first snapshot
+    for session in (served.shard._session, served._control):
+        call = session.call
+        monkeypatch.setattr(
+            session, "call", lambda name, *x, call=call: calls.append(name) or call(name, *x)
+        )
+    worker.send()
+    assert served.tick()["version"] == 1
+    assert calls == ["asked", "counters", "set_status"]
+    served.tick()  # nothing has changed
+    assert calls[3:] == ["asked", "counters"]
 
 
 def test_what_is_not_finite_becomes_neither_snapshot_nor_checkpoint(tmp_path):

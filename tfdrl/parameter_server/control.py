@@ -22,7 +22,7 @@ class ControlVariables:
     Attributes (what a session fetches, and what it feeds):
       is_ready: <bool>[], whether the server has filled its variables.
       about: <string>[], JSON: what the server holds, see `parameter_layout.about`.
-      status: <string>[], JSON: its counters, snapshots and checkpoints, some times a second.
+      status: <string>[], JSON: its counters, snapshots and checkpoints, twice a second.
       rollback, checkpoint: operations that ask for one; `rollback` to `version`.
       freeze: training diverged: no more checkpoints, so that the last good ones are kept.
       asked: <int64>[3]: the version to go back to (or NO_ROLLBACK), checkpoints asked for so far,

@@ -22,8 +22,11 @@ from tfdrl.parameter_server.shard import Shard, require_settings
 from tfdrl.runtime.metrics import Every, MetricsWriter, Rate
 from tfdrl.topology import Context
 
-_TICK_SECS = 0.1
-_STATUS_SECS = 0.25
+#: How late an order is carried out. Not more often: TensorFlow 2.15 keeps the rendezvous of a call,
+#: some 800 bytes, for ever, if the call is cleaned up before its thread has let go of it
+#: (`LocalRendezvous::StartAbort`), as happens to one of twenty, and more on a busy machine.
+TICK_SECS = 0.5
+_PAUSE_SECS = 0.1
 _EVENTS_SECS = 5.0
 _RETRY_SECS = 8.0
 
@@ -79,15 +82,15 @@ class ShardServer:
         self._rollbacks = 0
         self._is_frozen = False
         self._checkpoint_is_due = Every(settings.checkpoint_period_secs or float("inf"))
-        self._status_is_due = Every(_STATUS_SECS, at_once=True)
+        self._told = ""
         if not self.shard.restored:
             self.checkpoint()  # so that every restart has one to continue from
-        self._tell()
+        self._tell(self.shard.status())
         about = parameter_server_layout.about(layout, context.replicas, context.experiment)
         self._control.call("set_about", json.dumps(about))  # the last: now workers may come
 
-    def tick(self) -> dict | None:
-        """Does what is due or asked for; the status if it was told anew."""
+    def tick(self) -> dict:
+        """Does what is due or asked for, and returns the status, which others can read then."""
         version, checkpoints, is_frozen = self._control.call("asked")
         self._is_frozen = bool(is_frozen)
         if version != NO_ROLLBACK:
@@ -95,11 +98,10 @@ class ShardServer:
         if checkpoints != self._checkpoints["asked"] or self._checkpoint_is_due():
             self._checkpoints["asked"] = int(checkpoints)
             self.checkpoint()
-            self._tell()
-        if not self._status_is_due():
-            return None
-        self.shard.snapshot_if_due()
-        return self._tell()
+        status = self.shard.status()
+        if self.shard.snapshot_if_due(status["version"]):
+            status = self.shard.status()
+        return self._tell(status)
 
     def checkpoint(self) -> None:
         """Writes one now, unless training diverged: then the last good one is kept."""
@@ -117,12 +119,12 @@ class ShardServer:
             self._rollbacks += 1
             self.checkpoint()  # or a restart would go on with what was discarded
         self._control.call("rollback", NO_ROLLBACK)
-        self._tell()
 
-    def _tell(self) -> dict:
-        status = self.shard.status()
+    def _tell(self, status: dict) -> dict:
         status |= {"checkpoints": self._checkpoints, "rollbacks": self._rollbacks}
-        self._control.call("set_status", json.dumps(status))
+        if (text := json.dumps(status)) != self._told:
+            self._control.call("set_status", text)
+            self._told = text
         return status
 
     def close(self) -> None:
@@ -146,10 +148,8 @@ def serve(
     learner = make_learner()
     served = ShardServer(learner.variables, settings, context, barrier, learner.moments)
     metrics = ShardMetrics(context)
-    while not context.stop.wait(_TICK_SECS):
-        status = retried(served.tick, context.task)
-        if status is not None:
-            metrics.write_if_due(status)
+    while not context.stop.wait(TICK_SECS):
+        metrics.write_if_due(retried(served.tick, context.task))
     retried(served.checkpoint, context.task)
     served.close()
     metrics.close()
@@ -171,7 +171,7 @@ def retried(call: Callable[[], Any], task: int) -> Any:
                     f"{error}"
                 ) from None
             logging.warning("parameter server %d tries again: %s", task, error)
-            time.sleep(_TICK_SECS)
+            time.sleep(_PAUSE_SECS)
 
 
 class ShardMetrics:

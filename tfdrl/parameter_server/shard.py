@@ -163,14 +163,19 @@ class Shard:
         """Oldest first."""
         return list(self._snapshots)
 
-    def snapshot_if_due(self) -> None:
-        """Takes one when so many updates have come since the last, or none was taken yet."""
+    def snapshot_if_due(self, version: int) -> bool:
+        """Takes one when so many updates have come since the last, or none was taken yet.
+
+        Args:
+          version: the newest that is known.
+
+        Returns whether one was taken.
+        """
         if not self._settings.snapshots:
-            return
-        version = int(self._session.call("counters")[0][VERSION])
+            return False
         last = self._snapshots[-1].version if self._snapshots else None
-        if last is None or version - last >= self._settings.snapshot_period_updates:
-            self.snapshot()
+        is_due = last is None or version - last >= self._settings.snapshot_period_updates
+        return is_due and self.snapshot() is not None
 
     def snapshot(self) -> ParameterSnapshot | None:
         """Keeps the parameters and slots as they are now; None, kept out, if not all are finite."""

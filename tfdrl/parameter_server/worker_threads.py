@@ -16,11 +16,10 @@ from collections.abc import Callable
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.parameter_server.coordinator import Learner
-from tfdrl.parameter_server.role import ShardServer
+from tfdrl.parameter_server.role import TICK_SECS, ShardServer
 from tfdrl.parameter_server.settings import ParameterServerSettings
 from tfdrl.topology import Address, Context
 
-_TICK_SECS = 0.05
 _LAST_SECS = 6.0  # a role that is told to stop ends within 10
 
 
@@ -116,7 +115,7 @@ class _WorkerThreads:
 
 
 def _serve(served: ShardServer, stop: threading.Event) -> None:
-    while not stop.wait(_TICK_SECS):
+    while not stop.wait(TICK_SECS):
         served.tick()
 
 
