@@ -1,6 +1,9 @@
 """Once it has warmed up, no process of a run grows.
 
-As long as TFDRL_TEST_FLAT_SECS says, 10 minutes without it; an hour shows a smaller slope.
+As long as TFDRL_TEST_FLAT_SECS says, 20 minutes without it, after TFDRL_TEST_WARM_UP_SECS. Many
+threads take a while until each has had what it needs at once: of a slow Ape-X the replay was seen
+to grow by 0.26 MB a minute from the 4th to the 14th minute, by 0.17 in the next ten, and then no
+more.
 """
 
 import contextlib
@@ -15,17 +18,24 @@ from local_runs import Run
 
 from tfdrl.launch.process import arguments_of
 
-_WARM_UP_SECS = 240.0
-_SECS = float(os.environ.get("TFDRL_TEST_FLAT_SECS", 600.0))
+_WARM_UP_SECS = float(os.environ.get("TFDRL_TEST_WARM_UP_SECS", 1200.0))
+_SECS = float(os.environ.get("TFDRL_TEST_FLAT_SECS", 1200.0))
 _PERIOD_SECS = 2.0
 _MOST = 0.1  # MB a minute
 _ENDLESS = ("experiment.solved_return = None", "experiment.max_minutes = None")
-_GROWS = pytest.mark.xfail(reason="a server of many threads grows: docs/faults.md, row 29")
-#: With a replay that is full within the warm-up.
+_GROWS = pytest.mark.xfail(
+    reason="TensorFlow's server keeps memory of calls: docs/faults.md, row 29"
+)
+#: A tenth of a core, and a replay that is full within the warm-up.
+_SLOW_APEX = (
+    *("apex.actors = 2", "apex.environments_per_actor = 2", "replay_table.max_size = 3000"),
+    *("apex.actor_max_frames_per_second = 16.0", "apex.evaluation_period_secs = 60.0"),
+    "experiment.evaluation_episodes = 2",
+)
 _RUNS = [
     ("seed/cartpole_vtrace.gin", ()),
     ("impala/cartpole.gin", ()),
-    pytest.param("apex/cartpole.gin", ("replay_table.max_size = 3000",), marks=_GROWS),
+    ("apex/cartpole.gin", _SLOW_APEX),
     pytest.param("a3c/cartpole.gin", (), marks=_GROWS),
 ]
 
