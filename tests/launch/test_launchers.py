@@ -92,6 +92,27 @@ def test_everything_starts_again_elsewhere_when_the_node_of_a_learner_is_lost(tm
     assert _nodes(tmp_path, "learner-0") == ["a", "b"] == _nodes(tmp_path, "replay-0")
 
 
+_REFUSED = _LOSING.replace(
+    "    def starter(",
+    """
+    def ports(self, start, counts):
+        from tfdrl.errors import ConfigurationError
+
+        if self.lost:
+            raise ConfigurationError("b does not see --root_dir")
+        return super().ports(start, counts)
+
+    def starter(""",
+)
+
+
+def test_a_run_ends_when_the_nodes_that_are_left_cannot_run_it(tmp_path):
+    done = _run(_REFUSED, tmp_path, "die")
+    assert done.returncode == 1, done.stdout + done.stderr
+    words = "learner has lost its node a, and no other will do: b does not see --root_dir"
+    assert words in done.stdout
+
+
 def test_the_docs_show_it_as_it_is():
     text = (CHECKOUT / "tests" / "support" / "remote_shell.py").read_text()
     assert text in pathlib.Path(CHECKOUT / "docs" / "launchers.md").read_text()

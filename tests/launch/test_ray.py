@@ -5,6 +5,7 @@ import pathlib
 import signal
 import socket
 import sys
+import types
 
 import pytest
 
@@ -116,6 +117,29 @@ def test_an_address_without_a_cluster_is_refused_at_once(monkeypatch, address, w
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(ConfigurationError, match=words):
             cluster.Cluster(address.format(free=taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (
+            ConnectionError("Could not find any running Ray instance. Set `--address`."),
+            r"no Ray cluster on this machine \(Could not find any running Ray instance\); give",
+        ),
+        (
+            RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n"),
+            r"another Ray or Python than this machine; install the same .*Ray: 2\.9\.0",
+        ),
+    ],
+)
+def test_what_ray_refuses_is_a_sentence_of_ours(monkeypatch, error, words):
+    def init(**unused):
+        raise error
+
+    monkeypatch.delenv(cluster.ADDRESS_VARIABLE, raising=False)
+    monkeypatch.setattr(cluster, "the_library", lambda: types.SimpleNamespace(init=init))
+    with pytest.raises(ConfigurationError, match=words):
+        cluster.Cluster()
 
 
 def _launcher(*flags):

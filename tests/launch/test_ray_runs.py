@@ -1,26 +1,24 @@
 """Runs on a real Ray cluster of three nodes, on this machine."""
 
-import pathlib
 import re
-import signal
 import subprocess
 import sys
 
 import pytest
 import ray_cluster
-from paths import CHECKOUT
+from cluster_runs import (
+    CARTPOLE,
+    LIMIT_SECS,
+    ProcessRun,
+    check_move_of_actor,
+    check_start_elsewhere,
+    tiny_flags,
+)
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(ray_cluster.missing()), reason=ray_cluster.missing() or "there"),
 ]
-_TINY = """
-import tiny_program
-experiment.architecture = @tiny()
-tiny.learner = 'serve'
-tiny.learner_serves = True
-"""
-_EVERYBODY = ("replay-0", "learner-0", "actor-0", "actor-1")
 
 
 @pytest.fixture(scope="module")
@@ -29,72 +27,43 @@ def ray():
         yield found
 
 
-class _Run:
-    """A `tfdrl-train --launcher=ray`."""
-
-    def __init__(self, ray, directory: pathlib.Path, *flags: str):
-        self.root_dir, self._out = directory / "run", directory / "out"
-        command = [sys.executable, "-m", "binaries.train", "--launcher=ray"]
-        with self._out.open("w") as out:
-            self.process = subprocess.Popen(
-                [*command, f"--root_dir={self.root_dir}", *flags],
-                env=ray.environment,
-                cwd=CHECKOUT,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def output(self) -> str:
-        return self._out.read_text()
-
-    def wait_for(self, condition, limit_secs=60.0):
-        ray_cluster.until(condition, lambda: self.output, limit_secs)
-
-    def end(self, limit_secs=60.0) -> int:
-        return self.process.wait(limit_secs)
-
-    def is_up(self, *roles: str) -> bool:
-        return all((self.root_dir / f"ready-{role}").exists() for role in roles)
-
-    def stopped(self) -> list[str]:
-        path = self.root_dir / "stopped"
-        return path.read_text().split() if path.exists() else []
-
-    def node_of(self, role: str) -> str:
-        found = re.findall(rf"^  node (\S+): .*\b{role}\b", self.output, re.MULTILINE)
-        return found[-1]
+def _node_of(run: ProcessRun, role: str) -> str:
+    return re.findall(rf"^  node (\S+): .*\b{role}\b", run.output, re.MULTILINE)[-1]
 
 
 @pytest.fixture
-def tiny(ray, tmp_path):
-    """Starts a run whose roles only behave."""
+def start(ray, tmp_path):
+    """Starts a run."""
     started = []
 
-    def start(*flags, directory=tmp_path, **behaviour):
-        directory.mkdir(exist_ok=True)
-        (directory / "tiny.gin").write_text(_TINY)
-        gin = [f"--gin_bindings=tiny.{name} = {value!r}" for name, value in behaviour.items()]
-        started.append(_Run(ray, directory, f"--gin_file={directory}/tiny.gin", *gin, *flags))
+    def start_run(*flags, directory=tmp_path):
+        started.append(ProcessRun("ray", directory, *flags, environment=ray.environment))
         return started[-1]
 
-    yield start
+    yield start_run
     for run in started:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
+        run.kill()
+
+
+@pytest.fixture
+def tiny(start, tmp_path):
+    """Starts a run whose roles only behave."""
+
+    def start_tiny(*flags, directory=tmp_path, **behaviour):
+        return start(*tiny_flags(directory, **behaviour), *flags, directory=directory)
+
+    return start_tiny
 
 
 def test_roles_run_on_their_nodes_and_all_stop_in_order(tiny):
     run = tiny()
-    run.wait_for(lambda: run.is_up(*_EVERYBODY))
-    assert run.node_of("learner") == run.node_of("replay")
-    assert run.node_of("learner") != run.node_of("actor")
+    run.wait_until_up()
+    assert _node_of(run, "learner") == _node_of(run, "replay")
+    assert _node_of(run, "learner") != _node_of(run, "actor")
     credentials = run.root_dir / "credentials"
     assert credentials.stat().st_mode & 0o777 == 0o700
     run.wait_for(lambda: "learner steps 5" in run.output)
-    run.process.send_signal(signal.SIGINT)
-    assert run.end() == 0
+    assert run.interrupt() == 0
     assert set(run.stopped()) == {"replay-0", "actor-0", "actor-1"}
     assert run.stopped()[-1] == "replay-0"
     assert "ended               told to stop (exit code 0)" in run.output
@@ -117,31 +86,20 @@ def test_exit_codes_are_those_of_one_machine(tiny, behaviour, code, words):
 
 def test_nothing_is_left_of_a_launcher_that_is_killed(tiny):
     run = tiny(actor="breed")
-    run.wait_for(lambda: run.is_up("replay-0", "learner-0"))
-    run.process.kill()
-    run.wait_for(lambda: not _commands_of(run), 90.0)
-
-
-def _commands_of(run: _Run) -> list[bytes]:
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes())
-        except OSError:
-            continue
-    return [words for words in found if str(run.root_dir).encode() in words]
+    run.wait_until_up()
+    run.wait_for(run.processes)
+    run.kill()
+    run.wait_for(lambda: not run.processes(), 90.0)
 
 
 def test_two_runs_share_a_cluster_and_a_third_does_not_fit(tiny, tmp_path):
     runs = [tiny(directory=tmp_path / name) for name in ("a", "b")]
     for run in runs:
-        run.wait_for(lambda run=run: run.is_up(*_EVERYBODY))
+        run.wait_until_up()
     third = tiny("--resources=actor=cpu:5", directory=tmp_path / "c")
     assert third.end() == 2
     assert "in all 12 cores; the allocation has 8" in third.output
-    for run in runs:
-        run.process.send_signal(signal.SIGINT)
-    assert [run.end() for run in runs] == [0, 0]
+    assert [run.interrupt() for run in runs] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -162,39 +120,71 @@ def test_what_cannot_be_is_said_before_anything_starts(tiny, flag, words):
 
 def test_an_actor_of_a_lost_node_starts_elsewhere(tiny, ray):
     run = tiny()
-    run.wait_for(lambda: run.is_up(*_EVERYBODY))
-    node = run.node_of("actor")
-    (run.root_dir / "ready-actor-1").unlink()
-    ray.fail(node)
+    run.wait_until_up()
     try:
-        run.wait_for(lambda: run.is_up("actor-1"))
-        assert f"actor 1 moves from {node}, which is down, to" in run.output
+        check_move_of_actor(run, _node_of(run, "actor"), ray.fail)
     finally:
         ray.add()
-    assert "all roles start again" not in run.output
 
 
 def test_all_start_elsewhere_when_the_learner_s_node_is_lost(tiny, ray):
     run = tiny()
-    run.wait_for(lambda: run.is_up(*_EVERYBODY))
-    before = run.node_of("learner")
-    for role in _EVERYBODY:
-        (run.root_dir / f"ready-{role}").unlink()
-    ray.fail(before)
+    run.wait_until_up()
+    before = _node_of(run, "learner")
     try:
-        run.wait_for(lambda: run.is_up(*_EVERYBODY))
-        assert f"learner has lost its node {before}: all roles start again" in run.output
-        assert run.node_of("learner") != before
-        run.process.send_signal(signal.SIGINT)
-        assert run.end() == 0
+        check_start_elsewhere(run, before, ray.fail)
+        assert _node_of(run, "learner") != before
     finally:
         ray.add()
 
 
-def test_impala_solves_cartpole_on_three_nodes(ray, tmp_path):
-    run = _Run(ray, tmp_path, "--gin_file=impala/cartpole.gin")
-    try:
-        assert run.end(280.0) == 0, run.output
-    finally:
-        run.process.kill()
+@pytest.mark.skipif(not ray_cluster.can_mount(), reason="only root can mount")
+def test_a_node_that_does_not_share_the_storage_is_refused(tiny, ray, tmp_path):
+    with ray.node_without(tmp_path):
+        run = tiny("--resources=actor=apart:1", actors=4)
+        assert run.end() == 2
+    assert f"does not see what is written to --root_dir={run.root_dir} here" in run.output
+    assert not list((run.root_dir / "logs").glob("*.log"))
+
+
+def test_another_version_of_ray_is_said(ray):
+    code = "import ray; ray.__version__ = '2.0.0'; from tfdrl.launch.ray import cluster as c;"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} c.Cluster()"],
+        env=ray.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert re.search(r"install the same on all nodes \(.*Ray: 2.0.0", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("gin_file", CARTPOLE)
+def test_cartpole_is_solved_on_three_nodes(start, gin_file):
+    run = start(f"--gin_file={gin_file}.gin")
+    assert run.end(LIMIT_SECS) == 0, run.output
     assert "solved: mean return" in run.output
+
+
+def test_a_learner_of_a_lost_node_comes_back_from_its_checkpoint(start, ray):
+    settings = ["experiment.solved_return = None", "impala.learner_checkpoint_period_secs = 3.0"]
+    gin = ["--gin_file=impala/cartpole.gin", *(f"--gin_bindings={text}" for text in settings)]
+    run = start(*gin)
+    run.wait_for(lambda: _checkpoint(run) > 0, 120.0)
+    before, node = _checkpoint(run), _node_of(run, "learner")
+    ray.fail(node)
+    try:
+        run.wait_for(lambda: "all roles start again" in run.output, 90.0)
+        since = len(run.output)
+        run.wait_for(lambda: any(run.learner_steps(since)), 120.0)
+        assert min(steps for steps in run.learner_steps(since) if steps) >= before
+        assert _node_of(run, "learner") != node
+        assert run.interrupt() == 0
+    finally:
+        ray.add()
+
+
+def _checkpoint(run: ProcessRun) -> int:
+    """The learner step of the newest."""
+    found = (run.root_dir / "checkpoints").glob("checkpoint-*.index")
+    return max((int(path.stem.rpartition("-")[2]) for path in found), default=0)

@@ -3,15 +3,21 @@
 import json
 import os
 import pathlib
-import re
 import shlex
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 import slurm_cluster
+from cluster_runs import (
+    CARTPOLE,
+    LIMIT_SECS,
+    ProcessRun,
+    Run,
+    check_move_of_actor,
+    check_start_elsewhere,
+    tiny_flags,
+    tiny_gin,
+)
 from paths import CHECKOUT
 
 from tfdrl.launch import printed_commands
@@ -23,12 +29,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing() or "there"),
 ]
-_TINY = """
-import tiny_program
-experiment.architecture = @tiny()
-tiny.learner = 'serve'
-tiny.learner_serves = True
-"""
 _WHOLE_NODES = ("--nodes=3", "--ntasks-per-node=1", "--cpus-per-task=4", "--mem=8000")
 
 
@@ -38,35 +38,19 @@ def slurm():
         yield found
 
 
-class _Run:
-    """A `tfdrl-train --launcher=slurm` as a job."""
+class _Job(Run):
+    """A run that is a job."""
 
     def __init__(self, slurm, directory: pathlib.Path, *flags: str, job=_WHOLE_NODES):
-        self.slurm, self.root_dir = slurm, directory / "run"
-        command = [sys.executable, "-m", "binaries.train", "--launcher=slurm"]
-        command += [f"--root_dir={self.root_dir}", *flags]
+        super().__init__("slurm", directory, *flags)
+        self._slurm = slurm
         script = directory / "job.sh"
-        script.write_text(f"#!/bin/sh\ncd {CHECKOUT}\nexec {shlex.join(command)}\n")
-        self._out = pathlib.Path(f"{script}.out")
+        script.write_text(f"#!/bin/sh\ncd {CHECKOUT}\nexec {shlex.join(self.command)}\n")
+        self.out = pathlib.Path(f"{script}.out")
         self.job = slurm.submit(script, *job)
 
-    @property
-    def output(self) -> str:
-        return self._out.read_text() if self._out.exists() else ""
-
-    def wait_for(self, condition, limit_secs=60.0):
-        deadline_secs = time.monotonic() + limit_secs
-        while not condition():
-            state = self.slurm.state(self.job)
-            assert time.monotonic() < deadline_secs, f"{state}\n{self.output}"
-            time.sleep(0.2)
-
-    def is_up(self, *roles: str) -> bool:
-        return all((self.root_dir / f"ready-{role}").exists() for role in roles)
-
-    def stopped(self) -> list[str]:
-        path = self.root_dir / "stopped"
-        return path.read_text().split() if path.exists() else []
+    def state(self) -> str:
+        return self._slurm.state(self.job)
 
 
 @pytest.fixture
@@ -74,12 +58,9 @@ def tiny(slurm, tmp_path):
     """Starts a run whose roles only behave."""
     started = []
 
-    def start(*flags, job=_WHOLE_NODES, directory=tmp_path, **behaviour):
-        directory.mkdir(exist_ok=True)
-        (directory / "tiny.gin").write_text(_TINY)
-        gin = [f"--gin_bindings=tiny.{name} = {value!r}" for name, value in behaviour.items()]
-        gin.append(f"--gin_file={directory}/tiny.gin")
-        started.append(_Run(slurm, directory, *gin, *flags, job=job))
+    def start(*flags, job=_WHOLE_NODES, **behaviour):
+        own = tiny_flags(tmp_path, **behaviour)
+        started.append(_Job(slurm, tmp_path, *own, *flags, job=job))
         return started[-1]
 
     yield start
@@ -87,12 +68,9 @@ def tiny(slurm, tmp_path):
         slurm.end(run.job)
 
 
-_EVERYBODY = ("replay-0", "learner-0", "actor-0", "actor-1")
-
-
 def test_roles_are_steps_on_their_nodes_and_all_stop_with_the_job(tiny, slurm):
     run = tiny()
-    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    run.wait_until_up()
     nodes = {name.rpartition("-")[0]: node for name, (_, node) in slurm.steps(run.job).items()}
     assert nodes["learner"] == nodes["replay"]
     assert len({nodes[name] for name in ("learner", "actor-0", "actor-1")}) == 3
@@ -123,11 +101,11 @@ def test_services_beyond_a_machine_are_encrypted_unless_it_is_said(tiny, slurm):
 
 def test_an_actor_whose_step_is_cancelled_is_started_again(tiny, slurm):
     run = tiny()
-    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    run.wait_until_up()
     (step,) = [s for name, (s, _) in slurm.steps(run.job).items() if name.startswith("actor-0")]
-    (run.root_dir / "ready-actor-0").unlink()
+    run.forget("actor-0")
     slurm.call("scancel", step)
-    run.wait_for(lambda: run.is_up("actor-0"))
+    run.wait_until_up("actor-0")
     assert "actor 0 died (killed by SIGKILL); starting it again in 1 s" in run.output
 
 
@@ -151,27 +129,17 @@ def test_exit_codes_are_those_of_one_machine(tiny, slurm, behaviour, code, words
 def test_what_a_role_leaves_behind_goes_with_it(tiny, slurm):
     run = tiny(actor="breed", learner="finish")
     slurm.wait(run.job, 60.0)
-    sleeping = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if _is_of(p, run)]
-    assert not sleeping
-
-
-def _is_of(path: pathlib.Path, run: _Run) -> bool:
-    try:
-        words = path.read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return str(run.root_dir).encode() in words
+    assert not run.processes()
 
 
 def test_a_time_limit_stops_in_order_and_the_job_goes_on_by_itself(tiny, slurm):
     run = tiny("--requeue", job=(*_WHOLE_NODES, "--requeue", "--open-mode=append"))
-    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    run.wait_until_up()
     slurm.call("scancel", "--batch", "--signal=USR1", run.job)
     run.wait_for(lambda: f"job {run.job} is queued again" in run.output, 40.0)
     assert run.stopped()[-1] == "replay-0" and len(run.stopped()) == 3
-    for role in _EVERYBODY:
-        (run.root_dir / f"ready-{role}").unlink()
-    run.wait_for(lambda: run.is_up(*_EVERYBODY), 60.0)
+    run.forget()
+    run.wait_until_up()
     slurm.call("scancel", run.job)
 
 
@@ -179,27 +147,23 @@ def test_a_time_limit_stops_in_order_and_the_job_goes_on_by_itself(tiny, slurm):
 def test_a_run_that_is_preempted_stops_and_goes_on(tiny, slurm, tmp_path, partition):
     job = (*_WHOLE_NODES, "--requeue", "--open-mode=append", f"--partition={partition}")
     run = tiny("--requeue", job=job)
-    run.wait_for(lambda: run.is_up(*_EVERYBODY))
+    run.wait_until_up()
     script = tmp_path / "urgent.sh"
     script.write_text("#!/bin/sh\nsleep 1\n")
     urgent = slurm.submit(script, "--partition=urgent", *_WHOLE_NODES)
     assert slurm.wait(urgent, 60.0) == "COMPLETED 0:0"
     run.wait_for(lambda: "told to stop (exit code 0)" in run.output)
     assert len(run.stopped()) == 3
-    for role in _EVERYBODY:
-        (run.root_dir / f"ready-{role}").unlink()
-    run.wait_for(lambda: run.is_up(*_EVERYBODY), 60.0)
+    run.forget()
+    run.wait_until_up()
 
 
 def test_an_actor_of_a_node_that_goes_down_starts_elsewhere(tiny, slurm):
     run = tiny(job=(*_WHOLE_NODES, "--no-kill"))
-    run.wait_for(lambda: run.is_up(*_EVERYBODY))
-    ((_, node),) = [s for name, s in slurm.steps(run.job).items() if name.startswith("actor-1")]
-    (run.root_dir / "ready-actor-1").unlink()
-    slurm.fail(node)
+    run.wait_until_up()
+    node = _node_of(slurm, run.job, "actor-1")
     try:
-        run.wait_for(lambda: run.is_up("actor-1"), 60.0)
-        assert f"actor 1 moves from {node}, which is down, to n" in run.output
+        check_move_of_actor(run, node, slurm.fail)
     finally:
         slurm.end(run.job)
         slurm.repair(node)
@@ -209,45 +173,21 @@ def test_all_start_elsewhere_when_the_node_of_the_learner_goes_down(slurm, tmp_p
     held = ("--no-shell", "--no-kill", "--job-name=held")  # or the first node is the launcher's
     slurm.call("salloc", *held, *_WHOLE_NODES)
     job = slurm.call("squeue", "--noheader", "--name=held", "--format=%i").strip()
-    (tmp_path / "tiny.gin").write_text(_TINY)
-    command = [sys.executable, "-m", "binaries.train", "--launcher=slurm"]
-    command += [f"--gin_file={tmp_path}/tiny.gin", f"--root_dir={tmp_path}/run"]
-    ready = [tmp_path / "run" / f"ready-{role}" for role in _EVERYBODY]
-    output = tmp_path / "out"
-
-    def all_are_up():
-        assert process.poll() is None, output.read_text()
-        return all(path.exists() for path in ready)
-
-    with output.open("w") as out:
-        process = subprocess.Popen(
-            command,
-            env={**slurm.environment, "SLURM_JOB_ID": job},
-            cwd=CHECKOUT,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
+    environment = {**slurm.environment, "SLURM_JOB_ID": job}
+    run = ProcessRun("slurm", tmp_path, *tiny_flags(tmp_path), environment=environment)
     try:
-        _wait_until(all_are_up)
-        ((_, node),) = [s for name, s in slurm.steps(job).items() if name.startswith("learner")]
-        for path in ready:
-            path.unlink()
-        slurm.fail(node)
-        _wait_until(all_are_up)
-        assert f"learner has lost its node {node}: all roles start again" in output.read_text()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60.0) == 0
+        run.wait_until_up()
+        node = _node_of(slurm, job, "learner")
+        check_start_elsewhere(run, node, slurm.fail)
     finally:
-        process.kill()
+        run.kill()
         slurm.end(job)
         slurm.repair(node)
 
 
-def _wait_until(condition, limit_secs=90.0):
-    deadline_secs = time.monotonic() + limit_secs
-    while not condition():
-        assert time.monotonic() < deadline_secs
-        time.sleep(0.2)
+def _node_of(slurm, job: str, role: str) -> str:
+    (found,) = [node for name, (_, node) in slurm.steps(job).items() if name.startswith(role)]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -270,9 +210,10 @@ def test_what_does_not_fit_is_said_before_anything_starts(tiny, slurm, flag, wor
 
 
 def test_the_file_that_is_written_runs_as_it_is(slurm, tmp_path):
-    (tmp_path / "tiny.gin").write_text(_TINY.replace("'serve'", "'finish'"))
+    gin = tiny_gin(tmp_path)
+    gin.write_text(gin.read_text().replace("'serve'", "'finish'"))
     command = [sys.executable, "-m", "binaries.manifests", "--format=slurm", "--nodes=3"]
-    command += [f"--gin_file={tmp_path}/tiny.gin", f"--root_dir={tmp_path}/run", "--time=5"]
+    command += [f"--gin_file={gin}", f"--root_dir={tmp_path}/run", "--time=5"]
     script = tmp_path / "job.sh"
     text = slurm.call(*command, "--resources=actor=apart:1")
     # What is installed may be another checkout.
@@ -337,13 +278,11 @@ def test_a_run_is_watched_from_elsewhere(tiny, slurm):
     assert status["learner_step"] == 5 and status["metrics"] == {"learner/waiting_share": 1.0}
 
 
-@pytest.mark.parametrize(
-    "gin_file", ["impala/cartpole", "apex/cartpole", "seed/cartpole_vtrace", "a3c/cartpole"]
-)
+@pytest.mark.parametrize("gin_file", CARTPOLE)
 def test_cartpole_is_solved_on_three_nodes(slurm, tmp_path, gin_file):
-    run = _Run(slurm, tmp_path, f"--gin_file={gin_file}.gin")
+    run = _Job(slurm, tmp_path, f"--gin_file={gin_file}.gin")
     try:
-        assert slurm.wait(run.job, 280.0) == "COMPLETED 0:0", run.output
+        assert slurm.wait(run.job, LIMIT_SECS) == "COMPLETED 0:0", run.output
     finally:
         slurm.end(run.job)
     assert "solved: mean return" in run.output
@@ -352,24 +291,15 @@ def test_cartpole_is_solved_on_three_nodes(slurm, tmp_path, gin_file):
 
 def test_a_run_that_is_cancelled_is_continued(slurm, tmp_path):
     flags = ["--gin_file=impala/cartpole.gin", "--gin_bindings=experiment.solved_return = None"]
-    run = _Run(slurm, tmp_path, *flags)
-    run.wait_for(lambda: " | frames " in run.output and _steps(run) > 20, 120.0)
+    run = _Job(slurm, tmp_path, *flags)
+    run.wait_for(lambda: max(run.learner_steps(), default=0) > 20, 120.0)
     slurm.call("scancel", run.job)
     assert slurm.wait(run.job, 60.0).startswith("CANCELLED")
     assert "told to stop (exit code 0)" in run.output
-    before = int(run.output.rpartition("learner steps")[2].split()[0].replace(",", ""))
-    again = _Run(slurm, tmp_path, *flags)
+    before = run.learner_steps()[-1]
+    again = _Job(slurm, tmp_path, *flags)
     try:
-        again.wait_for(lambda: _steps(again) > before, 120.0)
-        assert all(steps >= before for steps in _all_steps(again))
+        again.wait_for(lambda: max(again.learner_steps(), default=0) > before, 120.0)
+        assert all(steps >= before for steps in again.learner_steps())
     finally:
         slurm.end(again.job)
-
-
-def _all_steps(run: _Run) -> list[int]:
-    found = re.findall(r"learner steps ([\d,]+) ", run.output)
-    return [int(text.replace(",", "")) for text in found]
-
-
-def _steps(run: _Run) -> int:
-    return max(_all_steps(run), default=0)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import time
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 
 from paths import python_path
 
 _STORE_BYTES = 80_000_000
-_LIMIT_SECS = 60.0
 
 
 def missing(dashboard: bool = False) -> str:
@@ -34,12 +37,37 @@ class Cluster:
         self._cluster.add_node(num_cpus=self._cpus, object_store_memory=_STORE_BYTES)
         self._cluster.wait_for_nodes()
 
+    @contextlib.contextmanager
+    def node_without(self, directory: pathlib.Path) -> Iterator[None]:
+        """One node more, which does not see what is in a directory of the others; needs root."""
+        flags = ["--block", f"--address={self._cluster.address}", f"--num-cpus={self._cpus}"]
+        start = [os.path.join(os.path.dirname(sys.executable), "ray"), "start", *flags]
+        mount = f"mount --make-rprivate / && mount -t tmpfs none {shlex.quote(str(directory))}"
+        node = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$0" "$@"', *start]
+            + [f"--object-store-memory={_STORE_BYTES}"],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert any("Ray runtime started" in line for line in node.stdout)
+            yield
+        finally:
+            node.terminate()  # and it ends its own
+            node.wait(60.0)
+
     def fail(self, name: str) -> None:
         """Kills a node, by its name in the launcher's lines, and all that runs on it."""
         prefix = name.rpartition("-")[2]
         (node,) = [n for n in self._cluster.list_all_nodes() if n.node_id.startswith(prefix)]
         assert node is not self._cluster.head_node
         self._cluster.remove_node(node, allow_graceful=False)
+
+
+def can_mount() -> bool:
+    """Whether there can be a node without one of this machine's directories."""
+    return os.geteuid() == 0 and all(map(shutil.which, ("mount", "unshare")))
 
 
 @contextlib.contextmanager
@@ -76,11 +104,3 @@ def cluster(nodes: int = 3, cpus: int = 6, dashboard: bool = False) -> Iterator[
         raylets.shutdown()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def until(condition, said, limit_secs: float = _LIMIT_SECS) -> None:
-    """Waits until condition(), at most so long; said() is what a failure shows."""
-    deadline_secs = time.monotonic() + limit_secs
-    while not condition():
-        assert time.monotonic() < deadline_secs, said()
-        time.sleep(0.2)

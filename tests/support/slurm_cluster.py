@@ -124,10 +124,11 @@ class Cluster:
         """What runs on a node is gone at once, as if its power were."""
         listed = self.call("squeue", "--steps", "--noheader", "--format=%i %N")
         steps = {f"[{line.split()[0]}]" for line in listed.splitlines() if line.endswith(node)}
-        gone = [pid for pid in _pids() if steps & set(arguments_of(pid)[1:2])]
+        gone = [pid for pid in _pids() if _first_argument(pid) in steps]
         gone += [pid for pid in _pids() if _parent(pid) in gone]
         for pid in [int((self.directory / f"{node}.pid").read_text()), *gone]:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def repair(self, node: str) -> None:
         """The node is there again, empty."""
@@ -220,6 +221,12 @@ def _start_munged(directory: pathlib.Path) -> None:
 
 def _pids() -> list[int]:
     return [int(path.name) for path in pathlib.Path("/proc").glob("[0-9]*")]
+
+
+def _first_argument(pid: int) -> str:
+    with contextlib.suppress(OSError):  # it has just ended
+        return "".join(arguments_of(pid)[1:2])
+    return ""
 
 
 def _parent(pid: int) -> int:

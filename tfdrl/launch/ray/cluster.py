@@ -78,8 +78,16 @@ class Cluster:
         connecting.join(_CONNECT_SECS)
         if connecting.is_alive():
             raise _no_cluster(self.address, f"no answer within {_CONNECT_SECS:g} s")
+        if failed and "Version mismatch" in str(failed[0]):
+            raise ConfigurationError(
+                f"--launcher=ray: the cluster at {self.address} has another Ray or Python than "
+                f"this machine; install the same on all nodes ({words_of(failed[0])})"
+            )
         if failed:
-            raise _no_cluster(self.address, str(failed[0]).strip().partition("\n")[0])
+            # Its first sentence: the next ones tell of flags that are not ours.
+            raise _no_cluster(
+                self.address, str(failed[0]).strip().partition("\n")[0].partition(". ")[0]
+            )
 
     def nodes(self) -> list[Node]:
         """Those that are alive, with what of them nobody has taken."""
