@@ -59,7 +59,7 @@ def _stop(run):
     return json.loads((run.root_dir / "result.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["apex_catch", "gorila_global_catch"])
+@pytest.mark.parametrize("name", ["apex_catch", "r2d2_catch", "gorila_global_catch"])
 def test_replay_and_learner_killed_together_are_named_and_the_next_start_goes_on(name, tmp_path):
     root_dir = tmp_path / "run"
     run = _start(name, root_dir)
