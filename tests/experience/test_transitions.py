@@ -179,6 +179,15 @@ def test_blocks_do_not_change_later():
             np.testing.assert_array_equal(value, then[name])
 
 
+def test_an_observation_with_another_number_of_leaves_is_refused():
+    stream, assembler = Stream(5, 2, 0), TransitionAssembler(2, 1, GAMMA, 5)
+    stream.feed(assembler)
+    steps = stream.steps(0)
+    fewer = steps._replace(observation={"pair": steps.observation["pair"]})
+    with pytest.raises(ValueError, match="2 leaves, where those before had 3"):
+        assembler.add(fewer, stream.action[0], stream.steps(1), (), 0)
+
+
 def test_write_time_is_recent_whatever_the_clock_is_set_to(monkeypatch):
     stream = Stream(20, 1, 0)
     an_hour_ago = time.time() - 3600

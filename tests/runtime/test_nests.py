@@ -2,12 +2,13 @@
 
 import collections
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tree
 from tf_agents.trajectories import policy_step
 
-from tfdrl.runtime.nests import packer
+from tfdrl.runtime.nests import packer, row_writer, rows_like
 
 Info = collections.namedtuple("Info", "q_taken max_q")
 NESTS = {
@@ -44,6 +45,22 @@ def test_the_nest_is_that_of_tree(like):
         assert list(found) == list(expected)
 
 
-def test_leaves_that_do_not_suffice_are_an_error():
-    with pytest.raises(StopIteration):
-        packer((0, [0, 0]))([1, 2])
+@pytest.mark.parametrize("count", [2, 4])
+def test_another_number_of_leaves_is_an_error(count):
+    with pytest.raises(ValueError, match=f"a nest of 3 leaves cannot be made of {count}"):
+        packer((0, [0, 0]))([1] * count)
+
+
+def test_a_row_is_written_into_every_array():
+    storage = rows_like({"a": np.ones(2, np.int8), "b": (np.float32(1.5),)}, 3)
+    row_writer(storage)(1, {"a": np.array([3, 4], np.int8), "b": (np.float32(2.5),)})
+    assert storage["a"].tolist() == [[0, 0], [3, 4], [0, 0]] and storage["a"].dtype == np.int8
+    assert storage["b"][0].tolist() == [0, 2.5, 0] and storage["b"][0].dtype == np.float32
+
+
+@pytest.mark.parametrize("row", [(1,), (1, 2, 3)])
+def test_a_row_with_another_number_of_leaves_is_not_written(row):
+    storage = rows_like((0, 0), 3)
+    with pytest.raises(ValueError, match=f"{len(row)} leaves, where those before had 2"):
+        row_writer(storage)(0, row)
+    assert not np.any(storage)

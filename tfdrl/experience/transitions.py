@@ -12,6 +12,7 @@ from tfdrl.experience.frame_stacks import FramePairs, Frames
 from tfdrl.ops import priorities as priorities_ops
 from tfdrl.ops import returns
 from tfdrl.rpc import clocks
+from tfdrl.runtime.nests import row_writer, rows_like
 from tfdrl.types import LAST, Nest, TimeSteps, Transitions
 
 #: Write times are stored modulo this, so that float32 resolves them to 1/128 s.
@@ -51,7 +52,7 @@ class TransitionAssembler:
     def __init__(self, num_envs: int, n: int, gamma: float, block_steps: int):
         self._n, self._gamma, self._block_steps = n, gamma, block_steps
         self._length = n + block_steps
-        self._observation = self._action = None
+        self._observation = self._action = self._write_row = None
         shape = (self._length, num_envs)
         self._reward, self._discount, self._version = (
             np.zeros(shape, np.float32) for _ in range(3)
@@ -80,12 +81,12 @@ class TransitionAssembler:
           version: of the parameters that acted.
         """
         if self._observation is None:
-            self._observation = _storage(time_step.observation, self._length)
-            self._action = _storage(action, self._length)
+            self._observation = rows_like(time_step.observation, self._length)
+            self._action = rows_like(action, self._length)
+            self._write_row = row_writer((self._observation, self._action))
             self._has_q = hasattr(info, "q_taken")
         t = self._stored
-        _store(self._observation, t, time_step.observation)
-        _store(self._action, t, action)
+        self._write_row(t, (time_step.observation, action))
         self._reward[t], self._discount[t] = next_time_step.reward, next_time_step.discount
         self._is_last[t], self._ends[t] = (
             time_step.step_type == LAST,
@@ -164,19 +165,6 @@ class TransitionAssembler:
         for array in arrays:
             array[: self._n] = array[self._block_steps :].copy()
         self._stored = self._overlap = self._n
-
-
-def _storage(nest: Nest, length: int) -> Nest:
-    def allocate(leaf):
-        leaf = np.asarray(leaf)
-        return np.zeros((length, *leaf.shape), leaf.dtype)
-
-    return tree.map_structure(allocate, nest)
-
-
-def _store(storage: Nest, t: int, nest: Nest) -> None:
-    for array, leaf in zip(tree.flatten(storage), tree.flatten(nest)):
-        array[t] = leaf
 
 
 def _pad(array: np.ndarray, n: int) -> np.ndarray:

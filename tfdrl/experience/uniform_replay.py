@@ -12,6 +12,7 @@ import tree
 from tfdrl.errors import ConfigurationError, TfdrlError
 from tfdrl.experience.frame_stacks import FramePairs
 from tfdrl.ops import returns
+from tfdrl.runtime.nests import row_writer, rows_like
 from tfdrl.types import LAST, Nest, TimeSteps, Transitions
 
 _TIME_FIELDS = ("reward", "discount", "is_last", "ends", "depth")
@@ -59,7 +60,7 @@ class UniformReplay:
         self.discount = np.zeros(shape, np.float32)
         self.is_last, self.ends = np.zeros(shape, bool), np.zeros(shape, bool)
         self.depth = np.zeros(shape, np.uint8)  # frames of this row's stack that are not padding
-        self._observation = self._action = self._previous = None
+        self._observation = self._action = self._write_row = self._previous = None
         self._added = 0
         self._random = np.random.default_rng(seed)
 
@@ -135,16 +136,12 @@ class UniformReplay:
             newest = observation[..., -1]
             self.depth[slot] = self._depths(observation)
             self._previous = observation
-        _assign(self._observation, slot, newest)
-        _assign(self._action, slot, action)
+        self._write_row(slot, (newest, action))
         self.reward[slot], self.discount[slot] = next_time_step.reward, next_time_step.discount
         self.is_last[slot], self.ends[slot] = is_last, ends
         self._added += 1
 
     def _allocate(self, observation, action) -> None:
-        def allocate(leaf):
-            return np.zeros((self._rows, *np.shape(leaf)), np.asarray(leaf).dtype)
-
         if self._frame_stack > 1:
             if np.shape(observation)[-1:] != (self._frame_stack,):
                 raise ConfigurationError(
@@ -152,8 +149,9 @@ class UniformReplay:
                     f"{np.shape(observation)[1:]}: the last axis must be the stack"
                 )
             observation = observation[..., -1]
-        self._observation = tree.map_structure(allocate, observation)
-        self._action = tree.map_structure(allocate, action)
+        self._observation = rows_like(observation, self._rows)
+        self._action = rows_like(action, self._rows)
+        self._write_row = row_writer((self._observation, self._action))
 
     def _depths(self, observation) -> np.ndarray:
         """How far each stack continues the one of the row before."""
@@ -244,8 +242,3 @@ class UniformReplay:
         for kind, nest in (("observation", self._observation), ("action", self._action)):
             for number, leaf in enumerate(tree.flatten(nest)):
                 yield f"{kind}-{number}", leaf
-
-
-def _assign(storage: Nest, slot: int, nest: Nest) -> None:
-    for array, leaf in zip(tree.flatten(storage), tree.flatten(nest)):
-        array[slot] = leaf

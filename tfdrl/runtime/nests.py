@@ -9,21 +9,56 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tree
 
 from tfdrl.types import Nest
 
 
 def packer(like: Nest) -> Callable[[Sequence[Any]], Nest]:
-    """A `pack(leaves)` that returns what `tree.unflatten_as(like, leaves)` does."""
-    make = _maker(like)
+    """A `pack(leaves)` that returns what `tree.unflatten_as(like, leaves)` does.
+
+    `pack` raises ValueError for another number of leaves.
+    """
+    make, count = _maker(like), len(tree.flatten(like))
     if make is None:
         return lambda leaves: tree.unflatten_as(like, leaves)
 
     def pack(leaves):
+        if len(leaves) != count:
+            raise ValueError(f"a nest of {count} leaves cannot be made of {len(leaves)}")
         return make(iter(leaves))
 
     return pack
+
+
+def rows_like(nest: Nest, rows: int) -> Nest:
+    """Zeros [rows, ...], into which nests like this one, of [...], can be written."""
+
+    def allocate(leaf):
+        leaf = np.asarray(leaf)
+        return np.zeros((rows, *leaf.shape), leaf.dtype)
+
+    return tree.map_structure(allocate, nest)
+
+
+def row_writer(storage: Nest) -> Callable[[int, Nest], None]:
+    """A `write(row, nest)` into the arrays of `rows_like`.
+
+    `write` raises ValueError if the nest has another number of leaves.
+    """
+    arrays = tree.flatten(storage)
+
+    def write(row, nest):
+        leaves = tree.flatten(nest)
+        if len(leaves) != len(arrays):
+            raise ValueError(
+                f"a nest of {len(leaves)} leaves, where those before had {len(arrays)}"
+            )
+        for array, leaf in zip(arrays, leaves):
+            array[row] = leaf
+
+    return write
 
 
 def _maker(like: Nest) -> Callable[[Iterator[Any]], Nest] | None:
