@@ -103,6 +103,7 @@ _NUMBERS = {
     "seed_catch": "seed.actors",
     "seed_r2d2_catch": "seed.actors",
     "a3c_catch": "a3c.workers",
+    "gorila_catch": "gorila.workers",
 }
 
 
