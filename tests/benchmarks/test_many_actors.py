@@ -10,6 +10,7 @@ from tfdrl.benchmarks.harness import Bench, BenchmarkSettings
 from tfdrl.benchmarks.many_clients import Order
 from tfdrl.benchmarks.measuring import Rounds
 from tfdrl.benchmarks.processes import Job
+from tfdrl.errors import UnavailableError
 from tfdrl.launch.credentials import Credentials
 from tfdrl.rpc.run_server import TrainingServer
 from tfdrl.rpc.security import Security
@@ -36,8 +37,8 @@ def test_clients_pull_and_report_as_they_are_told(server, tmp_path):
     assert 2 * 20 <= server.frames() <= 2 * 40
     pulled = clients.send(Order("pull", 3, secs=0.2))
     assert pulled.size_bytes == 4000 * pulled.replies and pulled.replies > 0
-    chief = many_actors.Chief(server.address, Security())
-    asked = chief.ask()
+    with many_actors.Chief(server.address, Security()) as chief:
+        asked = chief.ask()
     assert [(role.role, role.task) for role in asked.status.roles] == [("actor", 1), ("actor", 2)]
     assert 2 * 20 * 20 < asked.size_bytes < 3000
     rows, _ = many_actors._panel(asked.status)
@@ -50,6 +51,20 @@ def test_a_client_counts_what_fails(tmp_path):
     next(clients)
     answer = clients.send(Order("pull", 1, secs=0.1))
     assert answer.failures and not answer.replies
+
+
+def test_a_learner_that_does_not_answer_or_train_is_said(server, monkeypatch):
+    for name in ("_ANSWER_SECS", "START_LIMIT_SECS", "_STATUS_SECS"):
+        monkeypatch.setattr(many_actors, name, 0.2)
+    with many_actors.Chief(Address("127.0.0.1", 1), Security()) as chief:
+        with pytest.raises(UnavailableError, match="the learner at 127"):
+            chief.ask()
+    monkeypatch.setattr(many_actors, "_ANSWER_SECS", 30.0)
+    with many_actors.Chief(server.address, Security()) as chief:
+        with pytest.raises(UnavailableError, match="made no step within"):
+            chief.wait_for_steps()
+    with pytest.raises(ValueError, match="closed channel"):
+        chief.ask()
 
 
 def test_what_a_launcher_spends_is_of_real_processes(tmp_path):

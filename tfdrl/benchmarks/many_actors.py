@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import grpc
 import numpy as np
 
 from tfdrl.benchmarks.harness import Bench, Found
@@ -24,6 +25,7 @@ from tfdrl.benchmarks.measuring import say
 from tfdrl.benchmarks.page import Figure
 from tfdrl.benchmarks.proc import cpu_secs, rss_bytes
 from tfdrl.benchmarks.processes import START_LIMIT_SECS, Worker
+from tfdrl.errors import UnavailableError
 from tfdrl.launch.credentials import Credentials
 from tfdrl.launch.replica import Replica
 from tfdrl.launch.status import Tracker
@@ -53,13 +55,13 @@ def measure(bench: Bench) -> Found:
     with bench.serving(*serving, actors=1) as (servers, credentials):
         security, secs = credentials.security, rounds.count * rounds.secs
         server = servers[program.chief][0]
-        chief = Chief(server.address, security)
-        chief.wait_for_steps()
-        with _clients(bench, server.address, credentials, levels[-1]) as clients:
-            for level in levels:
-                say(f"  {level} actors")
-                figures += _level(clients, chief, server.pid, level, secs)
-            figures += _fan_out(clients, server.pid, levels[-1], secs)
+        with Chief(server.address, security) as chief:
+            chief.wait_for_steps()
+            with _clients(bench, server.address, credentials, levels[-1]) as clients:
+                for level in levels:
+                    say(f"  {level} actors")
+                    figures += _level(clients, chief, server.pid, level, secs)
+                figures += _fan_out(clients, server.pid, levels[-1], secs)
     for level in levels:
         figures += _supervision(bench, level)
     return Found(figures)
@@ -74,26 +76,41 @@ class _Asked(NamedTuple):
 
 
 class Chief:
-    """A learner, asked as a launcher asks."""
+    """A learner, asked as a launcher asks, until the block is left."""
 
     def __init__(self, address: Address, security: Security):
         most = channels.DEFAULT_MAX_MESSAGE_BYTES
         options = channels.channel_options(most, run_messages.MAX_REQUEST_BYTES)
-        self._metadata, channel = security.metadata, security.channel(address, options)
-        self._method = channel.unary_unary(f"/{run_messages.SERVICE}/Status")
+        self._name = f"the learner at {address}"
+        self._metadata, self._channel = security.metadata, security.channel(address, options)
+        self._method = self._channel.unary_unary(f"/{run_messages.SERVICE}/Status")
+
+    def __enter__(self) -> Chief:
+        return self
+
+    def __exit__(self, *unused) -> None:
+        self._channel.close()
 
     def ask(self) -> _Asked:
-        """Its status."""
+        """Its status. Raises UnavailableError or ConfigurationError as a role's calls do."""
         data, begin_secs = training_pb2.StatusRequest().SerializeToString(), time.perf_counter()
         limits = {"timeout": _ANSWER_SECS, "wait_for_ready": True}
-        reply = self._method(data, metadata=self._metadata, **limits)
+        try:
+            reply = self._method(data, metadata=self._metadata, **limits)
+        except grpc.RpcError as error:
+            raise channels.to_tfdrl_error(
+                error, "the benchmark", self._name, "Status", _ANSWER_SECS
+            ) from None
         status = run_messages.status_from_message(training_pb2.StatusReply.FromString(reply))
         return _Asked(status, len(reply), time.perf_counter() - begin_secs)
 
     def wait_for_steps(self) -> None:
         """Until it trains. Raises UnavailableError after a while."""
         deadline_secs = time.monotonic() + START_LIMIT_SECS
-        while not self.ask().status.learner_step and time.monotonic() < deadline_secs:
+        while not self.ask().status.learner_step:
+            if time.monotonic() > deadline_secs:
+                text = f"{self._name} made no step within {START_LIMIT_SECS:g} s"
+                raise UnavailableError(text)
             time.sleep(_STATUS_SECS)
 
     def watch(self, secs: float) -> list[_Asked]:

@@ -163,7 +163,8 @@ def _level(every: _Service, streams: int, secs: float, alone: float) -> list[Fig
     cores = (every.cpu_secs - cpu_secs) / (time.perf_counter() - start_secs)
     rate = sum(count for count, _ in answers) / secs
     p50, p99 = np.percentile(np.concatenate([times_ms for _, times_ms in answers]), [50, 99])
-    asked = Chief(every.address, Security()).ask()
+    with Chief(every.address, Security()) as chief:
+        asked = chief.ask()
     share, machine = rate / streams / alone, len(os.sched_getaffinity(0))
     aim = _STREAMS_AIM if cores < 0.9 * machine else None  # full cores' loss is not the service's
     return [
