@@ -176,7 +176,10 @@ def unary(
             request = request_type.FromString(data)
             reply = method(request)
             if outgoing is not None and len(reply) > _SMALL_REPLY_BYTES:
-                await outgoing.admit(len(reply), context)
+                # The task in which gRPC sends, too. What waits for the context's end is part of
+                # it, and keeps the call until garbage is collected: eight, and the connection's
+                # next is refused.
+                await outgoing.admit(len(reply), asyncio.current_task())
                 reply = method(request)
             return reply
         except protobuf.DecodeError:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 
-import grpc
-
 #: Nineteen sets of the Nature CNN's parameters, a tenth of a second of 10 Gbit/s.
 MOST_BYTES = 128 << 20
 #: A reply that nobody takes holds others up for so long: as long as a role waits for parameters.
@@ -39,7 +37,7 @@ class OutgoingReplies:
         self._longest_secs = longest_secs
         self._waiting: collections.deque[tuple[int, asyncio.Future]] = collections.deque()
 
-    async def admit(self, size_bytes: int, context: grpc.aio.ServicerContext) -> None:
+    async def admit(self, size_bytes: int, call: asyncio.Task) -> None:
         """Returns once a reply of this size may be sent, which it is until its call has ended."""
         loop, size_bytes = asyncio.get_running_loop(), min(size_bytes, self._most_bytes)
         turn = loop.create_future()
@@ -50,11 +48,9 @@ class OutgoingReplies:
         except asyncio.CancelledError:
             self._give_back(0 if turn.cancelled() else size_bytes)  # its turn may have come
             raise
-        self._hold(size_bytes, context, loop)
+        self._hold(size_bytes, call, loop)
 
-    def _hold(
-        self, size_bytes: int, context: grpc.aio.ServicerContext, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def _hold(self, size_bytes: int, call: asyncio.Task, loop: asyncio.AbstractEventLoop) -> None:
         """Counts a reply until its call has ended."""
         is_overdue = has_ended = False
 
@@ -79,7 +75,7 @@ class OutgoingReplies:
                 self._give_back(size_bytes)
 
         timer = loop.call_later(self._longest_secs, is_late)
-        context.add_done_callback(end)
+        call.add_done_callback(end)
 
     def _give_back(self, size_bytes: int) -> None:
         self._left_bytes += size_bytes
