@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 from absl import flags
@@ -61,8 +62,9 @@ def main(argv: Sequence[str]) -> int:
 
     if values.once:
         status = watch.once(addresses, security, values.timeout_secs)
-        tracker = Tracker(0.0)
-        tracker.add(status, 0.0)
+        now_secs = time.monotonic()
+        tracker = Tracker(now_secs)
+        tracker.add(status, now_secs)
         words = panel.line(watch.facts(tracker.snapshot))
         print(watch.as_json(status) if values.json else words)
         return EXIT_OK

@@ -70,6 +70,7 @@ def test_a_look_in_words_and_as_json(learner, tmp_path):
     assert "frames 400" in done.stdout and "learner steps 1,200" in done.stdout
     assert "waiting learner 4 %, actors 12 %" in done.stdout
     assert "processes actor 1/1" in done.stdout
+    assert "WARNING" not in done.stdout
     status = json.loads(_watch(f"--learner={server.address}", "--once", "--json").stdout)
     assert (status["learner_step"], status["frames"]) == (1200, 400)
     assert status["metrics"] == {"learner/waiting_share": 0.04, "learner/loss": None}
