@@ -38,8 +38,8 @@ class EveryLength(StackedGames):
 
 def acted(shown):
     """(time step, action, next time step, info), as an actor's loop yields them."""
-    for t, (now, then) in enumerate(zip(shown, shown[1:])):
-        yield now, 10 * np.arange(_N, dtype=np.int32) + t, then, ()
+    for t, (step, next_step) in enumerate(zip(shown, shown[1:])):
+        yield step, 10 * np.arange(_N, dtype=np.int32) + t, next_step, ()
 
 
 def length_of(shown, t, i, n):

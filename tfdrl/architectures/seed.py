@@ -255,12 +255,12 @@ def learner(experiment: Experiment, context: Context, replay: Address | None = N
 
 def _train_on_the_queue(batch_size, session, trainer, queue, player):
     """Every unroll once, in the order of their completion."""
-    from tfdrl.experience.prepared_batches import PreparedBatches
+    from tfdrl.experience.prefetched_batches import PrefetchedBatches
     from tfdrl.learning.learner_metrics import UnrollMetrics
     from tfdrl.runtime.metrics import Every, WaitingClock
 
     waiting, warning_is_due = WaitingClock(), Every(5.0)
-    batches = PreparedBatches(queue, batch_size)
+    batches = PrefetchedBatches(queue, batch_size)
     learning = UnrollMetrics(queue.__len__, waiting, trainer, batch_size)
     while session.goes_on():
         with waiting:

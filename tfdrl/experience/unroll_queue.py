@@ -1,6 +1,6 @@
 """The learner's own queue: blocks of unrolls from many actors, made into batches.
 
-A batch's arrays are used again, two batches later; TensorFlow reads them where they are.
+A batch's arrays are used again, some batches later; TensorFlow reads them where they are.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tfdrl.runtime.futures import settle
 from tfdrl.runtime.host_tensors import aligned_empty
 from tfdrl.types import Nest, Unrolls
 
-#: One that the learner trains on, the one before, and one that is filled meanwhile.
-_BUFFERS = 3
+#: What the learner trains on, and the one before, whose numbers its metrics may still show.
+BUFFERS = 2
 
 
 class ClosedError(TfdrlError):
@@ -79,8 +79,11 @@ class UnrollQueue:
             self.free(batch_size)
         return unrolls
 
-    def fill(self, batch_size: int, timeout_secs: float) -> Unrolls | None:
-        """As `take`, but the unrolls keep their room in the queue until `free`."""
+    def fill(self, batch_size: int, timeout_secs: float, buffers: int = BUFFERS) -> Unrolls | None:
+        """As `take`, but the unrolls keep their room in the queue until `free`.
+
+        The arrays are good until the call that is `buffers` calls later, of the same number.
+        """
         deadline = time.monotonic() + timeout_secs
         with self._changed:
             while self._size - self._filled < batch_size:
@@ -89,7 +92,7 @@ class UnrollQueue:
                     return None
                 self._changed.wait(left_secs)
             parts = self._remove(batch_size)
-        if len(self._buffers) < _BUFFERS:
+        if len(self._buffers) < buffers:
             self._buffers.append(_empty_batch(parts[0][0], batch_size))
         self._buffers.rotate(1)
         unrolls, self.next_info = self._buffers[0]

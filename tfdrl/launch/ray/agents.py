@@ -139,15 +139,15 @@ class Agents:
 
     def start(self, spec: ProcessSpec) -> AgentProcess:
         """As `Starter.start`."""
-        now = self._moves.node(spec)
+        node = self._moves.node(spec)
         name = f"{spec.name.replace(' ', '-')}-{next(self._numbers)}"
-        options = self._reservation.options(spec.role.name, now, has_moved=now != spec.node)
+        options = self._reservation.options(spec.role.name, node, has_moved=node != spec.node)
         actor = self._cluster.remote(Agent, max_concurrency=2, **options)
         log = pathlib.Path(spec.log.name)
         surroundings = Surroundings(self._directory, spec.environment)
         agent = actor.remote(name, list(spec.command), log, surroundings)
         return AgentProcess(
-            agent, self._cluster.kill, lambda: bool(self.gone([now])), spec.role.name, log
+            agent, self._cluster.kill, lambda: bool(self.gone([node])), spec.role.name, log
         )
 
     def is_ending(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import tree
 from test_unroll_queue import collected
 
-from tfdrl.experience.prepared_batches import PreparedBatches
+from tfdrl.experience.prefetched_batches import PrefetchedBatches
 from tfdrl.experience.unroll_queue import UnrollQueue
 
 
@@ -33,8 +33,8 @@ def wait_until(condition, secs=30.0):
         time.sleep(0.001)
 
 
-def is_prepared(batches):
-    return not batches._prepared.empty()
+def is_prefetched(batches):
+    return not batches._prefetched.empty()
 
 
 def equal(left, right):
@@ -47,7 +47,7 @@ def test_batches_are_those_of_a_queue_that_fills_them_when_they_are_wanted(batch
     with queue_of(100, blocks) as plain:
         expected = [tree.map_structure(np.copy, plain.take(batch_size, 1.0)) for _ in range(count)]
     with queue_of(100, blocks) as queue:
-        batches = PreparedBatches(queue, batch_size)
+        batches = PrefetchedBatches(queue, batch_size)
         for batch in expected:
             assert equal(batches.take(30.0), batch)
         assert len(queue) == 0 and batches.take(0.01) is None
@@ -57,24 +57,24 @@ def test_what_the_learner_reads_is_not_filled_again():
     """That it trains on, and the one before, whose numbers its metrics may still show."""
     blocks = collected(num_envs=2, unroll_steps=4, count=12)
     with queue_of(100, blocks) as queue:
-        batches, held = PreparedBatches(queue, 2), []
+        batches, held = PrefetchedBatches(queue, 2), []
         for number in range(12):
             batch = batches.take(30.0)
             held = [*held[-1:], (batch, tree.map_structure(np.copy, batch))]
-            wait_until(lambda: number == 11 or is_prepared(batches))  # noqa: B023
+            wait_until(lambda: number == 11 or is_prefetched(batches))  # noqa: B023
             for found, kept in held:
                 assert equal(found, kept)
 
 
-def test_a_prepared_batch_is_in_the_queue_until_it_is_taken():
+def test_a_prefetched_batch_is_in_the_queue_until_it_is_taken():
     blocks = collected(num_envs=2, unroll_steps=2, count=4)
 
     async def write(queue, batches):
         for block in blocks[:2]:
             assert queue.put(block) is None
-        await asyncio.to_thread(wait_until, lambda: is_prepared(batches))
+        await asyncio.to_thread(wait_until, lambda: is_prefetched(batches))
         assert len(queue) == 4
-        room = queue.put(blocks[2])  # full, as if nothing had been prepared
+        room = queue.put(blocks[2])  # full, as if nothing had been prefetched
         await asyncio.sleep(0.05)
         assert not room.done()
         assert (await asyncio.to_thread(batches.take, 30.0)).version.tolist() == [0, 0]
@@ -82,7 +82,7 @@ def test_a_prepared_batch_is_in_the_queue_until_it_is_taken():
         assert len(queue) == 4
 
     with queue_of(4) as queue:
-        asyncio.run(write(queue, PreparedBatches(queue, 2)))
+        asyncio.run(write(queue, PrefetchedBatches(queue, 2)))
 
 
 def test_a_learner_step_is_time_enough_to_fill_the_next():
@@ -96,10 +96,10 @@ def test_a_learner_step_is_time_enough_to_fill_the_next():
             return fill(*arguments)
 
         queue.fill = fill_when_told
-        batches = PreparedBatches(queue, 2)
+        batches = PrefetchedBatches(queue, 2)
         for _ in range(3):
             may_fill.set()
-            wait_until(lambda: is_prepared(batches))  # the learner step
+            wait_until(lambda: is_prefetched(batches))  # the learner step
             may_fill.clear()
             assert batches.take(30.0) is not None
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_filled_fails_the_learner():
     *good, bad = collected(num_envs=2, unroll_steps=4, count=4)
     bad = bad._replace(steps=bad.steps._replace(reward=bad.steps.reward[:, :, None]))
     with queue_of(100, [*good, bad]) as queue:
-        batches = PreparedBatches(queue, 2)
+        batches = PrefetchedBatches(queue, 2)
         for _ in good:
             assert batches.take(30.0) is not None
         with pytest.raises(ValueError, match="broadcast"):
@@ -120,8 +120,9 @@ def test_the_thread_ends_with_its_queue():
         return [each for each in threading.enumerate() if each.name == "batches"]
 
     wait_until(lambda: not threads())
-    for _, prepared in itertools.product(range(2), (False, True)):
-        with queue_of(4, collected(num_envs=2, unroll_steps=2, count=1)[: int(prepared)]) as queue:
-            PreparedBatches(queue, 2)
+    for _, prefetched in itertools.product(range(2), (False, True)):
+        blocks = collected(num_envs=2, unroll_steps=2, count=int(prefetched))
+        with queue_of(4, blocks) as queue:
+            PrefetchedBatches(queue, 2)
             assert threads()
         wait_until(lambda: not threads())
