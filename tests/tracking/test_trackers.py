@@ -22,16 +22,22 @@ from tfdrl.launch.local import addresses
 from tfdrl.runtime import locks
 from tfdrl.tracking.points import EventFiles
 
-_BIN = pathlib.Path(os.environ.get("TRACK_VENV", "/tmp/trackvenv")) / "bin"
+_VENV = os.environ.get("TRACK_VENV", "")
+_BIN = pathlib.Path(_VENV) / "bin"
 _LIMIT_SECS = 90.0
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (_BIN / "mlflow").exists(),
-        reason=f"no environment with mlflow and wandb in {_BIN.parent}: docs/tracking.md makes one",
-    ),
+    pytest.mark.skipif(not _VENV, reason="no TRACK_VENV: docs/tracking.md makes one"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _packages():
+    """An environment that is named has both packages, and MLflow with its server."""
+    command = [_BIN / "python", "-c", "import mlflow.server, wandb"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_SECS)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
@@ -167,6 +173,51 @@ def test_mlflow_has_every_point_once_the_settings_the_result_and_the_files(run, 
     assert mlflow.points() == _points(run) and mlflow.points().total() == 58
     tags = {entry["key"]: entry["value"] for entry in mlflow.the_run()["data"]["tags"]}
     assert tags["changed/experiment.seed"] == "2"
+
+    (run / "config.gin").write_text("experiment.seed = 1\n")
+    code, output = _track(run, "--to=mlflow", f"--uri={mlflow.uri}")
+    assert code == 0, output
+    tags = {entry["key"] for entry in mlflow.the_run()["data"]["tags"]}
+    assert "changed/experiment.seed" not in tags
+
+
+_OPEN_TWICE = """
+import pathlib, sys
+from mlflow.exceptions import MlflowException
+from tfdrl.errors import UnavailableError
+from tfdrl.tracking.destinations import RunToTrack
+from tfdrl.tracking.mlflow_server import MlflowServer
+
+class Late(MlflowServer):
+    seen = 0
+    def _experiment_id(self):
+        self.seen += 1  # the first look was before another process made it
+        return None if self.seen == 1 else super()._experiment_id()
+
+run = RunToTrack("a", {}, pathlib.Path(sys.argv[2]))
+MlflowServer(sys.argv[1], "tfdrl", 30).open("", run, 0)
+server = Late(sys.argv[1], "tfdrl", 30)
+client, get_run = server._client, server._client.get_run
+def away(run_id):
+    client.get_run = get_run
+    raise MlflowException("away")
+client.get_run = away
+try:
+    server.open("", run, 0)
+    raise SystemExit("no error")
+except UnavailableError:
+    server.open("", run, 0)
+print(len(client.search_runs(["1"])))
+"""
+
+
+def test_two_that_start_together_make_one_experiment_and_a_retry_no_second_run(run, mlflow):
+    mlflow.start()
+    command = [_BIN / "python", "-c", _OPEN_TWICE, mlflow.uri, str(run / "config.gin")]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, capture_output=True, text=True, timeout=_LIMIT_SECS
+    )
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["2"]), done.stderr
 
 
 def test_killed_senders_and_a_server_that_comes_back_cost_no_point_and_double_none(run, mlflow):

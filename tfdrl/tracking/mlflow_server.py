@@ -17,6 +17,7 @@ _METRICS_A_REQUEST, _PARAMETERS_A_REQUEST = 1000, 100  # MLflow's limits
 _OTHER_CHARACTERS = re.compile(r"[^\w./ -]", re.ASCII)
 #: MLflow's error codes of failures that may pass; a connection that fails is the first of them.
 _TRANSIENT_CODES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+_EXISTS = "RESOURCE_ALREADY_EXISTS"
 _LONGEST_ANSWER_SECS = 10.0
 
 
@@ -43,24 +44,40 @@ class MlflowServer:
 
     def open(self, run_id: str, run: RunToTrack, points: int) -> str:
         with _translated_errors():
-            if not run_id:
-                run_id = self._create(run.name)
-            self._run_id, there = run_id, self._client.get_run(run_id)
+            # What is created is kept, also if what follows fails: the next try goes on with it.
+            self._run_id = run_id or self._run_id or self._create(run.name)
+            there = self._client.get_run(self._run_id)
             if there.info.lifecycle_stage != "active":
-                raise ConfigurationError(f"run {run_id} of {self.place} was deleted: restore it")
-            self._client.update_run(run_id, status="RUNNING")
-            self._set_parameters(run.settings, there.data.params)
-            self._client.log_artifact(run_id, str(run.config))
-        return run_id
+                gone = f"run {self._run_id} of {self.place} was deleted"
+                raise ConfigurationError(f"{gone}: restore it")
+            self._client.update_run(self._run_id, status="RUNNING")
+            self._set_parameters(run.settings, there.data.params, there.data.tags)
+            self._client.log_artifact(self._run_id, str(run.config))
+        return self._run_id
 
     def _create(self, name: str) -> str:
-        experiment = self._client.get_experiment_by_name(self._experiment)
-        number = experiment and experiment.experiment_id
-        number = number or self._client.create_experiment(self._experiment)
+        number = self._experiment_id() or self._create_experiment()
         return self._client.create_run(number, run_name=name).info.run_id
 
-    def _set_parameters(self, settings: Mapping[str, str], kept: Mapping[str, str]) -> None:
-        """MLflow's parameters never change: a setting that did is a tag."""
+    def _experiment_id(self) -> str | None:
+        found = self._client.get_experiment_by_name(self._experiment)
+        return found and found.experiment_id
+
+    def _create_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.create_experiment(self._experiment)
+        except MlflowException as error:  # another process was quicker
+            number = self._experiment_id() if error.error_code == _EXISTS else None
+            if number is None:
+                raise
+            return number
+
+    def _set_parameters(
+        self, settings: Mapping[str, str], kept: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
+        """MLflow's parameters never change: a setting that did is a tag, while it differs."""
         from mlflow.entities import Param, RunTag
 
         named = {_name(name): value for name, value in settings.items()}
@@ -68,9 +85,12 @@ class MlflowServer:
         for batch in _batches(new, _PARAMETERS_A_REQUEST):
             self._client.log_batch(self._run_id, params=batch)
         changed = {name: value for name, value in named.items() if kept.get(name, value) != value}
-        tags = [RunTag(f"changed/{name}", value) for name, value in changed.items()]
-        for batch in _batches(tags, _PARAMETERS_A_REQUEST):
+        new_tags = [RunTag(f"changed/{name}", value) for name, value in changed.items()]
+        for batch in _batches(new_tags, _PARAMETERS_A_REQUEST):
             self._client.log_batch(self._run_id, tags=batch)
+        for name in named.keys() - changed.keys():
+            if f"changed/{name}" in tags:
+                self._client.delete_tag(self._run_id, f"changed/{name}")
 
     def add(self, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric

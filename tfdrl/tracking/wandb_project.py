@@ -7,7 +7,7 @@ import pathlib
 import secrets
 from collections.abc import Iterator, Sequence
 
-from tfdrl.errors import ConfigurationError, UnavailableError
+from tfdrl.errors import ConfigurationError, TfdrlError, UnavailableError
 from tfdrl.tracking.destinations import End, RunToTrack
 from tfdrl.tracking.points import Point
 
@@ -19,7 +19,7 @@ class WandbProject:
       project: W&B's.
       directory: where W&B keeps its files; without a network they are all there is.
       offline: sends nothing; `wandb sync` does later.
-      timeout_secs: for the first answer.
+      timeout_secs: for the first answer, and at the end for what has not left yet.
     """
 
     kind = "wandb"
@@ -40,8 +40,10 @@ class WandbProject:
             save_code=False,
             quiet=True,
             init_timeout=self._timeout_secs,
+            finish_timeout=self._timeout_secs,
+            finish_timeout_raises=True,
         )
-        with _translated_errors(wandb):
+        with _translated_errors(wandb, UnavailableError):
             self._run = wandb.init(
                 project=self._project,
                 name=run.name,
@@ -57,7 +59,11 @@ class WandbProject:
         return self._run.id
 
     def add(self, points: Sequence[Point]) -> None:
-        """One row of history for all points of a process and step."""
+        """One row of history for all points of a process and step.
+
+        W&B puts them into its files, and sends from there. Raises TfdrlError if it cannot: the
+        same again would leave points out.
+        """
         rows: dict[tuple[str, int], dict[str, float]] = {}
         for point in points:
             row = rows.setdefault(
@@ -65,19 +71,21 @@ class WandbProject:
             )
             row.setdefault(f"{point.process}/secs", point.secs)
             row[point.name] = point.value
-        for (process, _), row in rows.items():
-            if process not in self._processes:
-                self._processes.add(process)
-                self._run.define_metric(f"{process}/*", step_metric=f"{process}/step")
-            self._run.log(row, step=self._row)
-            self._row += 1
+        with _translated_errors(self._wandb, TfdrlError):
+            for (process, _), row in rows.items():
+                if process not in self._processes:
+                    self._processes.add(process)
+                    self._run.define_metric(f"{process}/*", step_metric=f"{process}/step")
+                self._run.log(row, step=self._row)
+                self._row += 1
 
     def missing(self, points: Sequence[Point]) -> list[Point]:
         """None: W&B cannot be asked, and a point too few is better than one twice."""
         return []
 
     def close(self, end: End | None) -> None:
-        with _translated_errors(self._wandb):
+        """Raises TfdrlError if not everything has left in time; it stays in W&B's files."""
+        with _translated_errors(self._wandb, TfdrlError):
             if end is not None:
                 result = {f"result/{name}": value for name, value in end.result.items()}
                 self._run.summary.update({**result, "ended": end.reason})
@@ -85,15 +93,25 @@ class WandbProject:
                     report = self._wandb.Artifact(f"report-{self._run.id}", "report")
                     report.add_file(str(end.report))
                     self._run.log_artifact(report)
-            self._run.finish(exit_code=int(end is not None and end.failed))
+            self._finish(exit_code=int(end is not None and end.failed))
+
+    def _finish(self, exit_code: int) -> None:
+        try:
+            self._run.finish(exit_code)
+        except TimeoutError:
+            files = self._run.settings.sync_dir
+            raise TfdrlError(
+                f"{self.place} has not taken everything within {self._timeout_secs:g} s; the rest "
+                f"is in W&B's files: wandb sync {files}"
+            ) from None
 
 
 @contextlib.contextmanager
-def _translated_errors(wandb) -> Iterator[None]:
-    """W&B's errors as ours."""
+def _translated_errors(wandb, kind: type[TfdrlError]) -> Iterator[None]:
+    """W&B's errors as ours: of `kind`, if it is not for the user to mend."""
     try:
         yield
-    except wandb.errors.UsageError as error:
+    except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
         raise ConfigurationError(f"W&B says: {error}; `wandb login`, or --offline") from None
-    except wandb.errors.Error as error:
-        raise UnavailableError(f"W&B says: {error}") from None
+    except (wandb.errors.Error, OSError) as error:  # OSError: its own process is gone
+        raise kind(f"W&B says: {error}") from None
