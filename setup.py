@@ -77,11 +77,13 @@ VIDEO = ["imageio>=2.28,<3", "imageio-ffmpeg>=0.4.9,<1"]
 # Newer ones want typing_extensions 4.6; TF-Agents 0.19 wants 4.5.0.
 EXAMPLES = ["nbclient>=0.8", "ipykernel>=6,<7", "ipython>=8,<8.19", "optuna>=4,<5"]
 
-#: Of `tfdrl track`, where tfdrl is installed without its requirements (docs/tracking.md).
-TRACK = ["absl-py", "gin-config", "numpy", "protobuf", "tensorboard"]
-
 #: Files of the checkout that an environment keeps in share/tfdrl.
-SHARED = ["constraints.txt", "requirements-seed-actor.txt", "docker/make_certificates.sh"]
+SHARED = [
+    "constraints.txt",
+    "requirements-seed-actor.txt",
+    "requirements-track.txt",
+    "docker/make_certificates.sh",
+]
 
 setuptools.setup(
     version=VERSION,
@@ -113,7 +115,6 @@ setuptools.setup(
         "profile": ["py-spy>=0.3.14,<0.5"],  # who holds the interpreter's lock
         # For `ray job submit` the cluster wants ray[default]: docs/ray.md.
         "ray": ["ray>=2.60,<3; python_version >= '3.10'"],
-        "track": TRACK,
         "video": VIDEO,
         "test": [
             "pytest>=8",

@@ -13,7 +13,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/tfdrl
 WORKDIR /src
 # First what tfdrl depends on, which changes seldom, by a tfdrl that is empty.
-COPY setup.py pyproject.toml constraints.txt requirements-seed-actor.txt LICENSE ./
+COPY setup.py pyproject.toml constraints.txt requirements-seed-actor.txt requirements-track.txt LICENSE ./
 COPY docker/make_certificates.sh docker/
 COPY tfdrl/__init__.py tfdrl/
 RUN mkdir binaries gin policies && touch README.md \

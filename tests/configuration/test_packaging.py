@@ -16,7 +16,12 @@ from binaries.commands import COMMANDS, ROLES
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
 #: What an environment keeps in share/tfdrl.
-_SHARED = ("constraints.txt", "requirements-seed-actor.txt", "docker/make_certificates.sh")
+_SHARED = (
+    "constraints.txt",
+    "requirements-seed-actor.txt",
+    "requirements-track.txt",
+    "docker/make_certificates.sh",
+)
 
 
 @pytest.fixture(scope="module")
