@@ -6,9 +6,7 @@ import contextlib
 import functools
 import os
 import pathlib
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +17,7 @@ import pytest
 from paths import CHECKOUT, DATA, python_path
 
 from tfdrl.errors import TfdrlError
+from tfdrl.launch.local import addresses
 from tfdrl.launch.process import LAUNCHER_VARIABLE, die_with_parent
 from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.security import Security
@@ -30,12 +29,8 @@ DQN = DATA / "dqn_catch.gin"
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those of outgoing connections."""
-    for port in random.sample(range(20000, 32768), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            return port
-    raise AssertionError("no free port")
+    """A port that nobody listens on, and that neither a launcher nor another test draws."""
+    return next(addresses.free_ports())
 
 
 def wait(condition, limit_secs: float, what):
