@@ -30,6 +30,7 @@ SLIPS = {
     "macro": ("lab_apex.actors = %worker", "macro %worker is not", "mean workers"),
     "macro of nobody's": ("worker = 3", "nothing refers to the macro worker", "mean workers"),
     "far macro of nobody's": ("zzz = 3", "nothing refers to the macro zzz", "write configurable."),
+    "optimizer of nobody's": ("rmsprop.decay = 0.9", "no effect, for nothing refers to @rmsprop"),
     "denied parameter": ("my_lab.environments.maze.seed = 1", "no parameter seed", "slip"),
     "block": ("mazes:\n  size = 1", "nothing called mazes", "mean maze"),
     "str for int": ("maze.size = '7'", "maze.size must be int", "'7' of type str"),

@@ -12,6 +12,7 @@ from tfdrl.configuration import source, statements, values
 from tfdrl.configuration.catalogue import Catalogue, catalogue, gymnasium_wrappers, scan_package
 from tfdrl.configuration.registrations import Configurable
 from tfdrl.configuration.statements import Binding
+from tfdrl.configuration.unused import unused_optimizers
 from tfdrl.errors import ConfigurationError
 
 #: Where names that no gin file imports may come from, since tfdrl itself imports it.
@@ -91,6 +92,7 @@ class _Examination:
         for binding in self._read.bindings:
             self._check_binding(binding)
         self._check_that_macros_are_used()
+        self._errors += unused_optimizers(self._bindings, self._catalogue)
         for (_, selector, parameter), binding in self._bindings.items():
             if binding.value == values.Macro("gin.REQUIRED"):
                 name = self._short_selector(selector)
