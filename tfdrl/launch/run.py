@@ -79,13 +79,13 @@ def run_program(
     which ended the run. Raises ConfigurationError before any process has started.
     """
     launcher, observer = launcher or LocalLauncher(), observer or Nobody()
+    open_files.raise_limit()
     nodes = launcher.nodes(program)
     wanted = placement.parse(settings.resources, program, nodes)
     placed = placement.place(program, wanted, nodes)
     root_dir = pathlib.Path(root_dir).resolve()
     start_secs, earlier = time.monotonic(), summary.result_file(root_dir)
     process.reap_children()
-    open_files.raise_limit()
     with (
         output.unfailing(),
         Interrupts(launcher.patient_signals) as interrupts,

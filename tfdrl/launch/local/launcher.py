@@ -39,7 +39,6 @@ class LocalLauncher:
         lacks GPUs.
         """
         check_room(program)
-        open_files.raise_limit()
         for role in program.roles:
             open_files.check_connections(program, role)
         self._gpus = gpus.of(program)
