@@ -18,7 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
-from tfdrl.launch import command_line, gpus, open_files, process, role_flags, run_directory
+from tfdrl.launch import (
+    command_line,
+    gpus,
+    open_files,
+    priority,
+    process,
+    role_flags,
+    run_directory,
+)
 from tfdrl.launch.cluster import membership as clusters
 from tfdrl.launch.role_addresses import (
     address_to_listen_at,
@@ -183,7 +191,7 @@ def _configure(
     open_files.check_connections(program, role)
     process.limit_threads(role.threads)
     gpus.see(role.devices)
-    os.nice(role.niceness)
+    priority.lower(role.niceness)
     if role.needs_tensorflow:
         run_directory.check_temporary_directory()
         configuration.load(gin_files, gin_bindings, tensorflow=True)
