@@ -12,6 +12,7 @@ import pytest
 from paths import CHECKOUT, python_path
 
 from binaries import train
+from tfdrl.api.sweep import is_complete
 from tfdrl.errors import ConfigurationError
 
 _GIN = """import tiny_program
@@ -49,6 +50,27 @@ def test_what_is_complete_is_not_trained_again_and_a_failure_keeps_no_other_from
     code, out = _train(gin_file, *flags)
     assert code == 1 and "1 of them complete already" in out
     assert logs[0].stat().st_size > before[0] and logs[1].stat().st_size == before[1]
+
+
+@pytest.mark.parametrize(
+    ("ended", "exit_code", "complete"),
+    [
+        ("solved", 0, True),
+        ("told to stop", 0, False),
+        ("learner 1 stopped, though the run goes on (exit code 0)", 1, False),
+        ("replay died (exit code 7)", 7, False),
+        (None, 0, False),
+    ],
+)
+def test_a_run_that_failed_was_stopped_or_was_killed_is_not_complete(
+    tmp_path, ended, exit_code, complete
+):
+    assert not is_complete(tmp_path)
+    (tmp_path / "config.gin").write_text("")
+    if ended is not None:
+        rows = f"ended               {ended}\nexit code           {exit_code}\n"
+        (tmp_path / "summary.txt").write_text(rows)
+    assert is_complete(tmp_path) == complete
 
 
 def test_ctrl_c_ends_the_run_under_way_and_trains_no_other(gin_file):

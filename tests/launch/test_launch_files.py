@@ -1,14 +1,17 @@
 """Locks, the run's directory, progress and summary."""
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
+import pathlib
 import re
 import subprocess
 import sys
 import time
 import types
+from unittest import mock
 
 import pytest
 
@@ -293,28 +296,33 @@ def test_summary_comes_from_what_the_learner_wrote(tmp_path):
     assert "tfdrl-train --root_dir=x" in page and "checkpoints" not in page
 
 
-def test_summary_does_not_show_the_result_of_an_earlier_start(tmp_path):
-    (tmp_path / "result.json").write_text(json.dumps({"reason": "solved", "frames": 77}))
-    page = _page(tmp_path, summary.result_file(tmp_path))
-    assert "solved" not in page and "2,000" in page
+def test_how_an_earlier_start_ended_is_kept_aside(tmp_path):
+    run_directory.put_end_aside(tmp_path)
+    for number in range(1, 3):
+        result = {"reason": f"solved {number}", "frames": 77}
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        summary.write(tmp_path, _page(tmp_path))
+        assert summary.read(tmp_path)["ended"] == f"solved {number} (exit code 0)"
+        run_directory.put_end_aside(tmp_path)
+        assert summary.read(tmp_path) == {} and "solved" not in _page(tmp_path)
+        assert f"solved {number}" in (tmp_path / f"summary.txt.{number}").read_text()
+        assert json.loads((tmp_path / f"result.json.{number}").read_text()) == result
 
 
-def test_summary_shows_the_result_whatever_the_clock_was_set_to_meanwhile(tmp_path):
-    (tmp_path / "result.json").write_text(json.dumps({"reason": "solved", "frames": 77}))
-    earlier = summary.result_file(tmp_path)
-    (tmp_path / "new").write_text(json.dumps({"reason": "solved again", "frames": 88}))
-    os.utime(tmp_path / "new", (0, 0))
-    (tmp_path / "new").rename(tmp_path / "result.json")
-    assert "solved again" in _page(tmp_path, earlier)
+def test_an_earlier_end_that_cannot_be_put_aside_is_said(tmp_path, monkeypatch):
+    (tmp_path / "summary.txt").write_text("ended  solved\n")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(pathlib.Path, "rename", mock.Mock(side_effect=full))
+    with pytest.raises(ConfigurationError, match=r"summary\.txt cannot be written: No space left"):
+        run_directory.put_end_aside(tmp_path)
 
 
-def _page(directory, earlier=None):
+def _page(directory):
     return summary.text(
         directory,
         reason="learner finished",
         exit_code=0,
         elapsed_secs=61.0,
-        earlier=earlier,
         snapshot=RunStatus(status=_status()),
         target=475.0,
         command=["tfdrl-train", "--root_dir=x"],

@@ -13,11 +13,14 @@ import pytest
 from paths import python_path
 from running_roles import small_disk
 
+import tfdrl
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.launch.process import arguments_of
+from tfdrl.launch.tools import runs
 from tfdrl.rpc.run_client import TrainingClient
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
+from tfdrl.tracking import tracker
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _SECOND_LEARNER = ("--role=learner", "--task=1", "--replay=a:1", "--gin_bindings=tiny.learners = 2")
@@ -193,6 +196,25 @@ def test_what_a_launcher_may_have_inherited(train, tmp_path, before):
     assert process.returncode == 0, output
     assert "Traceback" not in output
     assert "learner finished" in (tmp_path / "run" / "summary.txt").read_text()
+
+
+def test_a_continued_run_that_is_killed_is_not_what_its_earlier_start_was(train, tmp_path):
+    root_dir = tmp_path / "run"
+    first = train(learner="finish")
+    output, _ = first.communicate(timeout=30)
+    assert first.returncode == 0 and tfdrl.load(root_dir).ended == "learner finished", output
+    for trace in root_dir.glob("ready-*"):
+        trace.unlink()
+    second = train("--allow_config_change")
+    _wait_until_up(root_dir)
+    assert tfdrl.load(root_dir).ended == ""
+    second.kill()
+    second.communicate(timeout=10)
+    (line,) = runs.find(root_dir)
+    assert line.state == "no end is written" and tfdrl.load(root_dir).ended == ""
+    assert tracker.end_of(root_dir).reason == ""
+    assert "learner finished" in (root_dir / "summary.txt.1").read_text()
+    _wait_until_gone(tmp_path, 20.0)
 
 
 def test_second_ctrl_c_kills_at_once(train, tmp_path):

@@ -31,6 +31,24 @@ def test_a_result_is_replaced_as_a_whole(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
+def test_the_result_of_an_earlier_start_is_kept_aside(tmp_path, monkeypatch, caplog):
+    files = RunFiles(tmp_path)
+    files.put_result_aside()
+    files.write_result({"learner_steps": 1})
+    files.put_result_aside()
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json.1"]
+    assert json.loads((tmp_path / "result.json.1").read_text()) == {"learner_steps": 1}
+    files.write_result({"learner_steps": 2})
+
+    def fails(path, target):
+        raise OSError("read-only")
+
+    monkeypatch.setattr(pathlib.Path, "rename", fails)
+    with caplog.at_level(logging.WARNING):
+        files.put_result_aside()
+    assert "result.json of an earlier start stays: read-only" in caplog.text
+
+
 def test_one_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     (tmp_path / "result.json").mkdir()
     with caplog.at_level(logging.WARNING):

@@ -77,6 +77,7 @@ def test_another_start_of_a_run_that_is_over_is_no_training(begin, tmp_path):
     trained_secs = _result(tmp_path)["training_secs"]
     assert trained_secs > 0.05
     with begin(experiment) as again:
+        assert not (tmp_path / "result.json").exists()  # if it is killed, it has no result
         time.sleep(0.05)
         assert not again.goes_on()
     assert _result(tmp_path)["training_secs"] == pytest.approx(trained_secs, abs=1.0)

@@ -56,7 +56,8 @@ class Run:
 
     @property
     def ended(self) -> str:
-        """Why its last start ended, with the exit code unless 0; empty before its first end."""
+        """Why its last start ended, with the exit code unless 0; empty until it has, or if it was
+        killed."""
         return summary.read(self.root_dir).get("ended", "").replace(" (exit code 0)", "")
 
     @property

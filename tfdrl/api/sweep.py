@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from tfdrl import configuration
 from tfdrl.api import training
-from tfdrl.api.run import Run
 from tfdrl.api.snapshots import Snapshot
 from tfdrl.api.variants import Variant
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, TfdrlError
-from tfdrl.launch import run_directory
+from tfdrl.launch import run_directory, summary
 from tfdrl.launch.interrupts import Interrupts
 from tfdrl.launch.settings import LauncherSettings
 from tfdrl.launch.supervisor import TOLD
@@ -79,8 +78,8 @@ def is_complete(root_dir: pathlib.Path) -> bool:
     """Whether a run has finished: neither failed nor told to stop."""
     if not (root_dir / run_directory.CONFIG).is_file():
         return False
-    ended = Run(root_dir).ended
-    return bool(ended) and not ended.startswith(TOLD) and "exit code" not in ended
+    rows = summary.read(root_dir)
+    return rows.get("exit code") == "0" and not rows["ended"].startswith(TOLD)
 
 
 def _train(

@@ -84,7 +84,7 @@ def run_program(
     wanted = placement.parse(settings.resources, program, nodes)
     placed = placement.place(program, wanted, nodes)
     root_dir = pathlib.Path(root_dir).resolve()
-    start_secs, earlier = time.monotonic(), summary.result_file(root_dir)
+    start_secs = time.monotonic()
     process.reap_children()
     with (
         output.unfailing(),
@@ -115,7 +115,6 @@ def run_program(
             reason=ending.reason,
             exit_code=ending.exit_code,
             elapsed_secs=time.monotonic() - start_secs,
-            earlier=earlier,
             snapshot=snapshot,
             target=experiment.solved_return,
             command=command,
@@ -168,6 +167,7 @@ class _Run(NamedTuple):
                 # Before there is any thread: it may fork this process.
                 starter = self.launcher.starter(start, display.say)
                 shown.callback(starter.close)
+                run_directory.put_end_aside(root_dir)
                 chiefs = places.listeners.get(program.chief, ())
                 watch = Watch(chiefs, start.configuration.digest, protection.security)
                 supervision = Supervision(

@@ -11,7 +11,7 @@ import time
 
 from tfdrl import __version__, configuration
 from tfdrl.errors import ConfigurationError
-from tfdrl.runtime import locks
+from tfdrl.runtime import earlier_files, locks
 
 CONFIG = "config.gin"
 VERSION = "version.txt"
@@ -20,6 +20,7 @@ TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 POLICY = "policy"
 RESULT = "result.json"
+SUMMARY = "summary.txt"
 EVALUATIONS = "evaluations.csv"
 #: How long the roles of a launcher that was killed may take to end (they are told at once).
 PREDECESSOR_SECS = 20.0
@@ -159,16 +160,31 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
         if old == text:
             return False
         if old is not None:
-            number = 1
-            while (kept := path.with_name(f"{CONFIG}.{number}")).exists():
-                number += 1
-            kept.write_text(old)
+            earlier_files.aside(path).write_text(old)
         _replace(path, text)
         return old is None
     except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be written: {error.strerror}; choose another --root_dir"
-        ) from None
+        raise _cannot_be_written(path, error) from None
+
+
+def put_end_aside(root_dir: pathlib.Path) -> None:
+    """Renames how an earlier start ended, to summary.txt.1 and so on: this one has no end yet.
+
+    Whatever kills it, nobody takes the earlier end for its own.
+
+    Raises ConfigurationError if that cannot be done.
+    """
+    for name in (SUMMARY, RESULT):
+        try:
+            earlier_files.put_aside(root_dir / name)
+        except OSError as error:
+            raise _cannot_be_written(root_dir / name, error) from None
+
+
+def _cannot_be_written(path: pathlib.Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} cannot be written: {error.strerror}; choose another --root_dir"
+    )
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from tfdrl.launch import curves, printed_commands, run_directory
 from tfdrl.launch.panel import duration
 from tfdrl.launch.status import RunStatus
 
-FILE = "summary.txt"
 _PLACES = (
     ("TensorBoard events", run_directory.TENSORBOARD),
     ("checkpoints", run_directory.CHECKPOINTS),
@@ -31,7 +29,6 @@ def text(
     reason: str,
     exit_code: int,
     elapsed_secs: float,
-    earlier: os.stat_result | None,
     snapshot: RunStatus,
     target: float | None,
     command: Sequence[str],
@@ -43,12 +40,11 @@ def text(
       reason: why it ended, in the launcher's words; the learner's own come first.
       exit_code: of the run.
       elapsed_secs: since this start.
-      earlier: `result_file` before this start: what an earlier start left is not of this run.
       snapshot: the last that the launcher knew.
       target: the mean return at which the training ends, if it is set.
       command: that starts this run, with its --root_dir: it continues it.
     """
-    result = _result(root_dir, snapshot, earlier)
+    result = _result(root_dir, snapshot)
     rows = [
         ("ended", _ended(result, reason, exit_code)),
         ("exit code", str(exit_code)),  # of the run; the words may have that of a role
@@ -69,14 +65,14 @@ def text(
 def write(root_dir: pathlib.Path, page: str) -> None:
     """Writes root_dir/summary.txt; a disk that is full is no reason to fail."""
     with contextlib.suppress(OSError):
-        (root_dir / FILE).write_text(page)
+        (root_dir / run_directory.SUMMARY).write_text(page)
 
 
 def read(root_dir: pathlib.Path) -> dict[str, str]:
-    """The rows of root_dir/summary.txt by name; empty before a run's first end."""
+    """The rows of root_dir/summary.txt by name; empty while a run has not ended, or was killed."""
     rows = {}
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in (root_dir / FILE).read_text().splitlines():
+        for line in (root_dir / run_directory.SUMMARY).read_text().splitlines():
             name, _, value = line.partition("  ")  # two spaces at least; a name has single ones
             rows[name] = value.strip()
     return rows
@@ -91,27 +87,14 @@ def tensorboard(root_dir: pathlib.Path) -> list[str]:
     return [printed_commands.python(), "-m", "tensorboard.main", "--logdir", events]
 
 
-def result_file(root_dir: pathlib.Path) -> os.stat_result | None:
-    """What tells the present result.json from a later one; None if there is none."""
-    with contextlib.suppress(OSError):
-        return (root_dir / run_directory.RESULT).stat()
-    return None
-
-
-def _result(
-    root_dir: pathlib.Path, snapshot: RunStatus, earlier: os.stat_result | None
-) -> dict[str, Any]:
+def _result(root_dir: pathlib.Path, snapshot: RunStatus) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if snapshot.status is not None:
         known = {"frames": snapshot.status.frames, "learner_steps": snapshot.status.learner_step}
         if snapshot.status.evaluation is not None:
             known["evaluation"] = snapshot.status.evaluation._asdict()
     with contextlib.suppress(OSError, ValueError):
-        path, now = root_dir / run_directory.RESULT, result_file(root_dir)
-        # Not whether it is newer than this start: the clock may have been set since.
-        is_same = earlier is not None and os.path.samestat(now, earlier)
-        is_same = is_same and now.st_mtime_ns == earlier.st_mtime_ns
-        written = None if now is None or is_same else json.loads(path.read_text())
+        written = json.loads((root_dir / run_directory.RESULT).read_text())
         if isinstance(written, dict):
             known.update({name: value for name, value in written.items() if value is not None})
     return known

@@ -13,6 +13,7 @@ from typing import Any
 import gin
 
 from tfdrl.rpc.run_messages import Evaluation
+from tfdrl.runtime import earlier_files
 from tfdrl.runtime.metrics import MetricsWriter
 
 _EVALUATION_COLUMNS = [
@@ -37,6 +38,7 @@ class RunFiles:
 
     def __init__(self, root_dir: pathlib.Path, metrics: MetricsWriter | None = None):
         self._root, self._metrics = pathlib.Path(root_dir), metrics
+        self._result = self._root / "result.json"
         self._wrote_operative_config = False
 
     def add_evaluation(self, evaluation: Evaluation, training_secs: float) -> None:
@@ -60,9 +62,16 @@ class RunFiles:
         except OSError as error:
             logging.warning("%s could not be written: %s", path, error)
 
+    def put_result_aside(self) -> None:
+        """That of an earlier start, to result.json.1 and so on: this one has no end yet."""
+        try:
+            earlier_files.put_aside(self._result)
+        except OSError as error:
+            logging.warning("%s of an earlier start stays: %s", self._result, error)
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         """result.json: why the run ended, and how far it was."""
-        self._write(self._root / "result.json", json.dumps(result, indent=2))
+        self._write(self._result, json.dumps(result, indent=2))
         evaluation = result.get("evaluation")
         if self._metrics is not None and evaluation:
             returns = {"return": evaluation["mean"], "best_return": result["best_return"]}

@@ -105,6 +105,7 @@ class LearnerSession:
             logging.info("continuing from learner step %d", self.step)
         self._metrics = MetricsWriter(root_dir, context.role, context.task)
         self._files = RunFiles(root_dir, self._metrics)
+        self._files.put_result_aside()
         self._publisher = Publisher(self.service, agent, publish_period_steps, lag_steps)
         self._publisher.publish(self.step)
         self._checkpoint_is_due = Every(checkpoint_period_secs)
