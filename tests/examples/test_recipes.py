@@ -118,6 +118,20 @@ def test_the_simulator_keeps_gymnasiums_contract(here):
     assert (np.abs(steps.observation[:, :2]) <= 1).all() and (steps.observation[:, 2:] == 0).all()
 
 
+def test_a_time_limit_of_procgen_is_a_truncation(here):
+    game = pytest.importorskip("procgen_games").Procgen("coinrun", levels=1)
+    game.reset(seed=1)
+    stand = 4
+    for age in range(1, 1000):
+        assert game.step(stand)[2:4] == (False, age == 999)
+    game.reset()
+    assert game.step(stand)[2:4] == (False, False)
+    game = type(game)("coinrun", levels=1, limit_steps=2000)
+    game.reset(seed=1)
+    ends = [game.step(stand)[2:4] for _ in range(1000)]
+    assert ends[-2:] == [(False, False), (True, False)]  # the game's own limit
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _RECIPES)
 def test_it_trains_to_its_return(name, tmp_path):
