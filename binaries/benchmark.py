@@ -16,7 +16,7 @@ from tfdrl.benchmarks.harness import BenchmarkSettings
 from tfdrl.benchmarks.measuring import Rounds
 from tfdrl.benchmarks.subjects import SUBJECTS
 from tfdrl.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
-from tfdrl.launch import command_line, process
+from tfdrl.launch import command_line, open_files, process
 
 _DEFAULT = "apex/cartpole.gin"
 _USAGE = """Measures a program, and its parts beside the bare libraries.
@@ -86,6 +86,7 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigurationError(f"--{name}={path}: there is no such directory")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     process.silence()
+    open_files.raise_limit()  # its processes get the limit, too
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(EXIT_FAILED))  # so that it tidies up
     settings = BenchmarkSettings(
         values.gin_file or [_DEFAULT],

@@ -4,12 +4,14 @@ import benchmark_runs
 import pytest
 
 from tfdrl import configuration
-from tfdrl.benchmarks import seed_processes
+from tfdrl.benchmarks import seed, seed_processes
 from tfdrl.benchmarks.many_actors import Chief
 from tfdrl.benchmarks.measuring import Rounds
 from tfdrl.benchmarks.processes import Job
+from tfdrl.errors import UnavailableError
 from tfdrl.experiment import Experiment
 from tfdrl.rpc.security import Security
+from tfdrl.topology import Address
 
 
 @pytest.mark.slow
@@ -65,10 +67,40 @@ def test_streams_are_known_to_the_service_that_is_measured(tmp_path):
     address = next(seed_processes.null_server(job))
     threads = seed_processes.acting_threads(job, address, range(3))
     assert next(threads) is None
+
+    def known():
+        with Chief(address, Security()) as chief:
+            return [(role.role, role.task) for role in chief.ask().status.roles]
+
+    assert threads.send((0.0, 2))[0] == 0
+    threads.send((1.0, 2))
+    assert known() == [("actor", 0), ("actor", 1)]  # streams come with the level that has them
     count, times_ms = threads.send((1.0, 3))
     assert count > 10 and len(times_ms) > 10
-    asked = Chief(address, Security()).ask()
-    assert [(role.role, role.task) for role in asked.status.roles] == [
-        ("actor", t) for t in range(3)
-    ]
-    assert asked.size_bytes > 100
+    assert known() == [("actor", task) for task in range(3)]
+    threads.close()
+
+
+def test_streams_that_nobody_answers_are_said(tmp_path, monkeypatch):
+    loaded = configuration.load(["seed/sleeping_vtrace.gin"], [], tensorflow=False)
+    config = Experiment.from_gin().architecture
+    job = Job(config, 1, loaded.digest, tmp_path, Rounds(1, 0.1))
+    threads = seed_processes.acting_threads(job, Address("127.0.0.1", 1), range(2))
+    next(threads)
+    monkeypatch.setattr(seed_processes, "_TIMEOUT_SECS", 0.1)
+    with pytest.raises(UnavailableError, match="2 of 2 actors had no action"):
+        threads.send((0.1, 2))
+    actor = seed_processes._ActingThread(job, Address("127.0.0.1", 1), 0)
+    actor.has_acted.set()
+    actor.end()
+    actor.join(10.0)
+    with pytest.raises(UnavailableError, match="1 of 1 actors have ended"):
+        seed_processes._go([actor], 0.0)
+
+
+def test_an_environment_alone_is_measured_for_a_few_seconds_at_most(monkeypatch):
+    slow = "gym_environment.kwargs = {'step_secs': 0.2}"
+    configuration.load(["seed/sleeping_vtrace.gin"], [slow], tensorflow=False)
+    monkeypatch.setattr(seed, "_ALONE_SECS", 0.5)
+    rate = seed._steps_per_second_alone(Experiment.from_gin().architecture)
+    assert rate == pytest.approx(5.0, rel=0.2)

@@ -7,6 +7,7 @@ are told is how long to exchange steps.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -18,8 +19,9 @@ import numpy as np
 
 from tfdrl.benchmarks.measuring import Turn, Variant
 from tfdrl.benchmarks.processes import Job
+from tfdrl.errors import UnavailableError
 from tfdrl.rpc import channels, environment_specs, inference_pb2, tensors
-from tfdrl.rpc.inference_client import InferenceClient
+from tfdrl.rpc.inference_client import ActorStoppedError, InferenceClient
 from tfdrl.rpc.inference_messages import METHOD, SERVICE, StepsEncoder, max_request_bytes
 from tfdrl.topology import Address
 from tfdrl.types import MID, Episodes, TimeSteps
@@ -176,7 +178,9 @@ def _first_steps(job: Job, task: int) -> tuple[environment_specs.EnvironmentSpec
         return environment_specs.environment_specs(environment), environment.reset()
 
 
-def _client(job: Job, server: Address, task: int, specs) -> InferenceClient:
+def _client(
+    job: Job, server: Address, task: int, specs, stop: threading.Event | None = None
+) -> InferenceClient:
     return InferenceClient(
         server,
         experiment=job.digest,
@@ -184,7 +188,7 @@ def _client(job: Job, server: Address, task: int, specs) -> InferenceClient:
         environments=job.config.environments_per_actor,
         specs=specs,
         timeout_secs=_TIMEOUT_SECS,
-        stop=threading.Event(),
+        stop=stop or threading.Event(),
     )
 
 
@@ -201,52 +205,75 @@ def _exchanging(exchange: Callable[[], object], num_envs: int):
 
 
 class _ActingThread(threading.Thread):
-    """An actor with environment, client and connection: steps while it is told to."""
+    """An actor with environment, client and connection: steps from when it is told to."""
 
     def __init__(self, job: Job, server: Address, task: int):
         super().__init__(name=f"actor-{task}", daemon=True)
         num_envs = job.config.environments_per_actor
         self._environment = job.config.environment(num_envs=num_envs, training=True, seed=task)
         specs = environment_specs.environment_specs(self._environment)
-        self._client = _client(job, server, task, specs)
-        self.may_go, self.count, self.times_ms = threading.Event(), 0, []
+        self._ending = threading.Event()
+        self._client = _client(job, server, task, specs, self._ending)
+        self.may_go, self.has_acted = threading.Event(), threading.Event()
+        self.count, self.times_ms = 0, []
         self.start()
 
     def run(self) -> None:
+        self.may_go.wait()
+        with contextlib.suppress(ActorStoppedError):
+            self._play()
+
+    def end(self) -> None:
+        """After its step."""
+        self._ending.set()
+        self.may_go.set()
+
+    def _play(self) -> None:
         steps, frames = self._environment.reset(), 0
         while True:
-            self.may_go.wait()
             start_secs = time.perf_counter()
             action = self._client.act(steps, frames, self._environment.take_episodes())
             self.times_ms.append(1000 * (time.perf_counter() - start_secs))
+            self.has_acted.set()
             steps = self._environment.step(action)
             frames += len(steps.reward)
             self.count += len(steps.reward)
 
 
 def acting_threads(job: Job, server: Address, tasks: Sequence[int]):
-    """Some actors; told (seconds, number) it lets so many of them step.
+    """Some actors; told (seconds, number) it lets so many of them step, who go on with it.
 
-    Yields how many steps that were, and some of the times <float>[most 2000] from steps to actions
-    in ms.
+    Yields how many steps they made in so many seconds, once each of them had an action, and some of
+    the times <float>[most 2000] from steps to actions in ms. Raises UnavailableError if some have
+    no action, or end.
     """
     actors = [_ActingThread(job, server, task) for task in tasks]
     answer = None
-    while True:
-        secs, number = yield answer
-        answer = _go(actors[:number], secs)
+    try:
+        while True:
+            secs, number = yield answer
+            answer = _go(actors[:number], secs)
+    finally:
+        for actor in actors:
+            actor.end()
 
 
 def _go(actors: Sequence[_ActingThread], secs: float) -> tuple[int, np.ndarray]:
     for actor in actors:
         actor.may_go.set()
-    time.sleep(0.5)  # all are under way
+    deadline_secs = time.monotonic() + _TIMEOUT_SECS
+    for actor in actors:
+        actor.has_acted.wait(max(0.0, deadline_secs - time.monotonic()))
+    if waiting := sum(not actor.has_acted.is_set() for actor in actors):
+        raise UnavailableError(
+            f"{waiting} of {len(actors)} actors had no action within {_TIMEOUT_SECS:g} s"
+        )
     before = sum(actor.count for actor in actors)
     for actor in actors:
         actor.times_ms.clear()
     time.sleep(secs)
     count = sum(actor.count for actor in actors) - before
     times_ms = np.sort([value for actor in actors for value in list(actor.times_ms)])
-    for actor in actors:
-        actor.may_go.clear()
+    if ended := sum(not actor.is_alive() for actor in actors):
+        raise UnavailableError(f"{ended} of {len(actors)} actors have ended; see above")
     return count, times_ms[:: max(1, len(times_ms) // _MOST_TIMES)]
