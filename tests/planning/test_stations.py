@@ -157,3 +157,48 @@ def test_a_batch_leaves_when_it_is_full_or_late():
     env.run()
     # full; late; full, then two that together were too many, one after the other
     assert batches == [(0.1, 4), (5.5, 3), (10.0, 4), (11.0, 6), (12.0, 6)]
+
+
+def _events(env):
+    """How many there are until nothing is left to do."""
+    for count in range(1_000_000):
+        if env.peek() == float("inf"):
+            return count
+        env.step()
+    raise AssertionError("it never ends")
+
+
+def test_what_nobody_delays_takes_few_events():
+    """Of each job its start, its end and the alarm for it; a lock that is free takes none."""
+    env, jobs, steps = simpy.Environment(), 50, 20
+    processor, lock = Processor(env, "cores", jobs), Lock(env, "lock")
+
+    def nothing():
+        return iter(())
+
+    def work(task):
+        yield env.timeout(1e-3 * task)
+        for _ in range(steps):
+            yield processor.run(1.0)
+            yield from lock.holding(nothing)
+
+    for task in range(jobs):
+        env.process(work(task))
+    assert _events(env) <= jobs * (2 * steps + 3)
+
+
+def test_a_message_that_waits_for_its_batch_takes_one_event():
+    env, batches, messages = simpy.Environment(), 50, 40
+
+    def run(rows, slot):
+        yield env.timeout(1.0)
+
+    batcher = Batcher(env, run, lambda: messages, messages, time_limit_secs=100.0)
+    for batch in range(batches):
+
+        def send(_):
+            for _ in range(messages):
+                batcher.compute(1)
+
+        env.timeout(10.0 * batch).callbacks.append(send)
+    assert _events(env) <= batches * (messages + 6)

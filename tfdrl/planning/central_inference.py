@@ -34,26 +34,48 @@ class Batcher:
         self._limit_secs, self._slots = time_limit_secs, collections.deque(range(slots))
         self._waiting: collections.deque[tuple[int, float, simpy.Event]] = collections.deque()
         self._rows = 0
+        self._is_looking = self._is_watching = False
 
     def compute(self, rows: int) -> simpy.Event:
         """An event when these rows have their answer."""
         done = self._env.event()
         self._waiting.append((rows, self._env.now, done))
         self._rows += rows
-        # After all that is ready by now: it goes with this message.
-        self._env.timeout(0.0).callbacks.append(lambda _: self.look())
-        self._env.timeout(self._limit_secs).callbacks.append(lambda _: self.look())
+        if self._may_leave() and not self._is_looking:
+            # After all that is ready by now: it goes with this message.
+            self._is_looking = True
+            self._env.timeout(0.0).callbacks.append(self._look_now)
+        self._watch()
         return done
 
     def look(self) -> None:
         """Lets a batch leave if it is time and there is a slot."""
         while self._slots and self._waiting and self._may_leave():
             self._env.process(self._leave())
+        self._watch()
+
+    def _look_now(self, _) -> None:
+        self._is_looking = False
+        self.look()
+
+    def _watch(self) -> None:
+        """Looks when the oldest is late; one that is waits for a slot."""
+        if self._is_watching or not self._waiting or self._is_late():
+            return
+        self._is_watching = True
+        late_secs = self._waiting[0][1] + self._limit_secs
+        self._env.timeout(late_secs - self._env.now).callbacks.append(self._look_late)
+
+    def _look_late(self, _) -> None:
+        self._is_watching = False
+        self.look()
 
     def _may_leave(self) -> bool:
-        waited = self._env.now - self._waiting[0][1]
-        is_late = waited >= self._limit_secs * (1 - 1e-9)
-        return is_late or self._rows >= min(self._wanted(), self._max_rows)
+        return self._is_late() or self._rows >= min(self._wanted(), self._max_rows)
+
+    def _is_late(self) -> bool:
+        waited_secs = self._env.now - self._waiting[0][1]
+        return waited_secs >= self._limit_secs * (1 - 1e-9)
 
     def _leave(self) -> Generator:
         batch, rows = [], 0

@@ -50,7 +50,10 @@ class _Wanted(NamedTuple):
 
 #: Roles whose processes make environment steps.
 ACTING = ("actor", "worker")
-_WARM_UP, _MEASURED = _Wanted(20, 4), _Wanted(50, 20)
+#: Of many who act alike fewer turns show as much: so many of all together, but some of each.
+_ALL_TURNS, _LEAST_TURNS, _MOST_TURNS = 1280, 4, 20
+_WARM_UP = _Wanted(20, _LEAST_TURNS)
+_MEASURED_LEARNER_STEPS = 50
 _LOOK_EVENTS = 2_000
 #: A station that is in use so much more than all processes work is what they wait for.
 _CLOSE = 0.02
@@ -156,10 +159,12 @@ def _run(site: Site, events: int):
 
     A third of the events at most goes into the warm-up.
     """
+    acting = sum(count for role, count in site.busy.items() if role in ACTING)
+    turns = min(max(-(-_ALL_TURNS // acting), _LEAST_TURNS), _MOST_TURNS)
     _step(site, events // 3, _WARM_UP)
     before = _Before(site.env.now, copy.deepcopy(site.counts))
     busy = [station.busy_secs for station in site.stations()]
-    return before, busy, _step(site, events - events // 3, _MEASURED)
+    return before, busy, _step(site, events - events // 3, _Wanted(_MEASURED_LEARNER_STEPS, turns))
 
 
 def _step(site: Site, events: int, wanted: _Wanted) -> bool:

@@ -36,7 +36,7 @@ class Processor:
         self._jobs: list[tuple[float, int, float, simpy.Event]] = []
         self._number = itertools.count()
         self._wanted = self._progress_secs = self._now = 0.0
-        self._alarm = 0  # only the newest one counts
+        self._alarm_secs: float | None = None  # when the next one rings
         self._busy_secs = 0.0
 
     def run(self, cpu_secs: float, cores: float = 1.0) -> simpy.Event:
@@ -66,19 +66,28 @@ class Processor:
         self._busy_secs += passed * min(self._wanted / self._cores, 1.0)
 
     def _set_alarm(self) -> None:
-        self._alarm += 1
-        if self._jobs:
-            left = max(self._jobs[0][0] - self._progress_secs, 0.0) / self._speed()
-            alarm = self._env.timeout(left, self._alarm)
+        """For the end of the first, unless one rings before that: an event a job, not two."""
+        if not self._jobs:
+            return
+        alarm_secs = self._env.now + self._left_secs()
+        if self._alarm_secs is None or alarm_secs < self._alarm_secs:
+            self._alarm_secs = alarm_secs
+            alarm = self._env.timeout(alarm_secs - self._env.now, alarm_secs)
             alarm.callbacks.append(self._ring)
 
+    def _left_secs(self) -> float:
+        """Of the first, if nobody else comes."""
+        return max(self._jobs[0][0] - self._progress_secs, 0.0) / self._speed()
+
     def _ring(self, alarm: simpy.Event) -> None:
-        if alarm.value != self._alarm:
-            return
+        if alarm.value != self._alarm_secs:
+            return  # there was an earlier one
+        self._alarm_secs = None
         self._advance()
-        # The first is over, whatever rounding says, and so are all that came with it.
-        end = self._jobs[0][0] * (1 + 1e-12)
-        while self._jobs and self._jobs[0][0] <= end:
+        # Others may have come since it was set, and the first has something left. What rounding
+        # leaves is nothing.
+        nothing_secs = 1e-12 * max(self._env.now, 1.0)
+        while self._jobs and self._left_secs() <= nothing_secs:
             _, _, cores, done = heapq.heappop(self._jobs)
             self._wanted -= cores
             done.succeed()
@@ -110,22 +119,31 @@ class Link:
 
 
 class Lock:
-    """What one holds at a time, while its work is done elsewhere: an interpreter, a shard."""
+    """What one holds at a time, while its work is done elsewhere: an interpreter, a shard.
+
+    First come, first served. A free one is taken without an event of its own.
+    """
 
     def __init__(self, env: simpy.Environment, name: str):
         self._env, self.name = env, name
-        self._resource = simpy.Resource(env)
+        self._is_held, self._waiting = False, collections.deque()
         self._busy_secs = 0.0
-        self._since_secs: float | None = None  # it is held
+        self._since_secs: float | None = None  # it works
 
     def holding(self, work: Callable[[], Generator]) -> Generator:
         """Waits for its turn, and holds the lock for as long as `work()` takes."""
-        with self._resource.request() as turn:
+        if self._is_held:
+            turn = self._env.event()
+            self._waiting.append(turn)
             yield turn
-            self._since_secs = self._env.now
-            yield from work()
-            self._busy_secs += self._env.now - self._since_secs
-            self._since_secs = None
+        self._is_held, self._since_secs = True, self._env.now
+        yield from work()
+        self._busy_secs += self._env.now - self._since_secs
+        self._since_secs = None
+        if self._waiting:  # handed over, so that nobody comes between
+            self._waiting.popleft().succeed()
+        else:
+            self._is_held = False
 
     @property
     def busy_secs(self) -> float:
