@@ -106,6 +106,21 @@ def test_what_was_not_reached_or_measured_is_not_claimed(tmp_path):
     assert "No evaluation was made" in findings.findings(made, measured.of(made))[0]
 
 
+def test_the_table_has_the_age_of_gradients_and_what_share_was_dropped(tmp_path):
+    scalars = {
+        "coordinator-0": {
+            "gradients/accepted": 30.0,
+            "gradients/stale": 10.0,
+            "gradients/age": 2.5,
+        }
+    }
+    made = run.read(made_runs.make(tmp_path / "a", made_runs.a3c(), scalars=scalars))
+    row = dict(zip(*comparison.rows(grouped([made], ["a"]))))
+    assert row["gradients' age"] == "2.50" and row["gradients dropped"] == "25 %"
+    other = run.read(made_runs.make(tmp_path / "b", made_runs.impala()))
+    assert "gradients dropped" not in comparison.rows(grouped([other], ["b"]))[0]
+
+
 def test_full_cores_and_dropped_gradients_are_said(tmp_path):
     scalars = {"coordinator-0": {"gradients/accepted": 30.0, "gradients/stale": 10.0}}
     usage = {f"worker-{i}": (0.95, 100.0, {}) for i in (0, 1)}

@@ -78,6 +78,13 @@ class Numbers(NamedTuple):
     cores: int
 
     @property
+    def dropped_share(self) -> float | None:
+        """Of the gradients that parameter servers were sent, or that learners withheld."""
+        if self.dropped_rate is None or not self.gradients_rate:
+            return None
+        return self.dropped_rate / (self.gradients_rate + self.dropped_rate)
+
+    @property
     def cpu_cores(self) -> float | None:
         """Of all roles together."""
         return _sum(role.cpu_cores for role in self.roles.values())
