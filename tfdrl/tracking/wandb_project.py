@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import secrets
-from collections.abc import Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import TypeVar
 
 from tfdrl.errors import ConfigurationError, TfdrlError, UnavailableError
+from tfdrl.launch import process
 from tfdrl.tracking.destinations import End, RunToTrack
 from tfdrl.tracking.points import Point
+
+_T = TypeVar("_T")
+#: Beyond what W&B itself may take, before its own process counts as hanging.
+_MARGIN_SECS = 10.0
 
 
 class WandbProject:
@@ -19,7 +29,8 @@ class WandbProject:
       project: W&B's.
       directory: where W&B keeps its files; without a network they are all there is.
       offline: sends nothing; `wandb sync` does later.
-      timeout_secs: for the first answer, and at the end for what has not left yet.
+      timeout_secs: for the first answer, and at the end for what has not left yet; W&B's own
+        process is ended if it does not answer for ten seconds longer.
     """
 
     kind = "wandb"
@@ -44,14 +55,16 @@ class WandbProject:
             finish_timeout_raises=True,
         )
         with _translated_errors(wandb, UnavailableError):
-            self._run = wandb.init(
-                project=self._project,
-                name=run.name,
-                id=run_id or secrets.token_hex(4),
-                resume="allow",
-                mode="offline" if self._mode else "online",
-                dir=str(self._directory),
-                settings=settings,
+            self._run = self._in_time(
+                lambda: wandb.init(
+                    project=self._project,
+                    name=run.name,
+                    id=run_id or secrets.token_hex(4),
+                    resume="allow",
+                    mode="offline" if self._mode else "online",
+                    dir=str(self._directory),
+                    settings=settings,
+                )
             )
             self._run.config.update(dict(run.settings), allow_val_change=True)
         self._row = points  # rows are numbered on, by no more than there were points
@@ -72,12 +85,15 @@ class WandbProject:
             row.setdefault(f"{point.process}/secs", point.secs)
             row[point.name] = point.value
         with _translated_errors(self._wandb, TfdrlError):
-            for (process, _), row in rows.items():
-                if process not in self._processes:
-                    self._processes.add(process)
-                    self._run.define_metric(f"{process}/*", step_metric=f"{process}/step")
-                self._run.log(row, step=self._row)
-                self._row += 1
+            self._in_time(lambda: self._log(rows))
+
+    def _log(self, rows: Mapping[tuple[str, int], dict[str, float]]) -> None:
+        for (name, _), row in rows.items():
+            if name not in self._processes:
+                self._processes.add(name)
+                self._run.define_metric(f"{name}/*", step_metric=f"{name}/step")
+            self._run.log(row, step=self._row)
+            self._row += 1
 
     def missing(self, points: Sequence[Point]) -> list[Point]:
         """None: W&B cannot be asked, and a point too few is better than one twice."""
@@ -86,24 +102,55 @@ class WandbProject:
     def close(self, end: End | None) -> None:
         """Raises TfdrlError if not everything has left in time; it stays in W&B's files."""
         with _translated_errors(self._wandb, TfdrlError):
-            if end is not None:
-                result = {f"result/{name}": value for name, value in end.result.items()}
-                self._run.summary.update({**result, "ended": end.reason})
-                if end.report is not None:
-                    report = self._wandb.Artifact(f"report-{self._run.id}", "report")
-                    report.add_file(str(end.report))
-                    self._run.log_artifact(report)
-            self._finish(exit_code=int(end is not None and end.failed))
+            self._in_time(lambda: self._finish(end))
 
-    def _finish(self, exit_code: int) -> None:
+    def _finish(self, end: End | None) -> None:
+        if end is not None:
+            result = {f"result/{name}": value for name, value in end.result.items()}
+            self._run.summary.update({**result, "ended": end.reason})
+            if end.report is not None:
+                report = self._wandb.Artifact(f"report-{self._run.id}", "report")
+                report.add_file(str(end.report))
+                self._run.log_artifact(report)
         try:
-            self._run.finish(exit_code)
+            self._run.finish(int(end is not None and end.failed))
         except TimeoutError:
             files = self._run.settings.sync_dir
             raise TfdrlError(
                 f"{self.place} has not taken everything within {self._timeout_secs:g} s; the rest "
                 f"is in W&B's files: wandb sync {files}"
             ) from None
+
+    def _in_time(self, call: Callable[[], _T]) -> _T:
+        """What `call` returns. W&B waits without a limit for its own process, which may hang.
+
+        Raises TfdrlError if it does; that process is killed then, as W&B's end would wait, too.
+        """
+        done: futures.Future[_T] = futures.Future()
+        threading.Thread(target=_settle, args=(done, call), daemon=True).start()
+        limit_secs = self._timeout_secs + _MARGIN_SECS
+        if not futures.wait([done], limit_secs).done:
+            for pid in _own_processes():
+                os.kill(pid, signal.SIGKILL)
+            raise TfdrlError(
+                f"W&B's own process has not answered for {limit_secs:g} s, and was ended; what it "
+                "had written is in its files, and the newest points may be missing there"
+            )
+        return done.result()
+
+
+def _settle(done: futures.Future[_T], call: Callable[[], _T]) -> None:
+    try:
+        done.set_result(call())
+    except BaseException as error:  # for who waits
+        done.set_exception(error)
+
+
+def _own_processes() -> list[int]:
+    """The children of this process that are W&B's."""
+    paths = pathlib.Path("/proc/self/task").glob("*/children")  # of whichever thread began them
+    children = [int(pid) for path in paths for pid in path.read_text().split()]
+    return [pid for pid in children if "wandb-core" in "".join(process.arguments_of(pid)[:1])]
 
 
 @contextlib.contextmanager
