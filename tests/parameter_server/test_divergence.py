@@ -206,6 +206,21 @@ def test_an_order_that_is_not_carried_out_yet_is_not_given_twice():
         run(accepted=5, loss=90.0)
 
 
+def test_a_loss_that_stays_high_after_a_rollback_is_still_too_high():
+    """Whoever poisons the parameters goes on until somebody ends it."""
+    run = Run(rollback_loss_factor=10.0, max_rollbacks=2)
+    run.snapshots = [[0, 1.0], [200, 2.0], [250, 2.0]]
+    run()
+    run(accepted=300, loss=2.0)
+    assert run(accepted=50, loss=1e3).version == 250
+    run(epochs=1)
+    assert run(accepted=300, loss=1e3).version == 200  # what came of the newest was no better
+    run(epochs=1)
+    assert run(accepted=300, loss=2.0) is None
+    with pytest.raises(DivergedError, match=r"is 1e[+]03, usual is 2, and .*max_rollbacks = 2"):
+        run(accepted=50, loss=1e3)
+
+
 def test_an_order_that_was_lost_is_given_again():
     run = Run(rollback_nonfinite=5)
     run()

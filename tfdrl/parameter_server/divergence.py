@@ -38,7 +38,7 @@ class Divergence:
         self.mean_loss = math.nan
         self.rollbacks = 0
         self._before: Mapping[str, Any] | None = None
-        self._usual = (0.0, 0.0)  # sum of |loss| and updates since the start or last rollback
+        self._usual = (0.0, 0.0)  # sum of |loss| and updates, of what was not discarded
         self._bad_in_a_row = 0
         self._patience = 0
         self._version: int | None = None  # of the last order
@@ -52,7 +52,8 @@ class Divergence:
         before, self._before = self._before, status
         if before is None or status["epoch"] != before["epoch"]:
             self._bad_in_a_row = 0
-            self._usual = (0.0, 0.0)
+            if not self._patience:  # a restart, not our order: who poisons may still be there
+                self._usual = (0.0, 0.0)
             self._patience = 0
             return None
         if self._patience:

@@ -37,7 +37,7 @@ class ParameterServerSettings:
       snapshot_period_updates: updates of a shard between two snapshots.
       checkpoint_period_secs: between checkpoints; 0: only at the end.
       rollback_loss_factor: goes back to a snapshot if the mean |loss| of a second exceeds so many
-        times the mean since the start or the last rollback; None: never.
+        times the mean of those before, a rollback's discarded ones left out; None: never.
       rollback_nonfinite: the same after so many gradients in a row that were not finite; None.
       max_rollbacks: automatic ones in a run; one more would be exit code 3, training diverged.
     """
