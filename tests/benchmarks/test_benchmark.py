@@ -128,21 +128,9 @@ def test_variants_take_turns_and_half_as_fast_is_a_ratio_of_a_half():
     assert measuring.cost(turns["a"]).cpu_secs < 0.003  # sleeping costs no CPU
 
 
-def test_cpu_time_of_another_process_grows_while_it_works():
-    code = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
-    with subprocess.Popen([sys.executable, "-c", code]) as busy:
-        try:
-            time.sleep(0.5)
-            used = proc.cpu_secs(busy.pid)
-            time.sleep(0.5)
-            assert 0 < proc.cpu_secs(busy.pid) - used < 1.0
-        finally:
-            busy.kill()
-
-
 def test_cost_is_the_median_of_the_turns():
-    turns = [Turn(10, 1.0, 0.5, 0.1), Turn(10, 2.0, 0.7, 0.2), Turn(20, 100.0, 9.0, 9.0)]
-    assert measuring.cost(turns) == pytest.approx((5.0, 0.07, 0.02))
+    turns = [Turn(10, 1.0, 0.5, 0.1), Turn(10, 2.0, 0.7, 0.2, 0.4), Turn(20, 100.0, 9.0, 9.0, 9.0)]
+    assert measuring.cost(turns) == pytest.approx((5.0, 0.07, 0.02, 0.04))
 
 
 def test_slope_is_that_of_least_squares():

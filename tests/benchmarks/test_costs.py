@@ -1,12 +1,12 @@
 """Costs for plans: what turns say of them, and that a plan can be made of what is measured."""
 
 import json
-import pathlib
 
+import benchmark_runs
 import paths
 import pytest
 
-from binaries import benchmark, plan
+from binaries import plan
 from tfdrl import configuration
 from tfdrl.benchmarks import cost_parts, costs
 from tfdrl.benchmarks.measuring import Rounds, Turn
@@ -15,6 +15,16 @@ from tfdrl.experiment import Experiment
 from tfdrl.planning import costs as plan_costs
 from tfdrl.planning.costs import Cost
 
+#: Beside environment and network.
+_REPLAYED = ("acting.step", "insert.item", "insert.item.server", "sample.item", "training.step")
+_GRADIENTS = ("gradient.step", "gradient.push", "gradient.apply")
+_MEASURED = {
+    "impala": (*_REPLAYED, "parameters.pull"),
+    "apex": (*_REPLAYED, "parameters.pull", "priorities.update"),
+    "seed": ("training.step",),
+    "a3c": _GRADIENTS,
+    "gorila": _GRADIENTS,
+}
 _IMPALA = str(paths.DATA / "impala_catch.gin")
 
 
@@ -24,6 +34,17 @@ def test_a_cost_leaves_out_what_the_server_does_meanwhile():
     assert costs.one(turns, units=3, server=True) == Cost(pytest.approx(0.6), pytest.approx(0.3))
     busy = [Turn(10, 4.0, 3.0, 3.5)] * 3  # both are at work at the same time
     assert costs.one(busy, server=True) == Cost(pytest.approx(0.3), pytest.approx(0.3))
+
+
+def test_a_cost_leaves_out_what_others_do_meanwhile():
+    turns = [Turn(10, 4.0, 1.0, 0.5, 2.0)] * 3
+    assert costs.one(turns) == Cost(pytest.approx(0.2), pytest.approx(0.1))
+    assert costs.one(turns, server=True) == Cost(pytest.approx(0.15), pytest.approx(0.1))
+    # Threads that wait at the same time wait longer than the turn; what was worked is left.
+    threads = [Turn(10, 4.0, 1.0, 0.0, 9.0)] * 3
+    assert costs.one(threads) == Cost(pytest.approx(0.1), pytest.approx(0.1))
+    parallel = [Turn(10, 4.0, 6.0, 0.0, 1.0)] * 3
+    assert costs.one(parallel) == Cost(pytest.approx(0.4), pytest.approx(0.6))
 
 
 def test_what_is_left_of_a_cost_is_at_least_nothing():
@@ -50,9 +71,13 @@ def test_acting_pulls_and_sizes_are_measured(tmp_path):
 def test_a_plan_is_made_of_what_is_measured(name, tmp_path, capsys):
     gin, path = f"--gin_file={paths.DATA / name}_catch.gin", tmp_path / "costs.json"
     quick = ("--rounds=1", "--round_secs=0.1")
-    assert benchmark.main(["tfdrl-benchmark", gin, f"--costs={path}", *quick]) == 0
-    about = json.loads(pathlib.Path(path).read_text())["about"]
+    # Its workers write to its stderr, which has to be a file.
+    done = benchmark_runs.run(gin, f"--costs={path}", *quick, timeout_secs=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(path.read_text())
+    about, times = found["about"], found["times"]
     assert about["architecture"] == name and about["versions"]["tensorflow"]
+    assert set(_MEASURED[name]) <= set(times) and all(t["secs"] >= 0 for t in times.values())
     given = (gin, f"--costs={path}", "--events=20000", "--machines=1 x all: 2 cores")
     assert plan.main(["tfdrl-plan", *given]) == 0
     assert "frames/s" in capsys.readouterr().out

@@ -120,18 +120,18 @@ def test_memory_shows_the_cue_at_the_first_step_only_and_asks_at_the_last():
     np.testing.assert_array_equal(np.array(observations)[:, 2], [0, 0, 0, 1, 0])
 
 
-@pytest.mark.parametrize("vectorization", ["auto", "sync"])
-def test_random_frames(vectorization):
+@pytest.mark.parametrize(("vectorization", "size"), [("auto", 84), ("sync", 84), ("auto", 20)])
+def test_random_frames(vectorization, size):
     env = gym_environment(
         3,
         True,
         0,
         id="tfdrl/RandomFrames-v0",
-        kwargs={"episode_steps": 5},
+        kwargs={"episode_steps": 5, "size": size},
         vectorization=vectorization,
     )
     steps = env.reset()
-    assert steps.observation.shape == (3, 84, 84, 4) and steps.observation.dtype == np.uint8
+    assert steps.observation.shape == (3, size, size, 4) and steps.observation.dtype == np.uint8
     types = []
     for _ in range(12):
         previous, steps = steps, env.step(np.zeros(3, int))

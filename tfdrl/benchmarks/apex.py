@@ -1,10 +1,11 @@
-"""The parts of Ape-X: stepping (a), insertion (b), sampling (c) and training (d)."""
+"""The parts of Ape-X: stepping (a), insertion (b), sampling (c) and training (d); priorities."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import reverb
 import tensorflow as tf
 import tree
@@ -25,8 +26,9 @@ from tfdrl.experience.transitions import (
     TransitionBlock,
     TransitionItem,
 )
+from tfdrl.replay.client import connect
 from tfdrl.replay.reading import ready_of
-from tfdrl.replay.transition_dataset import sample_dataset, to_trajectory
+from tfdrl.replay.transition_dataset import priority_updates, sample_dataset, to_trajectory
 from tfdrl.replay.transition_table import TABLE, transition_signature
 from tfdrl.replay.transition_writer import TransitionWriter
 from tfdrl.topology import Context
@@ -158,18 +160,36 @@ def sampling(job: Job) -> dict[str, list[Turn]]:
     raw      `reverb.TrajectoryDataset`, batched, with the same streams and samples under way
     learner  the learner's dataset and its queue
     """
+    signature = _filled(job)
+    variants = {
+        "raw": _raw_sampling(job, signature),
+        "learner": _learner_sampling(job, signature),
+    }
+    return interleave("sampling", variants, job.rounds, job.server_pid)
+
+
+def _filled(job: Job):
+    """Fills the table; the signature of its items."""
     # Several batches' worth: a table of few items would be sampled from a cache.
     transitions = max(4 * job.config.batch_size, 2000)
     write, written = _inserting(job, _collect(job, transitions)).work, 0
     while written < transitions:
         written += write()
     with job.config.environment(num_envs=1, training=True, seed=job.seed) as environment:
-        signature = transition_signature(environment, job.config.n_step)
-    variants = {
-        "raw": _raw_sampling(job, signature),
-        "learner": _learner_sampling(job, signature),
-    }
-    return interleave("sampling", variants, job.rounds, job.server_pid)
+        return transition_signature(environment, job.config.n_step)
+
+
+def prioritising(job: Job) -> dict[str, list[Turn]]:
+    """Turns, in batches, of writing the priorities of one learner step back."""
+    dataset = _sampled(job, _filled(job))
+    keys = next(iter(dataset)).keys.numpy()[0]
+    client, td_errors = connect(job.replay), np.linspace(-1.0, 1.0, len(keys), dtype=np.float32)
+
+    def work():
+        client.mutate_priorities(TABLE, updates=priority_updates(keys, td_errors)[0])
+        return 1
+
+    return interleave("priorities", {"priorities": Variant(work)}, job.rounds, job.server_pid)
 
 
 def _raw_sampling(job: Job, signature) -> Variant:
@@ -184,9 +204,10 @@ def _raw_sampling(job: Job, signature) -> Variant:
     return learner_parts.reader_variant(lambda: next(batches), config.batch_size, ahead)
 
 
-def _learner_sampling(job: Job, signature) -> Variant:
+def _sampled(job: Job, signature) -> tf.data.Dataset:
+    """The learner's."""
     config = job.config
-    dataset = sample_dataset(
+    return sample_dataset(
         job.replay,
         signature,
         config.batch_size,
@@ -195,6 +216,10 @@ def _learner_sampling(job: Job, signature) -> Variant:
         config.prefetch_batches,
         config.sampler_workers,
     )
+
+
+def _learner_sampling(job: Job, signature) -> Variant:
+    config, dataset = job.config, _sampled(job, signature)
     read = learner_parts.learners_reader(job, TABLE, dataset, ready_of(config.prefetch_batches))
     units = config.batch_size * config.updates_per_call
     return learner_parts.reader_variant(read, units, config.prefetch_batches + 1)

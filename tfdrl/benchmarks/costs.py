@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tfdrl.architectures.a3c import A3c
+from tfdrl.architectures.apex import Apex
 from tfdrl.architectures.gorila import Gorila
 from tfdrl.architectures.seed import Seed
 from tfdrl.benchmarks import parameter_servers, seed
@@ -72,12 +73,16 @@ def _turns_secs(bench: Bench, variants: int) -> float:
 
 
 def one(turns: Sequence[Turn], units: float = 1.0, server: bool = False) -> Cost:
-    """Of so many units of a turn's work; without the server's time, if one was waited for."""
+    """Of so many units of a turn's work; without the server's time, if one was waited for.
+
+    Nor is the time part of it in which there was work to do and others had the cores: a plan is of
+    machines with nothing else to do, and says itself who waits for whom.
+    """
     found = cost(turns)
-    secs = units / found.units_per_second
-    if server:
-        secs = max(secs - units * found.server_cpu_secs, units * found.cpu_secs)
-    return Cost(secs, units * found.cpu_secs)
+    secs, cpu_secs = units / found.units_per_second, units * found.cpu_secs
+    others_secs = units * (found.delayed_secs + (found.server_cpu_secs if server else 0.0))
+    # Several threads wait at the same time; and who has worked was not waiting.
+    return Cost(max(secs - others_secs, min(secs, cpu_secs)), cpu_secs)
 
 
 def less(whole: Cost, part: Cost) -> Cost:
@@ -99,7 +104,7 @@ def _replayed(bench: Bench, subject: Subject, acting: Times) -> Times:
     inference = acting[f"inference.{count}"]
     bare = Cost(inference.secs / count, inference.cpu_secs / count)
     actor = less(one(turns["a"]["actor"]), acting["environment.step"])
-    return {
+    found = {
         "acting.step": less(actor, bare),
         "insert.item": one(turns["b"]["writer"], server=True),
         "insert.item.server": _server(turns["b"]["writer"]),
@@ -107,6 +112,19 @@ def _replayed(bench: Bench, subject: Subject, acting: Times) -> Times:
         "sample.item.server": _server(turns["c"]["learner"]),
         "training.step": one(turns["d"]["train"]),
     }
+    if isinstance(bench.config, Apex):
+        found["priorities.update"] = one(_priorities(bench), server=True)
+    return found
+
+
+def _priorities(bench: Bench) -> Sequence[Turn]:
+    """Of one learner step, written back to the replay."""
+    say("priorities")
+    with (
+        bench.servers("replay") as servers,
+        bench.worker("learner", "tfdrl.benchmarks.apex:prioritising", servers=servers) as worker,
+    ):
+        return worker.hear(START_LIMIT_SECS + _turns_secs(bench, 1))["priorities"]
 
 
 def _server(turns: Sequence[Turn]) -> Cost:
@@ -115,7 +133,7 @@ def _server(turns: Sequence[Turn]) -> Cost:
 
 
 def _central(bench: Bench) -> Times:
-    """Of SEED RL: its service without a network, and training on unrolls."""
+    """Of SEED RL: what its service does beside inference, and training on unrolls."""
     say("messages")
     messages = seed.messages(bench)
     rows = bench.config.environments_per_actor

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from tfdrl.benchmarks.proc import cpu_secs
+from tfdrl.benchmarks.proc import cpu_secs, delayed_secs
 
 
 class Turn(NamedTuple):
-    """One turn of one variant; CPU seconds of those who work, and of the watched server."""
+    """One turn of one variant; CPU seconds of those who work, and of the watched server.
+
+    In `delayed_secs` of the turn's time one of them had work to do, and others had the cores.
+    """
 
     units: int
     wall_secs: float
     cpu_secs: float
     server_cpu_secs: float = 0.0
+    delayed_secs: float = 0.0
 
 
 class Cost(NamedTuple):
@@ -26,6 +31,7 @@ class Cost(NamedTuple):
     units_per_second: float
     cpu_secs: float  # of those who work, for one unit
     server_cpu_secs: float  # of the server, for one unit
+    delayed_secs: float = 0.0  # for one unit
 
 
 #: {part: {variant: Cost}}
@@ -55,12 +61,15 @@ class Variant(NamedTuple):
         """A turn of so many seconds: works again and again, at least once."""
         self.prepare()
         server_now = (lambda: 0.0) if server_pid is None else (lambda: cpu_secs(server_pid))
+        pids = [os.getpid()] if server_pid is None else [os.getpid(), server_pid]
+        delayed = sum(map(delayed_secs, pids))
         wall, cpu, server, units = time.perf_counter(), time.process_time(), server_now(), 0
         most_units = float("inf") if self.most_units is None else self.most_units
         while not units or (time.perf_counter() - wall < secs and units < most_units):
             units += self.work()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        return Turn(units, wall, cpu, server_now() - server)
+        server = server_now() - server
+        return Turn(units, wall, cpu, server, max(sum(map(delayed_secs, pids)) - delayed, 0.0))
 
 
 def interleave(
@@ -100,6 +109,7 @@ def cost(turns: Sequence[Turn]) -> Cost:
         statistics.median(turn.units / turn.wall_secs for turn in turns),
         statistics.median(turn.cpu_secs / turn.units for turn in turns),
         statistics.median(turn.server_cpu_secs / turn.units for turn in turns),
+        statistics.median(turn.delayed_secs / turn.units for turn in turns),
     )
 
 

@@ -16,6 +16,18 @@ def cpu_secs(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)  # the kernel's id of that process's CPU clock
 
 
+def delayed_secs(pid: int) -> float:
+    """Seconds that threads of a process were ready to run and had no core, so far.
+
+    Those of threads that have ended are lost; 0 where the kernel does not count them.
+    """
+    total_ns = 0
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            total_ns += int(path.read_text().split()[1])
+    return 1e-9 * total_ns
+
+
 def rss_bytes(pid: int) -> int:
     """Memory of a process that is in use. Raises OSError if there is none."""
     pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]

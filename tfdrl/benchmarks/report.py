@@ -14,6 +14,7 @@ from tfdrl.benchmarks import start_up
 from tfdrl.benchmarks.harness import Bench, BenchmarkSettings, Measured, Subject
 from tfdrl.benchmarks.measuring import Costs, cost, say
 from tfdrl.benchmarks.page import Figure, Section
+from tfdrl.benchmarks.system import System
 from tfdrl.errors import ConfigurationError
 
 
@@ -123,10 +124,21 @@ def _system(measured: Measured, costs: Costs) -> Section:
         for key, (words, unit) in measured.subject.whole.items()
         if key in values
     ]
+    figures += _traffic(system)
     if "d" in costs:
         share = system.learner_steps_per_second / costs["d"]["train"].units_per_second
         figures.append(Figure("learner steps/s here / in memory (d)", share, "ratio"))
     return Section("Whole system (e)", [Figure("measured for", system.secs, "s"), *figures])
+
+
+def _traffic(system: System) -> list[Figure]:
+    """Of each pair of roles, both ways."""
+    return [
+        Figure(f"{way} {pair[0]} {words} {pair[1]}", rate / system.frames_per_second, "bytes/frame")
+        for pair, rates in system.traffic.items()
+        for way, words, rate in (("from", "to", rates.sent), ("to", "from", rates.received))
+        if system.frames_per_second
+    ]
 
 
 def _processes(measured: Measured) -> Section:

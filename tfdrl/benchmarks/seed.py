@@ -131,17 +131,24 @@ def service(bench: Bench) -> Found:
 
 
 def messages(bench: Bench) -> dict[str, float]:
-    """CPU seconds of a message and its answer, without a network: {"send": ..., "serve": ...}."""
+    """CPU seconds of a message and its answer: {"send": ..., "serve": ...}.
+
+    Serving is all that the learner's process does for a message of its service beside the network:
+    that is measured alone in turns with it, in batches of the size that is wanted, and taken off.
+    """
     config, rounds = bench.config, bench.settings.rounds
     found: dict[str, list[float]] = {"send": [], "serve": []}
-    with _service(bench, "null", "random_actor", range(config.actors)) as every:
+    with _service(bench, "network", "random_actor", range(config.actors)) as every:
         every(_WARM_UP_SECS)
+        every.network_alone(_WARM_UP_SECS)
         for _ in range(rounds.count):
+            alone = every.network_alone(rounds.secs)
             server, everybody = every.server.cpu_secs, every.cpu_secs
             count = every(rounds.secs).units / config.environments_per_actor
             serving = every.server.cpu_secs - server
-            found["serve"].append(serving / count)
             found["send"].append((every.cpu_secs - everybody - serving) / count)
+            network = alone.cpu_secs / alone.units * config.environments_per_actor
+            found["serve"].append(max(serving / count - network, 0.0))
     return {side: statistics.median(each) for side, each in found.items()}
 
 

@@ -12,9 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tfdrl.benchmarks import traffic
 from tfdrl.benchmarks.measuring import slope
 from tfdrl.benchmarks.proc import Observer, children, cpu_secs, flag, machine_cpu_secs, rss_bytes
 from tfdrl.benchmarks.threads import LockSampler, ThreadUsage, cpu_secs_by_thread
+from tfdrl.benchmarks.traffic import Traffic
 from tfdrl.configuration import Configuration
 from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
@@ -64,7 +66,8 @@ class System(NamedTuple):
     """The running system over the window of measurement.
 
     `metrics` are means; `other_cores` are used by what does not belong to the run, or by the
-    virtual machine's host: the more, the less the figures say. `threads` are those of the chief.
+    virtual machine's host: the more, the less the figures say. `threads` are those of the chief;
+    `traffic` is by role and the role that it connects to.
     """
 
     secs: float
@@ -75,6 +78,7 @@ class System(NamedTuple):
     other_cores: float
     chief: str = "learner"
     threads: Mapping[str, ThreadUsage] = {}
+    traffic: Mapping[tuple[str, str], Traffic] = {}
 
     @property
     def cores(self) -> float:
@@ -193,7 +197,10 @@ def run(
         raise TfdrlError(
             f"the run ended with exit code {code} before {window_secs:g} s could be measured"
         )
-    return summarise(it.readings, it.lock_shares, program.chief)
+    found = summarise(it.readings, it.lock_shares, program.chief)
+    ago_secs = time.time() - time.monotonic()  # what Unix time is ahead
+    window = (ago_secs + it.readings[i].secs for i in (0, -1))
+    return found._replace(traffic=traffic.of_run(root_dir, *window))
 
 
 def summarise(

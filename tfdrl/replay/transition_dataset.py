@@ -125,6 +125,12 @@ def first(part):
     return tf.nest.map_structure(lambda leaf: leaf[0], part)
 
 
+def priority_updates(keys: np.ndarray, priorities: np.ndarray) -> tuple[dict[int, float], int]:
+    """What Reverb is told, and how many were not finite; arguments as of `PriorityWriter`."""
+    priority, bad = priorities_ops.sanitise(np.abs(priorities))
+    return dict(zip(keys.reshape(-1).tolist(), priority.reshape(-1).tolist())), bad
+
+
 class PriorityWriter:
     """Writes priorities back in a thread, so that the learner never waits for it.
 
@@ -156,10 +162,8 @@ class PriorityWriter:
 
     def _write(self):
         while True:
-            keys, priorities = self._queue.get()
-            priority, bad = priorities_ops.sanitise(np.abs(priorities))
+            updates, bad = priority_updates(*self._queue.get())
             self.bad += bad
-            updates = dict(zip(keys.reshape(-1).tolist(), priority.reshape(-1).tolist()))
             try:
                 self._client.mutate_priorities(self._table, updates=updates)
             except Exception as error:
