@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tfdrl.errors import ConfigurationError, UnavailableError
-from tfdrl.rpc import admission, inference_pb2, tensors, training_pb2
+from tfdrl.rpc import admission, inference_pb2, protobuf_views, tensors, training_pb2
 from tfdrl.rpc.environment_specs import EnvironmentSpecs, flatten, pack, specs_to_message
 from tfdrl.rpc.inference_client import ActorStoppedError, InferenceClient, LearnerRestartedError
 from tfdrl.rpc.inference_messages import (
@@ -487,13 +487,26 @@ def test_what_is_joined_by_hand_is_what_protobuf_makes():
     assert message.steps.index == 7 and message.steps.frames == 12
     again = message.SerializeToString()
     assert len(again) == len(data)
-    for one in (data, again):
+    for one in (data, again, elements_first(data)):
         steps = parse_request(one)
         found = StepsValidator(_SPECS, _N).time_steps(steps)
         position, screen = found.observation
         np.testing.assert_array_equal(position, steps_at(7).observation["position"])
         np.testing.assert_array_equal(screen, steps_at(7).observation["screen"])
         np.testing.assert_array_equal(found.reward, steps_at(7).reward)
+
+
+def elements_first(data):
+    """The same message, whose arrays say what they are after what they hold."""
+    (steps,) = (value for _, _, _, value in protobuf_views.fields(memoryview(data)))
+    turned = b""
+    for number, _, field, value in protobuf_views.fields(steps):
+        if 2 <= number <= 5:
+            fields = [bytes(field) for _, _, field, _ in protobuf_views.fields(value)]
+            turned += protobuf_views.head(number, len(value)) + b"".join(reversed(fields))
+        else:
+            turned += bytes(field)
+    return protobuf_views.head(2, len(turned)) + turned
 
 
 def test_no_bytes_whatever_do_more_than_be_refused():

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from google.protobuf import message as protobuf
 
 from tfdrl.rpc import inference_pb2, protobuf_views, tensors, training_pb2
+from tfdrl.rpc.array_reader import ArrayReader
 from tfdrl.rpc.environment_specs import EnvironmentSpecs, flatten, specs_to_message
 from tfdrl.rpc.tensors import MessageError
-from tfdrl.types import FIRST, LAST, TimeSteps, stack_starts
+from tfdrl.types import FIRST, LAST, MID, TimeSteps, stack_starts
 
 SERVICE = "tfdrl.v1.Inference"
 METHOD = "Act"
@@ -23,8 +23,11 @@ _OVERHEAD_BYTES = 1 << 20
 _HELLO_BYTES = 4 << 10
 #: Numbers of fields whose values are not copied: of ActRequest and of Steps.
 _HELLO, _STEPS = 1, 2
-_OBSERVATION = 5
+_STEP_TYPE, _REWARD, _DISCOUNT, _OBSERVATION = 2, 3, 4, 5
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
+_STEP_TYPES = bytes([FIRST, MID, LAST])
+#: An array that is missing.
+_NOTHING = memoryview(b"")
 
 
 def max_hello_bytes(specs: EnvironmentSpecs) -> int:
@@ -41,14 +44,16 @@ def max_request_bytes(specs: EnvironmentSpecs, environments: int) -> int:
 
 
 class Steps(NamedTuple):
-    """A `Steps` message whose observations are views of the bytes that came.
+    """A `Steps` message whose arrays are views of the bytes that came, Tensor messages each.
 
     message      everything else of it
-    observation  leaves, unchecked: dtype, shape, data
+    arrays       by number: step_type, reward, discount
+    observation  leaves
     """
 
     message: inference_pb2.Steps
-    observation: list[tuple[str, Sequence[int], memoryview]]
+    arrays: dict[int, memoryview]
+    observation: list[memoryview]
 
 
 def _sent_shapes(specs: EnvironmentSpecs, environments: int) -> list[tuple[int, ...]]:
@@ -129,13 +134,17 @@ def parse_request(data: bytes) -> inference_pb2.Hello | Steps | None:
 
 
 def _parse_steps(message: memoryview) -> Steps:
-    rest, observation = [], []
+    rest, arrays, observation = [], {}, []
     for number, kind, field, value in protobuf_views.fields(message):
-        if number == _OBSERVATION and kind == protobuf_views.LENGTH_DELIMITED:
-            observation.append(protobuf_views.tensor_fields(value))
+        if kind != protobuf_views.LENGTH_DELIMITED:
+            rest.append(field)
+        elif number == _OBSERVATION:
+            observation.append(value)
+        elif number in (_STEP_TYPE, _REWARD, _DISCOUNT):
+            arrays[number] = value
         else:
             rest.append(field)
-    return Steps(inference_pb2.Steps.FromString(b"".join(rest)), observation)
+    return Steps(inference_pb2.Steps.FromString(b"".join(rest)), arrays, observation)
 
 
 class StepsValidator:
@@ -147,39 +156,48 @@ class StepsValidator:
     """
 
     def __init__(self, specs: EnvironmentSpecs, environments: int):
-        self.environments, self._shape = environments, (environments,)
+        self.environments, one_each = environments, (environments,)
         self._zeros = np.zeros(environments, np.float32)
-        self._expected = list(zip(specs.observation, _sent_shapes(specs, environments)))
+        self._ones = np.ones(environments, np.float32).tobytes()
+        self._step_type = ArrayReader(_UINT8, one_each, "step_type")
+        self._reward = ArrayReader(_FLOAT32, one_each, "reward")
+        self._discount = ArrayReader(_FLOAT32, one_each, "discount")
+        shapes = enumerate(zip(specs.observation, _sent_shapes(specs, environments)))
+        self._observation = [
+            ArrayReader(spec.dtype, shape, f"observation {i}") for i, (spec, shape) in shapes
+        ]
 
     def time_steps(self, steps: Steps) -> TimeSteps:
         """The steps; the observation is a list of leaves, as they travelled.
 
         Raises MessageError for wrong dtypes, shapes, step types, or numbers that are not finite.
         """
-        message, shape = steps.message, self._shape
-        step_type = tensors.decode(message.step_type, "step_type", dtype=_UINT8, shape=shape)
-        if step_type.max() > LAST:
+        arrays = steps.arrays
+        step_type = self._step_type.read(arrays.get(_STEP_TYPE, _NOTHING))
+        # Deletes what may be there: one call on bytes takes a fifth of a numpy reduction.
+        if step_type.tobytes().translate(None, _STEP_TYPES):
             raise MessageError(f"a step_type is {step_type.max()}; it is 0 FIRST, 1 MID or 2 LAST")
-        reward = tensors.decode(message.reward, "reward", dtype=_FLOAT32, shape=shape)
+        reward = self._reward.read(arrays.get(_REWARD, _NOTHING))
         # Zero times anything finite is zero: one call where isfinite needs two.
         if reward.dot(self._zeros) != 0:
             raise MessageError("reward has a number that is not finite")
-        discount = tensors.decode(message.discount, "discount", dtype=_FLOAT32, shape=shape)
-        if not (discount.min() >= 0 and discount.max() <= 1):
+        discount = self._discount.read(arrays.get(_DISCOUNT, _NOTHING))
+        is_usual = discount.tobytes() == self._ones
+        if not is_usual and not (discount.min() >= 0 and discount.max() <= 1):
             raise MessageError("a discount is outside 0 to 1")
-        starts = message.stack_starts
-        if starts and (len(starts) != shape[0] or starts.strip(b"\0\1")):
+        starts = steps.message.stack_starts
+        if starts and (len(starts) != self.environments or starts.strip(b"\0\1")):
             raise MessageError(
-                f"stack_starts has {len(starts)} bytes; a 0 or 1 for each of {shape[0]} "
+                f"stack_starts has {len(starts)} bytes; a 0 or 1 for each of {self.environments} "
                 "environments is needed, or nothing"
             )
-        if len(steps.observation) != len(self._expected):
+        if len(steps.observation) != len(self._observation):
             raise MessageError(
-                f"{len(steps.observation)} observation arrays; expected {len(self._expected)}"
+                f"{len(steps.observation)} observation arrays; expected {len(self._observation)}"
             )
         leaves = []
-        for i, (tensor, (spec, sizes)) in enumerate(zip(steps.observation, self._expected)):
-            leaf = tensors.to_array(*tensor, f"observation {i}", dtype=spec.dtype, shape=sizes)
+        for i, (reader, tensor) in enumerate(zip(self._observation, steps.observation)):
+            leaf = reader.read(tensor)
             if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
                 raise MessageError(f"observation {i} has a number that is not finite")
             leaves.append(leaf)
@@ -197,7 +215,7 @@ def check_order(step_type: np.ndarray, before: np.ndarray | None) -> None:
     if before is None:
         if not first.all():
             raise MessageError("the steps of index 0 must be FIRST: reset all environments")
-    elif not np.array_equal(first, before == LAST):
+    elif (first ^ (before == LAST)).any():
         wrong = int(np.flatnonzero(first != (before == LAST))[0])
         raise MessageError(
             f"environment {wrong} of the block went from step_type {before[wrong]} to "

@@ -73,11 +73,18 @@ def tensor_head(number: int, dtype: np.dtype, shape: Sequence[int]) -> bytes:
       dtype: that may travel.
       shape: of the array.
     """
-    dtype_name = tensors.name_of(dtype)
-    nbytes = int(np.prod(shape, dtype=np.int64)) * tensors.DTYPES[dtype_name].itemsize
-    tensor = tensor_pb2.Tensor(dtype=dtype_name, shape=shape).SerializeToString()
-    tensor += head(TENSOR_DATA, nbytes)
-    return head(number, len(tensor) + nbytes) + tensor
+    start = elements_head(dtype, shape)
+    return head(number, len(start) + _nbytes(dtype, shape)) + start
+
+
+def elements_head(dtype: np.dtype, shape: Sequence[int]) -> bytes:
+    """What stands before the elements in a Tensor."""
+    start = tensor_pb2.Tensor(dtype=tensors.name_of(dtype), shape=shape).SerializeToString()
+    return start + head(TENSOR_DATA, _nbytes(dtype, shape))
+
+
+def _nbytes(dtype: np.dtype, shape: Sequence[int]) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 
 
 def tensor_fields(message: memoryview) -> tuple[str, Sequence[int], memoryview]:
