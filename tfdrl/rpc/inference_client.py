@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import queue
 import random
 import threading
 import time
@@ -14,6 +12,7 @@ from google.protobuf import message as protobuf
 
 from tfdrl.errors import ConfigurationError, UnavailableError
 from tfdrl.rpc import channels, inference_pb2, tensors, training_pb2, usage
+from tfdrl.rpc.client_stream import Stream, open_stream
 from tfdrl.rpc.environment_specs import EnvironmentSpecs, pack, specs_to_message
 from tfdrl.rpc.inference_messages import (
     METHOD,
@@ -31,7 +30,6 @@ _LOG = logging.getLogger(__name__)
 _METHOD = f"/{SERVICE}/{METHOD}"
 _PAUSE_SECS = (0.25, 2.0)  # between two tries, first and longest
 _LOG_SECS = 5.0
-_TICK_SECS = 0.2  # how late a stop or a time limit is noticed
 #: Another stream may hold the environments until the learner notices that its host is gone.
 _WORTH_ANOTHER_TRY = (
     grpc.StatusCode.ALREADY_EXISTS,
@@ -93,9 +91,7 @@ class InferenceClient:
             address,
             channels.channel_options(64 << 20, max_request_bytes(specs, environments)),
         )
-        call = self._channel.stream_stream(_METHOD)
-        self._call = functools.partial(call, metadata=security.metadata)
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
         self.begin_run()
 
     def act(self, steps: TimeSteps, frames: int, episodes: Episodes) -> Nest:
@@ -164,7 +160,8 @@ class InferenceClient:
                 pause_secs = min(2 * pause_secs, _PAUSE_SECS[1])
 
     def _connect(self, deadline: float) -> None:
-        self._stream = _Stream(self._call, self._stop)
+        metadata = self._security.metadata
+        self._stream = open_stream(self._channel, _METHOD, metadata, self._stop)
         hello = inference_pb2.Hello(
             sender=training_pb2.Sender(run_id=self._run_id, **self._sender),
             protocol_version=PROTOCOL_VERSION,
@@ -216,7 +213,7 @@ class InferenceClient:
 
     def _drop(self) -> None:
         if self._stream is not None:
-            self._stream.cancel()
+            self._stream.close()
             self._stream = None
 
     def _error(self, error: grpc.RpcError) -> Exception:
@@ -236,42 +233,3 @@ class InferenceClient:
 
 class _Broken(Exception):
     """The stream is of no use any more; another one may be."""
-
-
-class _Stream:
-    """One call: what is sent goes through a queue, as grpc wants an iterator of requests."""
-
-    def __init__(self, call, stop: threading.Event):
-        self._requests: queue.SimpleQueue = queue.SimpleQueue()
-        self._replies = call(iter(self._requests.get, None))
-        self._deadline = float("inf")
-        self._stop = stop
-        self._is_over = threading.Event()
-        self._is_broken_off = False
-        threading.Thread(target=self._watch, name="inference-watch", daemon=True).start()
-
-    def ask(self, data: bytes, deadline: float) -> bytes | grpc.RpcError | None:
-        """The reply, or the error that ended the stream; None if none came in time."""
-        self._requests.put(data)
-        self._deadline = deadline
-        try:
-            return next(self._replies)
-        except grpc.RpcError as error:
-            return None if self._is_broken_off else error
-        except StopIteration:
-            return None
-        finally:
-            self._deadline = float("inf")
-
-    def cancel(self) -> None:
-        self._is_over.set()
-        self._requests.put(None)
-        self._replies.cancel()
-
-    def _watch(self) -> None:
-        """Breaks off a wait for a reply: grpc's own has no time limit."""
-        while not self._is_over.wait(_TICK_SECS):
-            if self._stop.is_set() or time.monotonic() > self._deadline:
-                self._is_broken_off = True
-                self._replies.cancel()
-                return
