@@ -132,6 +132,9 @@ class WandbProject:
         if not futures.wait([done], limit_secs).done:
             for pid in _own_processes():
                 os.kill(pid, signal.SIGKILL)
+            # Now, and without its errors: at the exit W&B prints them, or takes them for ours.
+            with contextlib.suppress(OSError, SystemExit):
+                self._wandb.teardown()
             raise TfdrlError(
                 f"W&B's own process has not answered for {limit_secs:g} s, and was ended; what it "
                 "had written is in its files, and the newest points may be missing there"
