@@ -93,7 +93,8 @@ def test_what_solved_a_run_is_its_last_evaluation(begin, tmp_path, monkeypatch):
         monkeypatch.setattr(session, "_let_roles_leave", lambda: (_tell(session, 0.25), leave()))
         assert not session.goes_on()
     result = _result(tmp_path)
-    assert result["evaluation"]["mean"] == 0.5 and result["reason"].startswith("solved")
+    assert result["evaluation"]["mean"] == 0.5
+    assert result["reason"].startswith("solved: mean return 0.50 over")
     assert len((tmp_path / "evaluations.csv").read_text().splitlines()) == 1 + 2
     with begin(experiment) as again:
         assert not again.goes_on()

@@ -254,7 +254,7 @@ class LearnerSession:
             return "told to stop"
         if None not in (wanted, evaluation) and evaluation.mean >= wanted:
             return (
-                f"solved: mean return {evaluation.mean:.1f} over {evaluation.episodes} episodes "
+                f"solved: mean return {evaluation.mean:.2f} over {evaluation.episodes} episodes "
                 f"reaches {wanted:g}"
             )
         if limits.max_frames is not None and self.service.frames() >= limits.max_frames:
