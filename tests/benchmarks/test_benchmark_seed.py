@@ -30,9 +30,10 @@ def test_service_and_whole_are_measured(tmp_path):
     tables, done = benchmark_runs.sections(tmp_path, *arguments, timeout_secs=350)
     service, whole, processes = tables
     figures = benchmark_runs.figures(service)
-    names = ("bare grpcio stream, same messages", "service without a network", "service")
-    echo, null, network = (figures[name] for name in names)
-    assert echo > null > 100 and network > 50
+    bare = ("bare grpcio stream, same messages", "bare grpcio stream, driven by one thread")
+    names = (*bare, "service without a network", "service")
+    echo, one_thread, null, network = (figures[name] for name in names)
+    assert echo > 100 and one_thread > null > 100 and network > 50
     assert figures["service without a network / bare grpcio"] == pytest.approx(null / echo)
     limit = figures["limit of the service by these costs"]
     assert figures["service / its limit"] == pytest.approx(network / limit)
@@ -44,14 +45,16 @@ def test_service_and_whole_are_measured(tmp_path):
     assert "Inference service" in done.stdout and "round 1 of 1" in done.stderr
 
 
-def test_bare_actors_exchange_steps_with_the_echo_for_as_long_as_they_are_told(tmp_path):
+@pytest.mark.parametrize("actor", ["bare_actor", "bare_actor_of_one_thread"])
+def test_bare_actors_exchange_steps_with_the_echo_for_as_long_as_they_are_told(tmp_path, actor):
     bindings = ["seed.actors = 2", "seed.environments_per_actor = 3"]
     loaded = configuration.load(["seed/cartpole_vtrace.gin"], bindings, tensorflow=False)
     config = Experiment.from_gin().architecture
     job = Job(config, 1, loaded.digest, tmp_path, Rounds(1, 0.1))
     server = seed_processes.echo_server(job)
     address = next(server)
-    actors = [seed_processes.bare_actor(job, address, task) for task in range(2)]
+    bare = getattr(seed_processes, actor)
+    actors = [bare(job, address, task) for task in range(2)]
     assert [next(actor) for actor in actors] == [None, None]  # they are connected
     counts = [actor.send(0.1) for actor in actors]
     assert min(counts) > 3 and not any(count % 3 for count in counts)

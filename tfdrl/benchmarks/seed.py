@@ -30,9 +30,17 @@ from tfdrl.topology import Address
 _PROCESSES = "tfdrl.benchmarks.seed_processes"
 _VARIANTS = {
     "echo": "bare grpcio stream, same messages",
+    "one_thread": "bare grpcio stream, driven by one thread",
     "null": "service without a network",
     "network": "service",
     "alone": "the network alone",
+}
+#: The kinds of server and actors.
+_PAIRS = {
+    "echo": ("echo", "bare_actor"),
+    "one_thread": ("echo", "bare_actor_of_one_thread"),
+    "null": ("null", "random_actor"),
+    "network": ("network", "random_actor"),
 }
 #: Of bare grpcio, and of the service's own limit.
 _NULL_AIM, _NETWORK_AIM = 0.60, 0.85
@@ -84,7 +92,7 @@ def _service(bench: Bench, kind: str, actors: str, tasks: Sequence) -> Iterator[
 
     Args:
       bench: with the configuration.
-      kind: of the server, as in `_VARIANTS`.
+      kind: of the server, as in `_PAIRS`.
       actors: their function.
       tasks: its argument in each process.
     """
@@ -109,10 +117,9 @@ def service(bench: Bench) -> Found:
     tasks = range(bench.config.actors)
     with contextlib.ExitStack() as stack:
         variants = {}
-        for kind in ("echo", "null", "network"):
-            actor = "bare_actor" if kind == "echo" else "random_actor"
-            variants[kind] = stack.enter_context(_service(bench, kind, actor, tasks))
-            variants[kind](_WARM_UP_SECS)
+        for name, (kind, actor) in _PAIRS.items():
+            variants[name] = stack.enter_context(_service(bench, kind, actor, tasks))
+            variants[name](_WARM_UP_SECS)
         variants["alone"] = variants["network"].network_alone
         turns = interleave("service", variants, bench.settings.rounds)
     costs = {kind: cost(found) for kind, found in turns.items()}

@@ -21,11 +21,13 @@ from tfdrl.benchmarks.measuring import Turn, Variant
 from tfdrl.benchmarks.processes import Job
 from tfdrl.errors import UnavailableError
 from tfdrl.rpc import channels, environment_specs, inference_pb2, tensors
+from tfdrl.rpc.client_stream import open_stream
 from tfdrl.rpc.inference_client import ActorStoppedError, InferenceClient
 from tfdrl.rpc.inference_messages import METHOD, SERVICE, StepsEncoder, max_request_bytes
 from tfdrl.topology import Address
 from tfdrl.types import MID, Episodes, TimeSteps
 
+_METHOD = f"/{SERVICE}/{METHOD}"
 _TIMEOUT_SECS = 60.0
 _NO_EPISODES = Episodes(np.zeros(0, np.float32), np.zeros(0, np.int64))
 _MOST_TIMES = 2000  # that are answered
@@ -156,19 +158,37 @@ def random_actor(job: Job, server: Address, task: int) -> Generator[int | None, 
 
 def bare_actor(job: Job, server: Address, task: int) -> Generator[int | None, float, None]:
     """grpcio alone: the same bytes each time."""
-    specs, first = _first_steps(job, task)
-    num_envs = len(first.reward)
-    data = StepsEncoder(specs, num_envs).encode(0, first, 0, None)
-    size = max_request_bytes(specs, num_envs)
     requests: queue.SimpleQueue = queue.SimpleQueue()
-    with grpc.insecure_channel(str(server), channels.channel_options(size, size)) as channel:
-        replies = channel.stream_stream(f"/{SERVICE}/{METHOD}")(iter(requests.get, None))
+    data, num_envs, channel = _bare(job, server, task)
+    with channel:
+        replies = channel.stream_stream(_METHOD)(iter(requests.get, None))
 
         def exchange():
             requests.put(data)
             next(replies)
 
         yield from _exchanging(exchange, num_envs)
+
+
+def bare_actor_of_one_thread(
+    job: Job, server: Address, task: int
+) -> Generator[int | None, float, None]:
+    """The same on a stream that its caller's thread drives, as an actor's does."""
+    data, num_envs, channel = _bare(job, server, task)
+    with (
+        channel,
+        contextlib.closing(open_stream(channel, _METHOD, (), threading.Event())) as stream,
+    ):
+        yield from _exchanging(lambda: stream.ask(data, time.monotonic() + _TIMEOUT_SECS), num_envs)
+
+
+def _bare(job: Job, server: Address, task: int) -> tuple[bytes, int, grpc.Channel]:
+    """An actor's first message, of how many environments, and a channel of its own."""
+    specs, first = _first_steps(job, task)
+    num_envs = len(first.reward)
+    size = max_request_bytes(specs, num_envs)
+    channel = grpc.insecure_channel(str(server), channels.channel_options(size, size))
+    return StepsEncoder(specs, num_envs).encode(0, first, 0, None), num_envs, channel
 
 
 def _first_steps(job: Job, task: int) -> tuple[environment_specs.EnvironmentSpecs, TimeSteps]:
