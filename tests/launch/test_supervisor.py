@@ -360,3 +360,15 @@ def test_who_needs_the_same_node_and_has_lost_it_starts_with_all_others(
     found = _poll_until(supervisor)
     assert found[:2] == ending[:2]
     assert found.is_node_lost == ("lost" in ending.reason)
+
+
+def test_a_loss_that_no_process_survives_ends_the_run_before_they_end(tmp_path):
+    learner = _replica(tmp_path, "learner", _WAIT, essential=True)
+    starter = FreshProcesses()
+    supervisor = Supervisor([learner], "learner", starter=starter)
+    supervisor.start()
+    assert supervisor.poll() is None
+    starter.lost = "the head is gone"
+    assert supervisor.poll() == RunEnd(1, "the head is gone")
+    assert learner.is_running  # and can still be asked to stop
+    supervisor.kill()

@@ -42,7 +42,7 @@ class RemoteShellLauncher:
 
 
 class _Shells:
-    doing = ""
+    doing = lost = ""
 
     def __init__(self, shell):
         self._shell = shell

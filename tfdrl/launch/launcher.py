@@ -75,6 +75,10 @@ class Starter(Protocol):
     def doing(self) -> str:
         """What has to be done before it is ready, in words; "" if nothing."""
 
+    @property
+    def lost(self) -> str:
+        """What is gone that no process goes on without for long, in words; "" if nothing."""
+
     def is_ending(self) -> bool:
         """Whether a scheduler ends all of the run; asked when SIGTERM has ended a process."""
 

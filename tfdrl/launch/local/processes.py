@@ -56,7 +56,7 @@ class LocalProcess:
 class FreshProcesses:
     """Starts every process afresh."""
 
-    doing = ""
+    doing = lost = ""
 
     def is_ready(self, role: Role) -> bool:
         """Always."""
@@ -132,6 +132,8 @@ class ForkServers:
             except ForkServerError as error:
                 self._replace(needs_tensorflow, server, error)
         return self._fresh.start(spec)
+
+    lost = ""
 
     @property
     def doing(self) -> str:

@@ -133,6 +133,11 @@ class Agents:
         self._directory, self._moves = directory, moves
         self._numbers = itertools.count()
 
+    @property
+    def lost(self) -> str:
+        """The head, without which Ray ends all other nodes within a minute."""
+        return self._cluster.lost
+
     def is_ready(self, role: Role) -> bool:
         """Always."""
         return True

@@ -14,6 +14,7 @@ from typing import Any
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch.placement import Node
+from tfdrl.launch.ray.head import Head
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 #: Of a connection to a port.
@@ -53,6 +54,7 @@ class Cluster:
         self.address = address or os.environ.get(ADDRESS_VARIABLE) or "auto"
         _check(self.address)
         self._connect()
+        self._head = Head(self._ray.get_runtime_context().gcs_address)
         self._ids: dict[str, str] = {}
         self._alive: set[str] = set()
         self._looked_secs = -math.inf
@@ -107,9 +109,17 @@ class Cluster:
         """An actor's class as Ray has it, which starts one where the options say."""
         return self._ray.remote(max_restarts=0, **options)(actor)
 
+    @property
+    def lost(self) -> str:
+        """The loss of the head in words; "" as long as it is there."""
+        if not self._head.is_lost:
+            return ""
+        return f"the head of the Ray cluster, {self._head.address}, is gone"
+
     def kill(self, actor: Any) -> None:
-        """Ends an actor, now."""
-        self._ray.kill(actor)
+        """Ends an actor, now; without a head its node does, soon."""
+        if not self.lost:
+            self._ray.kill(actor)
 
     def on_nodes(
         self, function: Callable, calls: Mapping[str, Sequence], limit_secs: float

@@ -70,9 +70,9 @@ class Reservation:
         """Gives it back."""
         from ray.util.placement_group import remove_placement_group
 
-        if self._group is not None:
+        if self._group is not None and not self._cluster.lost:
             remove_placement_group(self._group)
-            self._group = None
+        self._group = None
 
 
 def amounts(wants: Resources) -> dict[str, float]:

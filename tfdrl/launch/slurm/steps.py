@@ -90,7 +90,7 @@ class Steps:
       notify: receives one line for the user.
     """
 
-    doing = ""
+    doing = lost = ""
 
     def __init__(
         self,
