@@ -124,7 +124,7 @@ def _run(directory, config, rows=(), ended=""):
     lines += [f"1,{frames},1,{mean},0,0,0,1" for frames, mean in rows]
     (directory / "evaluations.csv").write_text("\n".join(lines) + "\n")
     if ended:
-        (directory / summary.FILE).write_text(f"ended       {ended}\nevaluation  return 3\n")
+        summary.write(directory, f"ended       {ended}\nevaluation  return 3\n")
 
 
 def test_runs_are_listed_with_state_results_and_settings_that_differ(tmp_path, capsys):
