@@ -7,8 +7,8 @@ GIN_FILE ?= apex/cartpole.gin
 ROOT_DIR ?=
 TRAIN_FLAGS ?=
 TEST_FLAGS ?=
-# Most tests wait for processes of their own: one more than there are cores keeps these busy.
-TEST_PROCESSES ?= $(shell echo $$(($$(nproc) + 1)))
+# Most tests wait for processes of their own: two more than there are cores keep these busy.
+TEST_PROCESSES ?= $(shell echo $$(($$(nproc) + 2)))
 BUILD ?= docker build
 
 STAMP := $(VENV)/.installed

@@ -20,6 +20,7 @@ def root_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("a3c") / "run"
 
 
+@pytest.mark.slow  # test_normalized_runs has A3C's quick one, test_parameter_server_faults the kills
 def test_solves_catch_although_a_worker_and_a_server_are_killed(root_dir):
     ended = train(
         *(_GIN, root_dir),
@@ -37,6 +38,7 @@ def test_solves_catch_although_a_worker_and_a_server_are_killed(root_dir):
     assert 0 <= ended.metrics["gradients/age"] < 10
 
 
+@pytest.mark.slow
 def test_leaves_summary_checkpoints_policy_and_events(root_dir):
     roles = ("parameter_server-0", "parameter_server-1", "coordinator-0", "evaluator-0")
     check_files(root_dir, *roles, "worker-0", "worker-1")
