@@ -37,10 +37,7 @@ class System(ParameterRoles):
 
     def start_worker(self, task):
         env = {"TFDRL_TEST_FAULTS": str(self.faults_of(task))}
-        worker = self.begin("worker", task, env=env)
-        # Or two workers would leave nothing of two cores to what starts beside them.
-        os.setpriority(os.PRIO_PROCESS, worker.pid, 5)
-        return worker
+        return self.begin("worker", task, env=env)
 
     def begin_all(self):
         """Starts two of each, and a coordinator; waits for both workers' reports."""

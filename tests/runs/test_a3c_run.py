@@ -20,7 +20,8 @@ def root_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("a3c") / "run"
 
 
-@pytest.mark.slow  # test_normalized_runs has A3C's quick one, test_parameter_server_faults the kills
+# Quick: test_normalized_runs has A3C's own run, test_parameter_server_faults those that are killed.
+@pytest.mark.slow
 def test_solves_catch_although_a_worker_and_a_server_are_killed(root_dir):
     ended = train(
         *(_GIN, root_dir),
