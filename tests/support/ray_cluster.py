@@ -82,6 +82,8 @@ def cluster(nodes: int = 3, cpus: int = 6, dashboard: bool = False) -> Iterator[
         "PYTHONPATH": python_path(),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_agent_register_timeout_ms": "120000",
+        # Or all that the machine does beside the tests would go first.
+        "RAY_worker_niceness": "0",
         # Of each run: as many workers on each node as it has cores.
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
