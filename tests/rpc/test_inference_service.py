@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 
+import certificates
 import grpc
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from tfdrl.rpc.inference_messages import (
 )
 from tfdrl.rpc.inference_server import InferenceService, TrainingIsOver
 from tfdrl.rpc.run_server import TrainingServer
+from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 from tfdrl.types import FIRST, LAST, MID, ArraySpec, Episodes, TimeSteps
 
@@ -167,6 +170,33 @@ def test_steps_up_and_actions_down(connect, player):
             break
         time.sleep(0.1)
     assert seat.has_left
+
+
+def test_a_stream_is_encrypted_and_has_the_token(player, tmp_path):
+    certificates.make_all(tmp_path)
+    service = InferenceService(player, "digest", _SPECS).served_for(8)
+
+    def files(name):
+        made = [str(tmp_path / file) for file in (f"{name}.pem", f"{name}.key", "ours.pem")]
+        return Security.from_files(*made, str(tmp_path / "token"), {})
+
+    server = TrainingServer(
+        Address("127.0.0.1", 0), "digest", more=service, security=files("learner")
+    )
+    told = {"experiment": "digest", "task": 0, "environments": _N, "specs": _SPECS}
+    told.update(timeout_secs=10.0, stop=threading.Event())
+    mine = files("actor")
+    client = InferenceClient(server.address, security=mine, **told)
+    other = dataclasses.replace(mine, token="x" * 32)
+    stranger = InferenceClient(server.address, security=other, **told)
+    try:
+        assert client.act(steps_at(0), 0, _NOTHING).tolist() == [0, 10, 20]
+        with pytest.raises(ConfigurationError, match="the token is missing or wrong"):
+            stranger.act(steps_at(0), 0, _NOTHING)
+    finally:
+        client.close()
+        stranger.close()
+        server.close()
 
 
 def test_an_actor_of_another_language_needs_the_proto_only(server):
