@@ -93,6 +93,8 @@ class ForkServers:
       notify: receives one line for the user.
     """
 
+    lost = ""
+
     def __init__(
         self,
         program: Program,
@@ -132,8 +134,6 @@ class ForkServers:
             except ForkServerError as error:
                 self._replace(needs_tensorflow, server, error)
         return self._fresh.start(spec)
-
-    lost = ""
 
     @property
     def doing(self) -> str:
