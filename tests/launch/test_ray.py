@@ -5,7 +5,6 @@ import pathlib
 import signal
 import socket
 import sys
-import time
 import types
 
 import pytest
@@ -14,7 +13,7 @@ from binaries import train
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch import step
 from tfdrl.launch.placement import Node
-from tfdrl.launch.ray import agent, cluster, head, reservation
+from tfdrl.launch.ray import agent, cluster, reservation
 from tfdrl.topology import Resources
 
 
@@ -175,24 +174,3 @@ def test_what_ray_says_is_a_line():
     assert cluster.words_of(RuntimeError(raised)) == "FileNotFoundError: there is no /a here"
     assert cluster.words_of(RuntimeError("It died.\n\tIts node, too.")) == "It died. Its node, too."
     assert cluster.words_of(RuntimeError()) == "RuntimeError"
-
-
-def test_a_head_that_does_not_answer_for_a_while_is_lost(monkeypatch):
-    monkeypatch.setattr(head, "_LOOK_SECS", 0.05)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        watched = head.Head(f"127.0.0.1:{port}", limit_secs=0.5)
-        time.sleep(0.8)
-        assert not watched.is_lost
-    _until(lambda: watched.is_lost)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        watched = head.Head(f"127.0.0.1:{listener.getsockname()[1]}", limit_secs=0.5)
-    time.sleep(0.2)
-    assert not watched.is_lost  # it may come back
-
-
-def _until(condition):
-    deadline_secs = time.monotonic() + 10.0
-    while not condition():
-        assert time.monotonic() < deadline_secs
-        time.sleep(0.01)

@@ -372,3 +372,14 @@ def test_a_loss_that_no_process_survives_ends_the_run_before_they_end(tmp_path):
     assert supervisor.poll() == RunEnd(1, "the head is gone")
     assert learner.is_running  # and can still be asked to stop
     supervisor.kill()
+
+
+def test_a_starter_need_not_say_what_is_lost(tmp_path):
+    class Older:
+        is_ready, start = FreshProcesses.is_ready, FreshProcesses.start
+
+    learner = _replica(tmp_path, "learner", _WAIT, essential=True)
+    supervisor = Supervisor([learner], "learner", starter=Older())
+    supervisor.start()
+    assert supervisor.poll() is None
+    supervisor.kill()

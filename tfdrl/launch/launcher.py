@@ -77,7 +77,10 @@ class Starter(Protocol):
 
     @property
     def lost(self) -> str:
-        """What is gone that no process goes on without for long, in words; "" if nothing."""
+        """What is gone that no process goes on without for long, in words; "" if nothing.
+
+        A starter may leave it out.
+        """
 
     def is_ending(self) -> bool:
         """Whether a scheduler ends all of the run; asked when SIGTERM has ended a process."""

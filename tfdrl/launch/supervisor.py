@@ -69,8 +69,9 @@ class Supervisor:
 
     def poll(self) -> RunEnd | None:
         """Notices deaths, restarts what is due; returns the ending if the run has ended."""
-        if self._starter.lost:  # before its processes follow it, without a word
-            return RunEnd(EXIT_FAILED, self._starter.lost)
+        lost = getattr(self._starter, "lost", "")  # of others' launchers, older ones lack it
+        if lost:  # before its processes follow it, without a word
+            return RunEnd(EXIT_FAILED, lost)
         for replica in self.replicas:
             if replica.is_running:
                 exit_code = replica.reap()

@@ -32,7 +32,7 @@ class AgentProcess:
     Args:
       agent: the actor.
       kill_agent: ends an actor.
-      is_node_gone: whether nothing runs on the actor's node any more.
+      is_node_gone: whether nothing runs on the actor's node any more; None: nobody can tell now.
       role: name of the role that the process has.
       log: file of its output.
     """
@@ -41,7 +41,7 @@ class AgentProcess:
         self,
         agent: Any,
         kill_agent: Callable[[Any], None],
-        is_node_gone: Callable[[], bool],
+        is_node_gone: Callable[[], bool | None],
         role: str,
         log: pathlib.Path,
     ):
@@ -90,9 +90,12 @@ class AgentProcess:
         return -signal.SIGKILL
 
     def _has_settled(self) -> bool:
-        now_secs = time.monotonic()
+        is_gone, now_secs = self._is_node_gone(), time.monotonic()
+        if is_gone is None:
+            self._lost_secs = None
+            return False
         self._lost_secs = self._lost_secs or now_secs
-        return self._is_node_gone() or now_secs - self._lost_secs > _SETTLE_SECS
+        return is_gone or now_secs - self._lost_secs > _SETTLE_SECS
 
     def _over(self) -> int:
         error = self._exit.exception()
@@ -139,8 +142,8 @@ class Agents:
         return self._cluster.lost
 
     def is_ready(self, role: Role) -> bool:
-        """Always."""
-        return True
+        """As long as the head answers: Ray would wait for it without a limit."""
+        return self._cluster.answers()
 
     def start(self, spec: ProcessSpec) -> AgentProcess:
         """As `Starter.start`."""
@@ -152,7 +155,7 @@ class Agents:
         surroundings = Surroundings(self._directory, spec.environment)
         agent = actor.remote(name, list(spec.command), log, surroundings)
         return AgentProcess(
-            agent, self._cluster.kill, lambda: bool(self.gone([node])), spec.role.name, log
+            agent, self._cluster.kill, lambda: self._is_gone(node), spec.role.name, log
         )
 
     def is_ending(self) -> bool:
@@ -162,6 +165,11 @@ class Agents:
     def gone(self, nodes: Collection[str]) -> set[str]:
         """Those of the nodes that nothing runs on any more."""
         return self._moves.gone(nodes)
+
+    def _is_gone(self, node: str) -> bool | None:
+        if self.lost:
+            return True  # soon, and nobody starts anything there again
+        return node in self.gone([node]) if self._cluster.answers() else None
 
     def close(self) -> None:
         """What was reserved is free again."""

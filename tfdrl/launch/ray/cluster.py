@@ -21,6 +21,7 @@ ADDRESS_VARIABLE = "RAY_ADDRESS"
 _REACH_SECS = 5.0
 #: Of ray.init, which tries for minutes.
 _CONNECT_SECS = 60.0
+#: Between two looks at the nodes: many may ask at the same time.
 _LOOK_SECS = 1.0
 _MB = 1 << 20
 #: A node's label that Ray gives it.
@@ -92,12 +93,20 @@ class Cluster:
             )
 
     def nodes(self) -> list[Node]:
-        """Those that are alive, with what of them nobody has taken."""
+        """Those that are alive, with what of them nobody has taken.
+
+        Raises ConfigurationError if the head does not answer: Ray would wait for it.
+        """
         from ray._private.state import available_resources_per_node  # there is no public one
 
+        if not self.answers():
+            raise ConfigurationError(
+                f"the head of the Ray cluster, {self._head.address}, is silent"
+            )
         alive = [node for node in self._ray.nodes() if node["Alive"]]
         found = parse_nodes(alive, available_resources_per_node())
         self._ids = {node.name: there["NodeID"] for node, there in zip(found, alive)}
+        self._alive = set(self._ids.values())
         return found
 
     @property
@@ -115,6 +124,10 @@ class Cluster:
         if not self._head.is_lost:
             return ""
         return f"the head of the Ray cluster, {self._head.address}, is gone"
+
+    def answers(self) -> bool:
+        """Whether the head does. Ray waits for it without a limit: nothing is asked before."""
+        return self._head.answers()
 
     def kill(self, actor: Any) -> None:
         """Ends an actor, now; without a head its node does, soon."""
@@ -156,8 +169,8 @@ class Cluster:
         return self._ids[node]
 
     def are_gone(self, names: Iterable[str]) -> set[str]:
-        """Those of its nodes that nothing runs on any more."""
-        if time.monotonic() - self._looked_secs > _LOOK_SECS:  # many may ask at the same time
+        """Those of its nodes that nothing runs on any more, as far as the head has told."""
+        if time.monotonic() - self._looked_secs > _LOOK_SECS and self.answers():
             self._alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
             self._looked_secs = time.monotonic()
         return {name for name in names if self._ids[name] not in self._alive}

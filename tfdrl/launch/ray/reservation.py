@@ -70,7 +70,7 @@ class Reservation:
         """Gives it back."""
         from ray.util.placement_group import remove_placement_group
 
-        if self._group is not None and not self._cluster.lost:
+        if self._group is not None and self._cluster.answers():
             remove_placement_group(self._group)
         self._group = None
 
