@@ -222,6 +222,19 @@ def test_cores_are_shared_where_there_are_too_few():
     assert found.bottleneck == "cores of the machine"
 
 
+@pytest.mark.parametrize(("actors", "turns"), [(1, 20), (64, 20), (100, 13), (320, 4), (4160, 4)])
+def test_of_many_who_act_alike_fewer_turns_are_measured(actors, turns):
+    assert prediction.turns_of_each(actors) == turns
+
+
+def test_what_is_measured_has_those_turns():
+    config = Impala(**_NOTHING, unroll_steps=5, batch_size=2, actors=200)
+    found = _predict(config, *_ACTING, "training.step=0.1ms/0ms", there="200 x all: 1 core")
+    steps = found.frames_per_second * found.simulated_secs
+    # Seven turns of each, of five steps; looked at every 2,000 events, some four of a step.
+    assert found.is_settled and 7 * 5 * 200 <= steps < 7 * 5 * 200 + 2_000
+
+
 def test_times_that_vary_have_their_mean():
     config = Impala(**_NOTHING, unroll_steps=5, batch_size=2, actors=4)
     stated = ("environment.step=10ms/0ms~1.5", "inference=1ms/0ms", "training.step=0ms")

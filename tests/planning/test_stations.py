@@ -168,6 +168,28 @@ def _events(env):
     raise AssertionError("it never ends")
 
 
+def test_a_lock_is_free_again_when_its_holders_work_fails():
+    env, done = simpy.Environment(), []
+    lock = Lock(env, "lock")
+
+    def failing():
+        yield env.timeout(1.0)
+        raise ValueError
+
+    def first():
+        with pytest.raises(ValueError):
+            yield from lock.holding(failing)
+
+    def second():
+        yield from lock.holding(lambda: iter([env.timeout(2.0)]))
+        done.append(env.now)
+
+    for customer in (first(), second(), second()):
+        env.process(customer)
+    env.run()
+    assert done == [3.0, 5.0] and lock.busy_secs == 5.0
+
+
 def test_what_nobody_delays_takes_few_events():
     """Of each job its start, its end and the alarm for it; a lock that is free takes none."""
     env, jobs, steps = simpy.Environment(), 50, 20

@@ -137,13 +137,15 @@ class Lock:
             self._waiting.append(turn)
             yield turn
         self._is_held, self._since_secs = True, self._env.now
-        yield from work()
-        self._busy_secs += self._env.now - self._since_secs
-        self._since_secs = None
-        if self._waiting:  # handed over, so that nobody comes between
-            self._waiting.popleft().succeed()
-        else:
-            self._is_held = False
+        try:
+            yield from work()
+        finally:
+            self._busy_secs += self._env.now - self._since_secs
+            self._since_secs = None
+            if self._waiting:  # handed over, so that nobody comes between
+                self._waiting.popleft().succeed()
+            else:
+                self._is_held = False
 
     @property
     def busy_secs(self) -> float:
