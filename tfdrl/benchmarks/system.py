@@ -22,6 +22,7 @@ from tfdrl.errors import TfdrlError
 from tfdrl.experiment import Experiment
 from tfdrl.launch.run import run_program
 from tfdrl.launch.status import Watch
+from tfdrl.rpc import clocks
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address, Role
 
@@ -198,9 +199,13 @@ def run(
             f"the run ended with exit code {code} before {window_secs:g} s could be measured"
         )
     found = summarise(it.readings, it.lock_shares, program.chief)
-    ago_secs = time.time() - time.monotonic()  # what Unix time is ahead
-    window = (ago_secs + it.readings[i].secs for i in (0, -1))
-    return found._replace(traffic=traffic.of_run(root_dir, *window))
+    return found._replace(traffic=traffic.of_run(root_dir, *window(it.readings)))
+
+
+def window(readings: Sequence[Reading]) -> tuple[float, float]:
+    """The first and the last reading's Unix time, as the roles have it."""
+    offset_secs = clocks.unix_secs() - time.monotonic()
+    return offset_secs + readings[0].secs, offset_secs + readings[-1].secs
 
 
 def summarise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from typing import NamedTuple
 
@@ -24,10 +25,13 @@ def of_run(
 ) -> dict[tuple[str, str], Traffic]:
     """By (role, role that it has connected to), between two moments.
 
+    A process looks at itself at moments of its own, up to 15 s apart: between two looks bytes are
+    taken to flow evenly.
+
     Args:
       root_dir: of the run.
-      begin_secs, end_secs: Unix time. A process that has not looked at itself twice meanwhile is
-        left out.
+      begin_secs, end_secs: Unix time. Of a process whose first and last look leave a part of this
+        uncovered the rate is that of the rest; one without a rest is left out.
     """
     found: dict[tuple[str, str], Traffic] = {}
     for path in sorted((root_dir / usage_log.DIRECTORY).glob("*.jsonl")):
@@ -35,23 +39,27 @@ def of_run(
         if role in _NOT_COUNTED:
             continue
         for looks in usage_log.read(path):
-            within = [look for look in looks if begin_secs <= look.secs <= end_secs]
-            for peer, mine in _rates(within).items():
+            for peer, mine in _rates(looks, begin_secs, end_secs).items():
                 known = found.get((role, peer), Traffic(0.0, 0.0))
                 found[role, peer] = Traffic(known.sent + mine.sent, known.received + mine.received)
     return found
 
 
-def _rates(looks: list[Usage]) -> dict[str, Traffic]:
-    if len(looks) < 2:
+def _rates(looks: list[Usage], begin_secs: float, end_secs: float) -> dict[str, Traffic]:
+    begin_secs, end_secs = max(begin_secs, looks[0].secs), min(end_secs, looks[-1].secs)
+    if begin_secs >= end_secs:
         return {}
-    first, last = looks[0], looks[-1]
-    secs = last.secs - first.secs
-    return {
-        peer: Traffic(
-            (flow.sent_bytes - first.flows.get(peer, Flow()).sent_bytes) / secs,
-            (flow.received_bytes - first.flows.get(peer, Flow()).received_bytes) / secs,
-        )
-        for peer, flow in last.flows.items()
-        if peer != CLIENTS
-    }
+    sums: dict[str, Traffic] = {}
+    for first, last in itertools.pairwise(looks):
+        common_secs = min(last.secs, end_secs) - max(first.secs, begin_secs)
+        if common_secs <= 0.0:
+            continue
+        share = common_secs / (last.secs - first.secs)
+        for peer, flow in last.flows.items():
+            before, known = first.flows.get(peer, Flow()), sums.get(peer, Traffic(0.0, 0.0))
+            sums[peer] = Traffic(
+                known.sent + share * (flow.sent_bytes - before.sent_bytes),
+                known.received + share * (flow.received_bytes - before.received_bytes),
+            )
+    secs = end_secs - begin_secs
+    return {p: Traffic(s.sent / secs, s.received / secs) for p, s in sums.items() if p != CLIENTS}
