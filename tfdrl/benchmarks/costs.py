@@ -75,13 +75,14 @@ def _turns_secs(bench: Bench, variants: int) -> float:
 def one(turns: Sequence[Turn], units: float = 1.0, server: bool = False) -> Cost:
     """Of so many units of a turn's work; without the server's time, if one was waited for.
 
-    Nor is the time part of it in which there was work to do and others had the cores: a plan is of
+    Nor is the time part of it in which who works was ready and others had the cores: a plan is of
     machines with nothing else to do, and says itself who waits for whom.
     """
     found = cost(turns)
     secs, cpu_secs = units / found.units_per_second, units * found.cpu_secs
-    others_secs = units * (found.delayed_secs + (found.server_cpu_secs if server else 0.0))
-    # Several threads wait at the same time; and who has worked was not waiting.
+    # The larger of both: if it was the server that had the core, its time is in the delay.
+    others_secs = units * max(found.delayed_secs, found.server_cpu_secs if server else 0.0)
+    # A server that works beside its client is not waited for.
     return Cost(max(secs - others_secs, min(secs, cpu_secs)), cpu_secs)
 
 
@@ -151,8 +152,10 @@ def _gradients(bench: Bench) -> Times:
     with _servers_and_worker(bench) as worker:
         found = worker.hear(START_LIMIT_SECS + _turns_secs(bench, 2))
     cycle, local = one(found.turns["cycle"]), one(found.turns["local"])
-    server_secs = cost(found.turns["cycle"]).server_cpu_secs
-    push_secs = max(found.communication_share * cycle.secs - server_secs, 0.0)
+    whole = cost(found.turns["cycle"])
+    server_secs = whole.server_cpu_secs
+    waited_secs = max(server_secs - whole.delayed_secs, 0.0)  # as `one`: not taken off twice
+    push_secs = max(found.communication_share * cycle.secs - waited_secs, 0.0)
     gradient_secs = (1.0 - found.communication_share) * cycle.secs
     push_cpu_secs = min(max(cycle.cpu_secs - local.cpu_secs, 0.0), push_secs)
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from tfdrl.benchmarks.proc import cpu_secs, delayed_secs
 class Turn(NamedTuple):
     """One turn of one variant; CPU seconds of those who work, and of the watched server.
 
-    In `delayed_secs` of the turn's time one of them had work to do, and others had the cores.
+    In `delayed_secs` of the turn's time who works was ready and others had the cores; the server's
+    delays are not in it.
     """
 
     units: int
@@ -61,15 +63,34 @@ class Variant(NamedTuple):
         """A turn of so many seconds: works again and again, at least once."""
         self.prepare()
         server_now = (lambda: 0.0) if server_pid is None else (lambda: cpu_secs(server_pid))
-        pids = [os.getpid()] if server_pid is None else [os.getpid(), server_pid]
-        delayed = sum(map(delayed_secs, pids))
+        delays, own = delayed_secs(os.getpid()), time.thread_time()
         wall, cpu, server, units = time.perf_counter(), time.process_time(), server_now(), 0
         most_units = float("inf") if self.most_units is None else self.most_units
         while not units or (time.perf_counter() - wall < secs and units < most_units):
             units += self.work()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        server = server_now() - server
-        return Turn(units, wall, cpu, server, max(sum(map(delayed_secs, pids)) - delayed, 0.0))
+        server, own = server_now() - server, time.thread_time() - own
+        grown = {
+            thread: secs - delays.get(thread, 0.0)
+            for thread, secs in delayed_secs(os.getpid()).items()
+        }
+        return Turn(units, wall, cpu, server, _delay(grown, threading.get_native_id(), wall - own))
+
+
+def _delay(by_thread: Mapping[int, float], caller: int, idle_secs: float) -> float:
+    """Seconds by which a turn was longer since others had the cores, from those of each thread.
+
+    The caller's count, and while it sleeps those of the thread that computes for it: TensorFlow
+    does half of a small network's work or more in its own threads. Of many that are delayed at the
+    same time only one can be what the caller waits for.
+
+    Args:
+      by_thread: delays of this process's threads in the turn.
+      caller: the thread whose turn it is.
+      idle_secs: of the turn in which the caller did not run; its delay is among them.
+    """
+    others = max((secs for thread, secs in by_thread.items() if thread != caller), default=0.0)
+    return max(min(by_thread.get(caller, 0.0) + others, idle_secs), 0.0)
 
 
 def interleave(

@@ -16,16 +16,16 @@ def cpu_secs(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)  # the kernel's id of that process's CPU clock
 
 
-def delayed_secs(pid: int) -> float:
-    """Seconds that threads of a process were ready to run and had no core, so far.
+def delayed_secs(pid: int) -> dict[int, float]:
+    """Seconds that each thread of a process was ready to run and had no core, so far.
 
-    Those of threads that have ended are lost; 0 where the kernel does not count them.
+    By the kernel's id of the thread; empty where it does not count them.
     """
-    total_ns = 0
+    found = {}
     for path in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
         with contextlib.suppress(OSError, IndexError, ValueError):
-            total_ns += int(path.read_text().split()[1])
-    return 1e-9 * total_ns
+            found[int(path.parent.name)] = 1e-9 * int(path.read_text().split()[1])
+    return found
 
 
 def rss_bytes(pid: int) -> int:
