@@ -19,6 +19,7 @@ from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import Experiment
 from tfdrl.launch import curves, panel, run_directory, summary
 from tfdrl.launch.status import RunStatus, Tracker, combined
+from tfdrl.learning import run_files
 from tfdrl.rpc.run_messages import Evaluation, RoleStatus, Status
 from tfdrl.runtime.locks import lock
 from tfdrl.topology import Role
@@ -307,6 +308,21 @@ def test_how_an_earlier_start_ended_is_kept_aside(tmp_path):
         assert summary.read(tmp_path) == {} and "solved" not in _page(tmp_path)
         assert f"solved {number}" in (tmp_path / f"summary.txt.{number}").read_text()
         assert json.loads((tmp_path / f"result.json.{number}").read_text()) == result
+
+
+def test_files_of_one_end_share_a_number(tmp_path):
+    """Whatever a learner that starts again within a start of the run puts aside between them."""
+    results = run_files.RunFiles(tmp_path)
+    for number in (2, 4):
+        results.write_result({"reason": "a learner that starts again"})
+        results.put_result_aside()
+        results.write_result({"reason": f"end {number}"})
+        summary.write(tmp_path, _page(tmp_path))
+        run_directory.put_end_aside(tmp_path)
+        for name in ("summary.txt", "result.json"):
+            assert f"end {number}" in (tmp_path / f"{name}.{number}").read_text()
+            assert not (tmp_path / name).exists()
+    assert not (tmp_path / "summary.txt.1").exists() and not (tmp_path / "summary.txt.3").exists()
 
 
 def test_an_earlier_end_that_cannot_be_put_aside_is_said(tmp_path, monkeypatch):

@@ -19,8 +19,7 @@ LOGS = "logs"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 POLICY = "policy"
-RESULT = "result.json"
-SUMMARY = "summary.txt"
+SUMMARY, RESULT = earlier_files.END
 EVALUATIONS = "evaluations.csv"
 #: How long the roles of a launcher that was killed may take to end (they are told at once).
 PREDECESSOR_SECS = 20.0
@@ -168,15 +167,18 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
 
 
 def put_end_aside(root_dir: pathlib.Path) -> None:
-    """Renames how an earlier start ended, to summary.txt.1 and so on: this one has no end yet.
+    """Renames how an earlier start ended, to summary.txt.1, result.json.1 and so on.
+
+    This one has no end yet.
 
     Whatever kills it, nobody takes the earlier end for its own.
 
     Raises ConfigurationError if that cannot be done.
     """
-    for name in (SUMMARY, RESULT):
+    number = earlier_files.free_number(root_dir)
+    for name in earlier_files.END:
         try:
-            earlier_files.put_aside(root_dir / name)
+            earlier_files.put_aside(root_dir / name, number)
         except OSError as error:
             raise _cannot_be_written(root_dir / name, error) from None
 

@@ -38,7 +38,7 @@ class RunFiles:
 
     def __init__(self, root_dir: pathlib.Path, metrics: MetricsWriter | None = None):
         self._root, self._metrics = pathlib.Path(root_dir), metrics
-        self._result = self._root / "result.json"
+        self._result = self._root / earlier_files.RESULT
         self._wrote_operative_config = False
 
     def add_evaluation(self, evaluation: Evaluation, training_secs: float) -> None:
@@ -63,9 +63,12 @@ class RunFiles:
             logging.warning("%s could not be written: %s", path, error)
 
     def put_result_aside(self) -> None:
-        """That of an earlier start, to result.json.1 and so on: this one has no end yet."""
+        """That of an earlier start, to result.json.1 and so on: this one has no end yet.
+
+        One of a learner that was started again by its launcher has no summary of that number.
+        """
         try:
-            earlier_files.put_aside(self._result)
+            earlier_files.put_aside(self._result, earlier_files.free_number(self._root))
         except OSError as error:
             logging.warning("%s of an earlier start stays: %s", self._result, error)
 

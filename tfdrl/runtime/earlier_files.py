@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 
-
-def aside(path: pathlib.Path) -> pathlib.Path:
-    """Where it may be kept: the first of path.1, path.2, ... that is free."""
-    number = 1
-    while (kept := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
-    return kept
+SUMMARY, RESULT = "summary.txt", "result.json"
+#: How a start ended.
+END = (SUMMARY, RESULT)
 
 
-def put_aside(path: pathlib.Path) -> None:
-    """Renames it to `aside(path)`, if it is there. Raises OSError if that cannot be done."""
+def aside(path: pathlib.Path, number: int | None = None) -> pathlib.Path:
+    """Where it may be kept: path.1, path.2, ...; without a number the first that is free."""
+    if number is not None:
+        return path.with_name(f"{path.name}.{number}")
+    return next(kept for n in itertools.count(1) if not (kept := aside(path, n)).exists())
+
+
+def free_number(root_dir: pathlib.Path) -> int:
+    """The first that no file of an earlier end has: those of one end share theirs."""
+    for number in itertools.count(1):
+        if not any(aside(root_dir / name, number).exists() for name in END):
+            return number
+
+
+def put_aside(path: pathlib.Path, number: int) -> None:
+    """Renames it to `aside(path, number)`, if it is there. Raises OSError if it cannot be."""
     if path.exists():
-        path.rename(aside(path))
+        path.rename(aside(path, number))
