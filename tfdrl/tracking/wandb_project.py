@@ -54,19 +54,22 @@ class WandbProject:
             finish_timeout=self._timeout_secs,
             finish_timeout_raises=True,
         )
-        with _translated_errors(wandb, UnavailableError):
-            self._run = self._in_time(
-                lambda: wandb.init(
-                    project=self._project,
-                    name=run.name,
-                    id=run_id or secrets.token_hex(4),
-                    resume="allow",
-                    mode="offline" if self._mode else "online",
-                    dir=str(self._directory),
-                    settings=settings,
-                )
+
+        def begin():
+            begun = wandb.init(
+                project=self._project,
+                name=run.name,
+                id=run_id or secrets.token_hex(4),
+                resume="allow",
+                mode="offline" if self._mode else "online",
+                dir=str(self._directory),
+                settings=settings,
             )
-            self._run.config.update(dict(run.settings), allow_val_change=True)
+            begun.config.update(dict(run.settings), allow_val_change=True)
+            return begun
+
+        with _translated_errors(wandb, UnavailableError):
+            self._run = self._in_time(begin)
         self._row = points  # rows are numbered on, by no more than there were points
         self._processes: set[str] = set()
         return self._run.id
@@ -126,20 +129,24 @@ class WandbProject:
 
         Raises TfdrlError if it does; that process is killed then, as W&B's end would wait, too.
         """
-        done: futures.Future[_T] = futures.Future()
-        threading.Thread(target=_settle, args=(done, call), daemon=True).start()
-        limit_secs = self._timeout_secs + _MARGIN_SECS
+        done, limit_secs = _begun(call), self._timeout_secs + _MARGIN_SECS
         if not futures.wait([done], limit_secs).done:
             for pid in _own_processes():
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, signal.SIGKILL)
             # Now, and without its errors: at the exit W&B prints them, or takes them for ours.
-            with contextlib.suppress(OSError, SystemExit):
-                self._wandb.teardown()
+            futures.wait([_begun(self._wandb.teardown)], _MARGIN_SECS)
             raise TfdrlError(
                 f"W&B's own process has not answered for {limit_secs:g} s, and was ended; what it "
                 "had written is in its files, and the newest points may be missing there"
             )
         return done.result()
+
+
+def _begun(call: Callable[[], _T]) -> futures.Future[_T]:
+    done: futures.Future[_T] = futures.Future()
+    threading.Thread(target=_settle, args=(done, call), daemon=True).start()
+    return done
 
 
 def _settle(done: futures.Future[_T], call: Callable[[], _T]) -> None:
@@ -153,7 +160,14 @@ def _own_processes() -> list[int]:
     """The children of this process that are W&B's."""
     paths = pathlib.Path("/proc/self/task").glob("*/children")  # of whichever thread began them
     children = [int(pid) for path in paths for pid in path.read_text().split()]
-    return [pid for pid in children if "wandb-core" in "".join(process.arguments_of(pid)[:1])]
+    return [pid for pid in children if "wandb-core" in _program(pid)]
+
+
+def _program(pid: int) -> str:
+    try:
+        return process.arguments_of(pid)[0]
+    except OSError:  # it has just ended
+        return ""
 
 
 @contextlib.contextmanager
