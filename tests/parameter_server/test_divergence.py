@@ -16,24 +16,35 @@ class Run:
         defaults = {"rollback_nonfinite": None, "rollback_loss_factor": None, "max_rollbacks": 3}
         self.divergence = Divergence(ParameterServerSettings(**{**defaults, **settings}))
         self._accepted = self._bad = self._epoch = 0
-        self._loss = 0.0
+        self._loss, self._rollbacks, self._order = 0.0, 0, None
         self.snapshots = [[0, 0.0]]
 
-    def __call__(self, accepted=0, loss=1.0, bad=0, epochs=0):
-        """After so many more updates of that mean |loss|, and bad gradients; the order, if any."""
+    def __call__(self, accepted=0, loss=1.0, bad=0, epochs=0, back_to=None):
+        """After so many more updates of that mean |loss|, and bad gradients; the order, if any.
+
+        A new epoch is a rollback if there was an order before, or one `back_to` a version.
+        """
+        if epochs and self._order:
+            back_to, self._order = self._order.version, None
+        if back_to is not None:
+            self._rollbacks += 1
+            self.snapshots = [taken for taken in self.snapshots if taken[0] <= back_to]
         self._accepted += accepted
         self._loss += accepted * loss if accepted else 0.0
         self._bad += bad
         self._epoch += epochs
-        return self.divergence.add(
+        order = self.divergence.add(
             {
                 "version": self._accepted + self._epoch,
                 "epoch": self._epoch,
+                "rollbacks": self._rollbacks,
                 "verdicts": {"accepted": self._accepted, "non_finite": self._bad, "stale": 7},
                 "losses": [self._loss, self._accepted],
                 "snapshots": [list(snapshot) for snapshot in self.snapshots],
             }
         )
+        self._order = order or self._order
+        return order
 
 
 #: name: (settings, statuses as of `Run`, which of them leads to an order)
@@ -227,3 +238,66 @@ def test_an_order_that_was_lost_is_given_again():
     orders = [run(bad=5) is not None for _ in range(13)]
     assert orders == [True] + [False] * 10 + [True, False]
     assert run.divergence.rollbacks == 2
+
+
+_EXPLODES = "the mean |loss| is 1e+03, usual is 2"
+
+
+def _crept(**settings):
+    """A run whose loss crept from 2 to 15, which is less than ten times the usual, to 1000."""
+    run = Run(rollback_loss_factor=10.0, max_rollbacks=2, **settings)
+    run()
+    run(accepted=300, loss=2.0)
+    run.snapshots = [[0, 0.0], [250, 2.0]]
+    for _ in range(3):
+        assert run(accepted=300, loss=15.0) is None
+    return run
+
+
+def test_what_a_rollback_has_discarded_is_not_usual():
+    run = _crept()
+    assert run(accepted=300, loss=1e3).reason == "the mean |loss| is 1e+03, usual is 11.8"
+    run(epochs=1)
+    assert run(accepted=5, loss=1e3).reason == _EXPLODES
+
+
+@pytest.mark.parametrize("statuses", [0, 15])
+def test_nor_is_it_after_a_rollback_that_comes_late_or_by_hand(statuses):
+    run = _crept()
+    if statuses:
+        assert run(accepted=300, loss=1e3)
+    for _ in range(statuses):  # longer than an order is waited for
+        run()
+    run(epochs=1, back_to=250)
+    run(accepted=5, loss=2.0)
+    assert run(accepted=5, loss=1e3).reason == _EXPLODES
+
+
+def test_a_rollback_to_the_beginning_leaves_what_was_usual_first():
+    """Or whoever is still there and poisons would make it."""
+    run = _crept()
+    run(epochs=1, back_to=0)
+    assert run(accepted=300, loss=1e3).reason == _EXPLODES
+
+
+def test_a_server_that_starts_again_begins_anew():
+    run = _crept()
+    run(epochs=1)
+    assert run(accepted=300, loss=1e3) is None
+
+
+def test_a_snapshot_of_the_new_epoch_is_not_what_was_gone_back_to():
+    run = _crept()
+    run.snapshots.append([1202, 9.0])
+    run(epochs=1, back_to=1202)
+    assert run(accepted=5, loss=1e3).reason == _EXPLODES
+
+
+def test_between_two_statuses_updates_count_as_even():
+    run = Run(rollback_loss_factor=10.0)
+    run()
+    run.snapshots = [[0, 0.0], [450, 3.0]]
+    run(accepted=300, loss=2.0)
+    run(accepted=300, loss=8.0)
+    run(epochs=1, back_to=450)
+    assert run(accepted=5, loss=1e3).reason == "the mean |loss| is 1e+03, usual is 4"

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from tfdrl.errors import DivergedError
 from tfdrl.parameter_server.settings import ParameterServerSettings
+from tfdrl.parameter_server.usual_loss import UsualLoss
 
-#: The usual |loss| is known after so many updates.
-_WARM_UP_UPDATES = 200
 #: A server has so many statuses' time to carry an order out: a new epoch. Then it may be lost.
 _PATIENCE = 10
 
@@ -38,7 +37,7 @@ class Divergence:
         self.mean_loss = math.nan
         self.rollbacks = 0
         self._before: Mapping[str, Any] | None = None
-        self._usual = (0.0, 0.0)  # sum of |loss| and updates, of what was not discarded
+        self._usual = UsualLoss()
         self._bad_in_a_row = 0
         self._patience = 0
         self._version: int | None = None  # of the last order
@@ -51,16 +50,23 @@ class Divergence:
         """
         before, self._before = self._before, status
         if before is None or status["epoch"] != before["epoch"]:
-            self._bad_in_a_row = 0
-            if not self._patience:  # a restart, not our order: who poisons may still be there
-                self._usual = (0.0, 0.0)
-            self._patience = 0
+            self._begin_epoch(before, status)
             return None
         if self._patience:
             self._patience -= 1
             return None
         reason = self._non_finite(before, status) or self._exploding(before, status)
         return None if reason is None else self._order(status, reason)
+
+    def _begin_epoch(self, before, status) -> None:
+        self._bad_in_a_row = self._patience = 0
+        version = status["version"]
+        if before is None or status["rollbacks"] <= before["rollbacks"]:  # a start of the server
+            self._usual = UsualLoss(version)
+            return
+        # Whoever ordered it; a snapshot of after `before` may be one of the new epoch.
+        earlier = [v for v, _ in status["snapshots"] if v <= before["version"]]
+        self._usual.go_back(max(earlier, default=before["version"]), version)
 
     def _non_finite(self, before, status) -> str | None:
         bad = status["verdicts"]["non_finite"] - before["verdicts"]["non_finite"]
@@ -76,21 +82,17 @@ class Divergence:
         if not count:
             return None
         self.mean_loss = total / count
-        usual_sum, updates = self._usual
-        factor, usual = self._settings.rollback_loss_factor, usual_sum / max(updates, 1)
-        explodes = (
-            factor is not None
-            and updates >= _WARM_UP_UPDATES
-            and not self.mean_loss <= factor * usual
-        )
-        if explodes:
+        factor, usual = self._settings.rollback_loss_factor, self._usual.mean
+        is_judged = factor is not None and self._usual.is_known
+        if is_judged and not self.mean_loss <= factor * usual:
             return f"the mean |loss| is {self.mean_loss:.3g}, usual is {usual:.3g}"
-        self._usual = (usual_sum + total, updates + count)
+        oldest = min((v for v, _ in status["snapshots"]), default=status["version"])
+        self._usual.add(status["version"], total, count, oldest)
         return None
 
     def _order(self, status, reason: str) -> Order:
         # A snapshot of which the loss was already high is part of what went wrong.
-        usual = self._usual[0] / max(self._usual[1], 1)
+        usual = self._usual.mean
         factor = self._settings.rollback_loss_factor or math.inf
         good = [v for v, loss in status["snapshots"] if not usual or loss <= factor * usual]
         if self.rollbacks >= self._settings.max_rollbacks or not good:

@@ -37,7 +37,8 @@ class ParameterServerSettings:
       snapshot_period_updates: updates of a shard between two snapshots.
       checkpoint_period_secs: between checkpoints; 0: only at the end.
       rollback_loss_factor: goes back to a snapshot if the mean |loss| of a second exceeds so many
-        times the mean of those before, a rollback's discarded ones left out; None: never.
+        times the mean of those before (since the server's start, and 200 updates at the least);
+        what a rollback has discarded does not count, as far as 200 are left. None: never.
       rollback_nonfinite: the same after so many gradients in a row that were not finite; None.
       max_rollbacks: automatic ones in a run; one more would be exit code 3, training diverged.
     """
