@@ -1,6 +1,8 @@
 """Costs for plans: what turns say of them, and that a plan can be made of what is measured."""
 
+import contextlib
 import json
+import types
 
 import benchmark_runs
 import paths
@@ -45,6 +47,18 @@ def test_a_cost_leaves_out_what_others_do_meanwhile():
     assert costs.one(waited, server=True) == Cost(pytest.approx(0.15), pytest.approx(0.1))
     parallel = [Turn(10, 4.0, 6.0, 0.0, 1.0)] * 3
     assert costs.one(parallel) == Cost(pytest.approx(0.4), pytest.approx(0.6))
+
+
+def test_a_push_is_not_less_its_servers_time_twice(monkeypatch):
+    """Worker and server share a core: all of the server's time is in the worker's delay."""
+    turns = {"cycle": [Turn(10, 4.0, 1.0, 1.0, 2.0)] * 3, "local": [Turn(10, 1.0, 1.0)] * 3}
+    found = types.SimpleNamespace(turns=turns, communication_share=0.5)
+    worker = types.SimpleNamespace(hear=lambda limit_secs: found)
+    monkeypatch.setattr(costs, "_servers_and_worker", lambda _: contextlib.nullcontext(worker))
+    bench = types.SimpleNamespace(settings=types.SimpleNamespace(rounds=Rounds(1, 0.1)))
+    times = costs._gradients(bench)
+    assert times["gradient.push"].secs == pytest.approx(0.1)
+    assert times["gradient.apply"].secs == pytest.approx(0.1)
 
 
 def test_what_is_left_of_a_cost_is_at_least_nothing():
