@@ -1,8 +1,8 @@
-"""The toy Chain with faults on demand, by the file that TFDRL_TEST_FAULTS names.
+"""Toys with faults on demand, by the file that TFDRL_TEST_FAULTS names.
 
 The file's text says what the next rewards are: "overflow once" makes one of them 1e38, whose
-square is infinite; "overflow" makes all of them so; "nan" makes them NaN. "raise once", "raise" and
-"hang once" are what the next step does.
+square is infinite; "overflow" makes all of them so; "nan" makes them NaN; "absurd" makes them 1000,
+of which nothing is infinite. "raise once", "raise" and "hang once" are what the next step does.
 """
 
 import os
@@ -12,16 +12,13 @@ import time
 import gymnasium
 import numpy as np
 
-from tfdrl.environments.toys import Chain
+from tfdrl.environments.toys import Catch, Chain
 
 _FAULTS = pathlib.Path(os.environ.get("TFDRL_TEST_FAULTS", "/dev/null"))
 
 
-class FaultyChain(Chain):
-    """Its corridor has TFDRL_TEST_STATES states, 5 by default."""
-
-    def __init__(self):
-        super().__init__(num_states=int(os.environ.get("TFDRL_TEST_STATES", "5")))
+class _Faulty(gymnasium.Env):
+    """Fails as the file says; what it steps is the next class."""
 
     def step(self, action):
         self._fail()
@@ -43,7 +40,19 @@ class FaultyChain(Chain):
             _FAULTS.unlink()
         if fault.startswith("overflow"):
             return 1e38
-        return np.nan if fault == "nan" else reward
+        return {"nan": np.nan, "absurd": 1000.0}.get(fault, reward)
+
+
+class FaultyChain(_Faulty, Chain):
+    """Its corridor has TFDRL_TEST_STATES states, 5 by default."""
+
+    def __init__(self):
+        super().__init__(num_states=int(os.environ.get("TFDRL_TEST_STATES", "5")))
+
+
+class FaultyCatch(_Faulty, Catch):
+    """Catch, which a policy learns within seconds."""
 
 
 gymnasium.register("FaultyChain-v0", entry_point=FaultyChain, max_episode_steps=50)
+gymnasium.register("FaultyCatch-v0", entry_point=FaultyCatch)
