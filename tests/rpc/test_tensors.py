@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tfdrl.rpc import tensor_pb2, tensors
+from tfdrl.rpc.array_reader import ArrayReader
 
 
 def round_trip(array, **expected):
@@ -84,3 +85,10 @@ def test_decode_checks_the_expected_dtype_and_shape():
     for shape in [(4, 84, 83), (4, 84), (4, 84, 84, None)]:
         with pytest.raises(tensors.MessageError, match=r"shape \(4, 84, 84\); expected"):
             round_trip(array, shape=shape)
+
+
+@pytest.mark.parametrize("fields", [b"\x10\x01" * 1001, b"\x0f", b"\x10\xff"])
+def test_an_array_that_is_no_tensor_is_named(fields):
+    reader = ArrayReader(np.dtype(np.float32), (3,), "reward")
+    with pytest.raises(tensors.MessageError, match=r"^reward is not a tfdrl\.v1\.Tensor"):
+        reader.read(memoryview(fields))

@@ -20,8 +20,7 @@ import numpy as np
 from tfdrl.benchmarks.measuring import Turn, Variant
 from tfdrl.benchmarks.processes import Job
 from tfdrl.errors import UnavailableError
-from tfdrl.rpc import channels, environment_specs, inference_pb2, tensors
-from tfdrl.rpc.client_stream import open_stream
+from tfdrl.rpc import channels, client_stream, environment_specs, inference_pb2, tensors
 from tfdrl.rpc.inference_client import ActorStoppedError, InferenceClient
 from tfdrl.rpc.inference_messages import METHOD, SERVICE, StepsEncoder, max_request_bytes
 from tfdrl.topology import Address
@@ -173,13 +172,23 @@ def bare_actor(job: Job, server: Address, task: int) -> Generator[int | None, fl
 def bare_actor_of_one_thread(
     job: Job, server: Address, task: int
 ) -> Generator[int | None, float, None]:
-    """The same on a stream that its caller's thread drives, as an actor's does."""
+    """The same on a stream that its caller's thread drives, as an actor's does.
+
+    Raises UnavailableError if the server gives no answer, or this grpcio has no such stream.
+    """
+    if not client_stream.one_is_enough():
+        raise UnavailableError(f"grpcio {grpc.__version__} has no stream that one thread drives")
     data, num_envs, channel = _bare(job, server, task)
-    with (
-        channel,
-        contextlib.closing(open_stream(channel, _METHOD, (), threading.Event())) as stream,
-    ):
-        yield from _exchanging(lambda: stream.ask(data, time.monotonic() + _TIMEOUT_SECS), num_envs)
+    with channel:
+        stream = client_stream.open_stream(channel, _METHOD, (), threading.Event())
+
+        def exchange():
+            reply = stream.ask(data, time.monotonic() + _TIMEOUT_SECS)
+            if not isinstance(reply, bytes):
+                raise UnavailableError(f"the echo at {server} gave no answer: {reply}")
+
+        with contextlib.closing(stream):
+            yield from _exchanging(exchange, num_envs)
 
 
 def _bare(job: Job, server: Address, task: int) -> tuple[bytes, int, grpc.Channel]:

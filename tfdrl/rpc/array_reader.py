@@ -38,6 +38,6 @@ class ArrayReader:
             return np.frombuffer(tensor, self._stored, offset=start).reshape(self._shape)
         try:
             fields = protobuf_views.tensor_fields(tensor)
-        except (protobuf.DecodeError, UnicodeDecodeError) as error:
+        except (MessageError, protobuf.DecodeError, UnicodeDecodeError) as error:
             raise MessageError(f"{self._name} is not a tfdrl.v1.Tensor message: {error}") from None
         return tensors.to_array(*fields, self._name, dtype=self._dtype, shape=self._shape)
