@@ -161,7 +161,7 @@ class DistributedReplay(PrioritisedReplay):
     parameter_pull_period_frames: int = 400
     prefetch_batches: int = 2
     replay_checkpoint_period_secs: float = 600.0
-    actor_niceness: int = 10
+    actor_niceness: int = 5
     actor_threads: int = 1
 
     def check(self, scope: str, more: str) -> None:
