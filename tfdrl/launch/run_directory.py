@@ -159,7 +159,8 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
         if old == text:
             return False
         if old is not None:
-            earlier_files.aside(path).write_text(old)
+            number = earlier_files.free_number(path.parent, [path.name])
+            earlier_files.aside(path, number).write_text(old)
         _replace(path, text)
         return old is None
     except OSError as error:
@@ -169,9 +170,7 @@ def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: boo
 def put_end_aside(root_dir: pathlib.Path) -> None:
     """Renames how an earlier start ended, to summary.txt.1, result.json.1 and so on.
 
-    This one has no end yet.
-
-    Whatever kills it, nobody takes the earlier end for its own.
+    This one has no end yet: whatever kills it, nobody takes the earlier end for its own.
 
     Raises ConfigurationError if that cannot be done.
     """

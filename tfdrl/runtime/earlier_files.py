@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+from collections.abc import Sequence
 
 SUMMARY, RESULT = "summary.txt", "result.json"
 #: How a start ended.
 END = (SUMMARY, RESULT)
 
 
-def aside(path: pathlib.Path, number: int | None = None) -> pathlib.Path:
-    """Where it may be kept: path.1, path.2, ...; without a number the first that is free."""
-    if number is not None:
-        return path.with_name(f"{path.name}.{number}")
-    return next(kept for n in itertools.count(1) if not (kept := aside(path, n)).exists())
+def aside(path: pathlib.Path, number: int) -> pathlib.Path:
+    """Where it may be kept: path.1, path.2, ..."""
+    return path.with_name(f"{path.name}.{number}")
 
 
-def free_number(root_dir: pathlib.Path) -> int:
-    """The first that no file of an earlier end has: those of one end share theirs."""
-    for number in itertools.count(1):
-        if not any(aside(root_dir / name, number).exists() for name in END):
-            return number
+def free_number(root_dir: pathlib.Path, names: Sequence[str] = END) -> int:
+    """The first that none of these files has: those of one end share theirs."""
+    return next(
+        number
+        for number in itertools.count(1)
+        if not any(aside(root_dir / name, number).exists() for name in names)
+    )
 
 
 def put_aside(path: pathlib.Path, number: int) -> None:
