@@ -355,6 +355,16 @@ def test_learning_curve_is_drawn_from_the_complete_rows(tmp_path):
     assert curves.draw(tmp_path, 475.0).read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_evaluations_matplotlib_is_not_even_imported(tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from tfdrl.launch import curves\n"
+        f"assert curves.draw(pathlib.Path({str(tmp_path)!r})) is None\n"
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_launcher_loads_without_tensorflow():
     code = (
         "import sys, binaries.train, binaries.actor\n"

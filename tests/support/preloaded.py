@@ -28,6 +28,7 @@ _server: ForkServer | None = None
 def _modules() -> list[str]:
     """All that roles and launchers import."""
     found = ["gymnasium", "tensorflow", "tf_agents", "reverb"]
+    found += ["matplotlib.backends.backend_agg", "matplotlib.figure"]  # of a run's curve
     for path in sorted((CHECKOUT / "tfdrl").rglob("[a-z]*.py")):
         module = ".".join(path.relative_to(CHECKOUT).with_suffix("").parts)
         if module.split(".")[1] not in ("benchmarks", "studies"):

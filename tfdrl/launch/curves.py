@@ -31,14 +31,14 @@ def draw(root_dir: pathlib.Path, target: float | None = None) -> pathlib.Path | 
     Returns its path; None without evaluations, matplotlib, or room for either.
     """
     rows = read(root_dir)
+    if not rows or not {"frames", "seconds", "mean", "standard_error"} <= rows[0].keys():
+        return None  # before matplotlib, whose import takes a second
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where its cache lies
     try:
         # Not pyplot: no display, no global state.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except (ImportError, OSError):  # it wants a directory for its cache
-        return None
-    if not rows or not {"frames", "seconds", "mean", "standard_error"} <= rows[0].keys():
         return None
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
