@@ -182,6 +182,17 @@ def test_architectures_have_the_same_layers_and_differ_in_seed_and_budget():
         assert [line.split(":")[0] for line in changed] == ["experiment.seed"]
 
 
+def test_a_setting_goes_to_the_architectures_that_heed_it_and_one_of_nobodys_is_refused():
+    found = settings.of_task("cartpole", ["apex", "impala"], ["apex.actors = 2"])
+    assert ["apex.actors = 2" in setting.gin_bindings for setting in found] == [True, False]
+    with pytest.raises(
+        ConfigurationError,
+        match=r"--gin_bindings='sgd.learning_rate = 1.0': with apex sgd.learning_rate has no "
+        r"effect, for nothing refers to @sgd; there are @adam, and so with impala",
+    ):
+        settings.of_task("cartpole", ["apex", "impala"], ["sgd.learning_rate = 1.0"])
+
+
 @pytest.mark.parametrize("task", settings.TASKS)
 def test_every_gin_file_of_a_task_is_of_the_same_environment(task):
     from tfdrl.reports.run import task_of

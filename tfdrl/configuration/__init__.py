@@ -8,7 +8,7 @@ Imports the standard library and gin only.
 """
 
 from tfdrl.configuration.catalogue import Catalogue, catalogue
-from tfdrl.configuration.checking import Configuration, check
+from tfdrl.configuration.checking import Configuration, check, without_effect
 from tfdrl.configuration.comparing import differences, settings
 from tfdrl.configuration.files import (
     find_gin_file,
@@ -35,4 +35,5 @@ __all__ = [
     "load",
     "read_utf8",
     "settings",
+    "without_effect",
 ]

@@ -114,7 +114,7 @@ def scan(
     configurables, constants, is_open = [], [], False
     for module, path in modules:
         content = path.read_bytes()
-        if not may_register(content) or (names is not None and not _mentions(content, names)):
+        if not may_register(content) or (names is not None and not mentions(content, names)):
             continue
         found = kept.find(module, path, content) or read(module, path)
         if found is not None:
@@ -135,7 +135,7 @@ def read(module: str, path: pathlib.Path) -> Registrations | None:
     return None if tree is None else registrations.read(tree, module, path)
 
 
-def _mentions(content: bytes, names: Collection[str]) -> bool:
+def mentions(content: bytes, names: Collection[str]) -> bool:
     """Whether one of the names stands in a source file as a word."""
     likely = [name for name in names if name.encode() in content]  # much faster than a search
     if not likely:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tfdrl.configuration import source, statements, values
+from tfdrl.configuration import source, statements, unused, values
 from tfdrl.configuration.catalogue import Catalogue, catalogue, gymnasium_wrappers, scan_package
 from tfdrl.configuration.registrations import Configurable
-from tfdrl.configuration.statements import Binding
-from tfdrl.configuration.unused import unused_optimizers
+from tfdrl.configuration.statements import Binding, did_you_mean
 from tfdrl.errors import ConfigurationError
 
 #: Where names that no gin file imports may come from, since tfdrl itself imports it.
 _ALWAYS_KNOWN = "tf_agents"
 
 _MAX_ERRORS = 10
+#: The place of the first binding of the command line.
+_FIRST = f"{statements.COMMAND_LINE}:1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Configuration:
       digest: of `text`; two roles of one run have the same.
       modules: modules that register what the bindings and references name, sorted.
       imports: the gin files' own import lines.
+      remarks: on what the files say without effect, for people.
     """
 
     text: str
     digest: str
     modules: tuple[str, ...]
     imports: tuple[str, ...]
+    remarks: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,20 @@ def check(
     return examine(gin_files, gin_bindings).configuration
 
 
+def without_effect(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> dict[str, str]:
+    """Those of the bindings that these files would not heed, each with the reason.
+
+    Raises ConfigurationError: as `check`, for all else.
+    """
+    found = {}
+    for binding in gin_bindings:
+        others = [other for other in gin_bindings if other != binding]
+        examination = _Examination(statements.read(gin_files, [binding, *others]))
+        examination.plan(refuses_unused=False)
+        found.update((binding, reason) for place, reason in examination.unused if place == _FIRST)
+    return found
+
+
 def examine(gin_files: Sequence[str] | None, gin_bindings: Sequence[str] | None) -> Plan:
     """`check`, with all that `load` needs."""
     read = statements.read(gin_files or (), gin_bindings or ())
@@ -76,23 +92,25 @@ class _Examination:
     def __init__(self, read: statements.Statements) -> None:
         self._read = read
         self._errors: list[str] = []
+        self._remarks: list[str] = []
+        self.unused: list[tuple[str, str]] = []  # (place, reason) of what is typed in vain
         self._modules: set[str] = set()
         self._bindings: dict[tuple[str, str, str], Binding] = {}
         self._lets_through = False
+        self._tops: set[str] = set()  # packages that are imported
         self._catalogue = self._known()
         self._macros = {
-            _macro_name(binding): binding.value
-            for binding in read.bindings
-            if _macro_name(binding) is not None
+            binding.macro: binding.value for binding in read.bindings if binding.macro is not None
         }
 
-    def plan(self) -> Plan:
+    def plan(self, refuses_unused: bool = True) -> Plan:
         for selector, place in self._read.blocks:
             self._find(selector, place)
         for binding in self._read.bindings:
             self._check_binding(binding)
-        self._check_that_macros_are_used()
-        self._errors += unused_optimizers(self._bindings, self._catalogue)
+        self._check_that_all_are_used()
+        if refuses_unused:
+            self._errors += [f"{place}: {reason}" for place, reason in self.unused]
         for (_, selector, parameter), binding in self._bindings.items():
             if binding.value == values.Macro("gin.REQUIRED"):
                 name = self._short_selector(selector)
@@ -111,16 +129,15 @@ class _Examination:
         """
         known = catalogue()
         names = {selector.rpartition(".")[2] for selector in self._selectors()}
-        tops = set()
         for module, place, _ in self._read.imports:
             if source.module_exists(module):
-                tops.add(module.split(".")[0])
+                self._tops.add(module.split(".")[0])
                 self._lets_through |= source.module_file(module) is None
             else:
                 self._errors.append(
                     f"{place}: there is no module {module}{_no_module_hint(module)}"
                 )
-        for top in sorted(tops - {"tfdrl"}):
+        for top in sorted(self._tops - {"tfdrl"}):
             foreign = scan_package(top, names)
             self._lets_through |= foreign.is_open
             known += foreign
@@ -168,9 +185,8 @@ class _Examination:
                 self._find(leaf.selector, binding.place)
             elif isinstance(leaf, values.Macro):
                 self._check_macro(leaf.name, binding.place)
-        macro = _macro_name(binding)
-        if macro is not None:
-            self._bindings[macro, "gin.macro", "value"] = binding
+        if binding.macro is not None:
+            self._bindings[binding.macro, "gin.macro", "value"] = binding
             return
         item = self._find(binding.selector, binding.place)
         if item is not None and self._has_parameter(item, binding):
@@ -191,19 +207,18 @@ class _Examination:
         elif module != "gin":
             self._modules.add(module)
 
-    def _check_that_macros_are_used(self) -> None:
-        """Of the command line: files define some for those that include them.
+    def _check_that_all_are_used(self) -> None:
+        """What is typed must have an effect. So should what is said in the files that were given.
 
-        `gama = 0.9` sets nothing, and would train on with the gamma of before.
+        Those that they include say more: whoever includes them takes a choice.
         """
-        leaves = (leaf for b in self._read.bindings for leaf in values.leaves(b.value))
-        used = {leaf.name for leaf in leaves if isinstance(leaf, values.Macro)}
-        for binding in self._read.bindings:
-            name = _macro_name(binding)
-            is_typed = binding.place.startswith(statements.COMMAND_LINE)
-            if is_typed and name is not None and name not in used and not self._lets_through:
-                hint = did_you_mean(name, used) or "; write configurable.parameter = value"
-                self._errors.append(f"{binding.place}: nothing refers to the macro {name}{hint}")
+        if not self._lets_through:
+            self._errors += unused.macros(self._read.bindings)
+        for binding, reason in unused.settings(self._bindings, self._catalogue, self._tops):
+            if binding.is_typed:
+                self.unused.append((binding.place, reason))
+            elif binding.place.rpartition(":")[0] in self._read.files:
+                self._remarks.append(f"{binding.place}: {reason}")
 
     def _has_parameter(self, item: Configurable, binding: Binding) -> bool:
         if item.signature.accepts_any or item.parameter(binding.parameter):
@@ -265,7 +280,8 @@ class _Examination:
         imports = sorted({text for _, _, text in self._read.imports})
         text = "".join(f"{line}\n" for line in imports + sorted(lines))
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return Configuration(text, digest, tuple(sorted(self._modules)), tuple(imports))
+        modules, remarks = tuple(sorted(self._modules)), tuple(self._remarks)
+        return Configuration(text, digest, modules, tuple(imports), remarks)
 
     def _short_selector(self, selector: str) -> str:
         found = self._catalogue.find(selector)
@@ -275,22 +291,6 @@ class _Examination:
         if isinstance(leaf, values.Reference):
             return dataclasses.replace(leaf, selector=self._short_selector(leaf.selector))
         return leaf
-
-
-def _macro_name(binding: Binding) -> str | None:
-    """The name of the macro that a binding defines; None if it defines none."""
-    if not binding.parameter:
-        return f"{binding.scope}/{binding.selector}" if binding.scope else binding.selector
-    if binding.selector in ("macro", "gin.macro") and binding.parameter == "value":
-        return binding.scope
-    return None
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean a or b?", or nothing when nothing is near."""
-    by_lower = {other.lower(): other for other in sorted(known)}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(by_lower[other] for other in near)}?" if near else ""
 
 
 def _no_module_hint(module: str) -> str:

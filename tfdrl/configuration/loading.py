@@ -14,7 +14,8 @@ import gin
 
 from tfdrl.configuration import source, values
 from tfdrl.configuration.catalogue import catalogue
-from tfdrl.configuration.checking import Configuration, Plan, did_you_mean, examine
+from tfdrl.configuration.checking import Configuration, Plan, examine
+from tfdrl.configuration.statements import did_you_mean
 from tfdrl.errors import ConfigurationError
 
 

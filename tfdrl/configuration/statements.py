@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import pathlib
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gin import config_parser
@@ -29,6 +30,20 @@ class Binding:
     value: Any
     place: str  # "file:line"
 
+    @property
+    def is_typed(self) -> bool:
+        """Whether the command line has it."""
+        return self.place.startswith(COMMAND_LINE)
+
+    @property
+    def macro(self) -> str | None:
+        """The name of the macro that it defines; None if it defines none."""
+        if not self.parameter:
+            return f"{self.scope}/{self.selector}" if self.scope else self.selector
+        if self.selector in ("macro", "gin.macro") and self.parameter == "value":
+            return self.scope
+        return None
+
 
 @dataclasses.dataclass
 class Statements:
@@ -38,11 +53,13 @@ class Statements:
       bindings: as written, in order.
       blocks: (selector, place) of `selector:` lines.
       imports: (module, place, text) of import lines.
+      files: names of those that were given, without what they include, as `place` has them.
     """
 
     bindings: list[Binding] = dataclasses.field(default_factory=list)
     blocks: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     imports: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
+    files: list[str] = dataclasses.field(default_factory=list)
 
 
 class _Delegate(config_parser.ParserDelegate):
@@ -61,7 +78,9 @@ def read(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> Statements:
     """
     statements = Statements()
     for name in gin_files:
-        _read_file(files.find_gin_file(name), statements, ())
+        path = files.find_gin_file(name)
+        statements.files.append(_short(path))
+        _read_file(path, statements, ())
     _read_text("\n".join(gin_bindings), COMMAND_LINE, statements, ())
     return statements
 
@@ -131,3 +150,10 @@ def _short(path: pathlib.Path) -> str:
         return path.relative_to(os.getcwd()).as_posix()
     except ValueError:
         return str(path)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean a or b?", or nothing when nothing is near."""
+    by_lower = {other.lower(): other for other in sorted(known)}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(by_lower[other] for other in near)}?" if near else ""

@@ -86,9 +86,9 @@ def of_task(task: str, architectures: Sequence[str], gin_bindings: Sequence[str]
     Args:
       task: one of `TASKS`.
       architectures: of those that the task has; empty: all.
-      gin_bindings: for all of them.
+      gin_bindings: for those of them that heed it.
 
-    Raises ConfigurationError that lists what there is.
+    Raises ConfigurationError that lists what there is, or for a binding that nobody heeds.
     """
     if task not in TASKS:
         raise ConfigurationError(
@@ -101,9 +101,23 @@ def of_task(task: str, architectures: Sequence[str], gin_bindings: Sequence[str]
             f"--architectures={','.join(architectures)}: {', '.join(unknown)} is none of those "
             f"that have a gin file for {task}: {', '.join(files)}"
         )
+    names = architectures or list(files)
+    ignored = {name: configuration.without_effect([files[name]], gin_bindings) for name in names}
+    for binding in gin_bindings:
+        if all(binding in reasons for reasons in ignored.values()):
+            more = f", and so with {', '.join(names[1:])}" if names[1:] else ""
+            reason = ignored[names[0]][binding]
+            raise ConfigurationError(f"--gin_bindings='{binding}': with {names[0]} {reason}{more}")
     return [
-        Setting(name, (files[name],), (*_same_network(task, files[name]), *gin_bindings))
-        for name in architectures or files
+        Setting(
+            name,
+            (files[name],),
+            (
+                *_same_network(task, files[name]),
+                *(binding for binding in gin_bindings if binding not in ignored[name]),
+            ),
+        )
+        for name in names
     ]
 
 
