@@ -14,7 +14,7 @@ from tfdrl.environments import gym_environment
 from tfdrl.errors import ConfigurationError
 from tfdrl.experience.transitions import to_trajectory
 from tfdrl.networks import actor_critic_networks as actor_critic
-from tfdrl.networks import q_networks, recurrent_q_networks
+from tfdrl.networks import precision, q_networks, recurrent_q_networks
 from tfdrl.networks.precision import torsos_in
 from tfdrl.runtime import agent_factory
 from tfdrl.types import Transitions
@@ -165,3 +165,22 @@ def test_what_cannot_be_had_is_refused():
     with gym_environment(num_envs=1, training=True, seed=1, id="CartPole-v1") as environment:
         with pytest.raises(ConfigurationError, match="the agent without_torso has none"):
             agent_factory.make_agent(without_torso, environment, "bfloat16")
+
+
+def _with_a_torso(time_step_spec, action_spec, train_step_counter):
+    optimizer = tf.keras.optimizers.SGD()
+    return NStepDqnAgent(
+        time_step_spec, action_spec, network=q_networks.MlpQNetwork, optimizer=optimizer
+    )
+
+
+@pytest.mark.parametrize("instructions, told", [("avx512_bf16", 0), ("avx512bw avx512vl", 1)])
+def test_a_processor_that_has_no_instructions_for_it_is_told_of(
+    instructions, told, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: fpu avx2 {instructions}\n")
+    monkeypatch.setattr(precision, "_PROCESSOR", tmp_path / "cpuinfo")
+    with gym_environment(num_envs=1, training=True, seed=1, id="CartPole-v1") as environment:
+        for compute_dtype in ("float32", "bfloat16"):
+            agent_factory.make_agent(_with_a_torso, environment, compute_dtype)
+    assert caplog.text.count("has no instructions for it") == told

@@ -43,7 +43,8 @@ class Dqn(Settings):
         which continues from it goes on exactly as the uninterrupted one.
       max_bad_steps: non-finite losses in a row before the run ends with exit code 3.
       threads: TensorFlow threads; 0: TensorFlow chooses.
-      compute_dtype: "bfloat16": torsos calculate in it, for GPU and TPU; else "float32".
+      compute_dtype: "bfloat16": torsos calculate in it, for GPU, TPU and processors with its
+        instructions; else "float32".
     """
 
     gamma: float = 0.99

@@ -94,8 +94,8 @@ class ActorsAndLearner(DistributedSettings):
       actor_niceness: of actors and evaluator, 0 to 19, where they share cores with the learner.
       learner_threads: TensorFlow threads of a learner; 0: TensorFlow chooses.
       compute_dtype: "bfloat16": the learner's torsos calculate in it (and so does SEED RL's
-        inference), for GPU and TPU; variables, recurrent layers, heads, losses and all other
-        roles stay in float32. Else "float32".
+        inference), for GPU, TPU and processors with its instructions; variables, recurrent layers,
+        heads, losses and all other roles stay in float32. Else "float32".
     """
 
     strategy: Callable | None = None

@@ -3,13 +3,16 @@
 With "bfloat16" the layers of a torso multiply in bfloat16, and their variables stay float32, so
 that checkpoints and what travels are the same. What comes after a torso is float32: recurrent
 layers, heads, losses, targets. bfloat16 has the range of float32, so that no loss needs to be
-scaled, and 8 bits of precision, about 0.4 %.
+scaled, and 8 bits of precision, about 0.4 %. GPUs and TPUs calculate in it, and processors with the
+instructions for it; others only as if, slower than in float32.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
+import pathlib
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -18,6 +21,10 @@ from tfdrl.errors import ConfigurationError
 
 #: Keras' name of what a layer calculates in, by the name of the setting.
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+#: What /proc/cpuinfo calls the instructions of x86 and of Arm.
+_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
+_PROCESSOR = pathlib.Path("/proc/cpuinfo")
 
 
 class Precision:
@@ -57,3 +64,18 @@ def torso_policy() -> tf.keras.mixed_precision.Policy:
         return Precision("float32").policy
     precision.layers += 1
     return precision.policy
+
+
+def tell_of_slow_bfloat16() -> None:
+    """Where it is for nothing: no accelerator, and a processor that has no instructions for it."""
+    if any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU")):
+        return
+    try:
+        words = set(_PROCESSOR.read_text().split())
+    except OSError:
+        return
+    if not words & _INSTRUCTIONS:
+        logging.warning(
+            "compute_dtype = 'bfloat16': there is no GPU, and this processor has no instructions "
+            "for it (avx512_bf16, amx_bf16; /proc/cpuinfo): float32 is at least twice as fast here"
+        )

@@ -16,7 +16,7 @@ from tfdrl.agents.q_policy import EpsilonGreedyQPolicy
 from tfdrl.agents.recurrent_q_policy import RecurrentQPolicy
 from tfdrl.environments.batched import BatchedEnvironment
 from tfdrl.errors import ConfigurationError
-from tfdrl.networks.precision import torsos_in
+from tfdrl.networks.precision import tell_of_slow_bfloat16, torsos_in
 from tfdrl.runtime.autograph import leave_unconverted
 from tfdrl.runtime.eager_tensors import make_without_place_for_attributes
 from tfdrl.runtime.user_frames import own_frame
@@ -76,6 +76,8 @@ def make_agent(
             f"agent {name} has none: give layers of your own dtype='mixed_bfloat16', and their "
             "last one float32, or leave compute_dtype at 'float32'"
         )
+    if compute_dtype == "bfloat16":
+        tell_of_slow_bfloat16()
     if isinstance(splitter, masked_network.ShownMask):
         _tell_of_a_mask_without_setting(agent)
     agent = normalization(agent)
