@@ -17,6 +17,8 @@ from tfdrl.topology import Address
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _GIN = "seed/atari_pong_vtrace.gin"
+_STEPS = 400
+_SHORT_GAMES = ["atari_environment.max_episode_frames = 800"]  # more than one of 400 steps
 _SCRIPT = """
 import json, pathlib, sys
 from tfdrl.launch import role
@@ -51,14 +53,15 @@ class Player:
 @pytest.fixture(scope="module")
 def actor(tmp_path_factory):
     """Exit code, peak memory in KB, top-level modules, and the player, of a run on Pong."""
-    player = Player(steps=1500)
-    digest = configuration.check([_GIN], []).digest
+    player = Player(_STEPS)
+    digest = configuration.check([_GIN], _SHORT_GAMES).digest
     with atari_environment(1, True, 0, id="Pong") as environment:
         specs = environment_specs.environment_specs(environment)
     service = InferenceService(player, digest, specs)
     server = TrainingServer(Address("127.0.0.1", 0), digest, more=service.served_for(32))
     root_dir = tmp_path_factory.mktemp("seed_actor")
     arguments = [f"--gin_file={_GIN}", f"--learner={server.address}", f"--root_dir={root_dir}"]
+    arguments += [f"--gin_bindings={text}" for text in _SHORT_GAMES]
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, *arguments],
         cwd=_REPOSITORY,
@@ -88,7 +91,7 @@ def test_it_stays_below_120_megabytes_with_the_emulator(actor):
 def test_it_ends_well_when_the_learner_says_stop(actor):
     code, _, _, player = actor
     assert code == 0
-    assert player.frames == (1500 * 16 - 16) * 4  # each was reset once: no step
+    assert player.frames == (_STEPS * 16 - 16) * 4  # each was reset once: no step
     assert player.episodes > 0
 
 
@@ -104,7 +107,7 @@ def test_the_binary_calls_the_learner_server(tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "binaries.seed_actor", "--server=127.0.0.1:1"),
-            *(f"--gin_file={_GIN}", f"--root_dir={tmp_path}"),
+            *("--gin_file=seed/cartpole_vtrace.gin", f"--root_dir={tmp_path}"),
             "--gin_bindings=seed.timeout_secs = 1.0",
         ],
         cwd=_REPOSITORY,
