@@ -122,6 +122,12 @@ def _counts(table):
     return np.array([limits.insert_stats.completed, limits.sample_stats.completed])
 
 
+def _inserts_ahead(system):
+    """By how many samples, at four for each, the inserts are ahead of what was sampled."""
+    inserts, samples = _counts(system.table())
+    return 4 * inserts - samples
+
+
 def _priorities(system, samples=80):
     """Priority by key of what some samples hit."""
     client = reverb.Client(system.addresses["replay"])
@@ -132,10 +138,10 @@ def _priorities(system, samples=80):
 def _freeze_clients(system):
     """Stops the learner, then the actor some inserts later, so that there is room for samples."""
     system.learner.signal(signal.SIGSTOP)
-    inserts, _ = _counts(system.table())
+    # The limiter lets samples through from 50 on, and inserts up to 350: see apex_chain.gin.
     wait(
-        lambda: all(_counts(system.table()) >= (inserts + 48, 0)),
-        *(10, "inserts while the learner is stopped"),
+        lambda: _inserts_ahead(system) >= 242,
+        *(10, lambda: f"inserts while the learner is stopped: {_inserts_ahead(system)} ahead"),
     )
     system.actors[-1].signal(signal.SIGSTOP)
     time.sleep(0.5)  # what was on its way arrives

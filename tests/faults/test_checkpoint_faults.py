@@ -3,14 +3,13 @@
 import logging
 import pathlib
 import socket
-import subprocess
-import sys
 
 import numpy as np
+import preloaded
 import pytest
 import reverb
 import tensorflow as tf
-from paths import SUPPORT, python_path
+from paths import SUPPORT
 from running_roles import free_port, small_disk
 
 from tfdrl.errors import ConfigurationError, TfdrlError
@@ -23,15 +22,9 @@ _VALUES = 10_000
 
 @pytest.mark.parametrize("kind", ["learner", "replay"])
 def test_killed_twenty_times_while_writing(tmp_path, kind):
-    command = [sys.executable, str(SUPPORT / "checkpoint_writers.py"), kind, str(tmp_path), "20"]
-    done = subprocess.run(
-        command,
-        env={"PYTHONPATH": python_path(), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    script = str(SUPPORT / "checkpoint_writers.py")
+    done = preloaded.run("called", [script, kind, str(tmp_path), "20"], SUPPORT, timeout=120)
+    assert done.returncode == 0, done.stdout[-3000:]
     assert "survived 20 kills" in done.stdout
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) < 30
 

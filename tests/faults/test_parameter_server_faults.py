@@ -20,6 +20,7 @@ _BINDINGS = (
     "experiment.solved_return = None",
     "experiment.max_minutes = None",
     "gym_environment.id = 'faulty_environments:FaultyChain-v0'",  # a corridor, for faults
+    "gym_environment.kwargs = {'rest_secs': 1e-3}",
     "parameter_server.snapshot_period_updates = 50",
     "parameter_server.snapshots = 100",  # what a command asks for is there when it has started
 )

@@ -12,6 +12,7 @@ def test_sigterm_while_it_starts_ends_the_role(tmp_path, as_pid_1):
     if as_pid_1 and not can_make_pid_namespaces():
         pytest.skip("process id namespaces are not permitted")
     roles = Roles(tmp_path, tmp_path, APEX)
+    roles.afresh = ("replay",)  # what is forked has loaded it
     try:
         process = roles.start("replay", as_pid_1=as_pid_1)
         time.sleep(1.5)

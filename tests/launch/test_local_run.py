@@ -9,6 +9,7 @@ import sys
 import time
 
 import fake_nvidia_smi
+import preloaded
 import pytest
 from paths import python_path
 from running_roles import small_disk
@@ -34,23 +35,37 @@ def environment():
 
 @pytest.fixture
 def train(tmp_path, environment):
-    """Starts tfdrl-train on `tmp_path/run`; kills everything at the end of the test."""
+    """Starts tfdrl-train on `tmp_path/run`; kills everything at the end of the test.
+
+    Unless it is started `afresh`, or something is to be done `before`, it is forked from a process
+    that has imported everything.
+    """
     (tmp_path / "tiny.gin").write_text(_GIN)
     started = []
 
-    def start(*arguments, before=_as_from_a_terminal, **bindings):
-        command = [sys.executable, "-m", "binaries.train", f"--gin_file={tmp_path}/tiny.gin"]
-        command += [f"--gin_bindings=tiny.{name} = {value!r}" for name, value in bindings.items()]
-        command += [f"--root_dir={tmp_path}/run", *arguments]
-        process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=before,
-        )
+    def start(*arguments, before=None, afresh=False, **bindings):
+        arguments = [
+            f"--gin_file={tmp_path}/tiny.gin",
+            *(f"--gin_bindings=tiny.{name} = {value!r}" for name, value in bindings.items()),
+            *(f"--root_dir={tmp_path}/run", *arguments),
+        ]
+        if afresh or before:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "binaries.train", *arguments],
+                cwd=tmp_path,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                preexec_fn=before or _as_from_a_terminal,
+            )
+        else:
+            process = preloaded.PipedProcess(
+                *("binaries.train", arguments),
+                environment=environment,
+                directory=tmp_path,
+                tensorflow=False,
+            )
         started.append(process)
         return process
 
@@ -100,7 +115,7 @@ def _wait(condition, limit_secs=20.0):
 
 
 def test_ctrl_c_stops_everything_in_order_and_is_a_success(train, tmp_path):
-    process = train(actor="breed")  # its actors have children
+    process = train(afresh=True, actor="breed")  # its actors have children
     _wait_until_up(tmp_path / "run")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=10)
@@ -116,7 +131,8 @@ def test_ctrl_c_stops_everything_in_order_and_is_a_success(train, tmp_path):
 
 
 def test_only_who_may_read_the_token_of_a_run_talks_to_its_learner(train, tmp_path):
-    process, root_dir = train(learner="serve", learner_serves=True), tmp_path / "run"
+    process = train(afresh=True, learner="serve", learner_serves=True)
+    root_dir = tmp_path / "run"
     _wait_until_up(root_dir, ["replay-0", "actor-0", "learner-0"])
     path = root_dir / "token"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -165,7 +181,7 @@ def test_what_a_role_says_to_its_user_is_said_on_the_console(train, tmp_path):
 
 
 def test_output_that_nobody_reads_ends_no_run(train, tmp_path):
-    process = train()
+    process = train(afresh=True)
     assert process.stdout.readline().startswith("tiny in ")
     process.stdout.close()
     _wait_until_up(tmp_path / "run")
@@ -231,7 +247,7 @@ def test_second_ctrl_c_kills_at_once(train, tmp_path):
 
 
 def test_killed_launcher_leaves_no_role_behind(train, tmp_path):
-    process = train(actor="breed")
+    process = train(afresh=True, actor="breed")
     _wait_until_up(tmp_path / "run")
     assert len(_processes(tmp_path)) >= 5
     process.kill()

@@ -3,6 +3,9 @@
 The file's text says what the next rewards are: "overflow once" makes one of them 1e38, whose
 square is infinite; "overflow" makes all of them so; "nan" makes them NaN; "absurd" makes them 1000,
 of which nothing is infinite. "raise once", "raise" and "hang once" are what the next step does.
+
+Each step rests for `rest_secs`: roles that run while a test waits for something else leave the
+cores to others.
 """
 
 import os
@@ -20,8 +23,13 @@ _FAULTS = pathlib.Path(os.environ.get("TFDRL_TEST_FAULTS", "/dev/null"))
 class _Faulty(gymnasium.Env):
     """Fails as the file says; what it steps is the next class."""
 
+    def __init__(self, rest_secs=0.0, **more):
+        super().__init__(**more)
+        self._rest_secs = rest_secs
+
     def step(self, action):
         self._fail()
+        time.sleep(self._rest_secs)
         observation, reward, terminated, truncated, info = super().step(action)
         return observation, self._poison(reward), terminated, truncated, info
 
@@ -46,8 +54,8 @@ class _Faulty(gymnasium.Env):
 class FaultyChain(_Faulty, Chain):
     """Its corridor has TFDRL_TEST_STATES states, 5 by default."""
 
-    def __init__(self):
-        super().__init__(num_states=int(os.environ.get("TFDRL_TEST_STATES", "5")))
+    def __init__(self, rest_secs=0.0):
+        super().__init__(rest_secs, num_states=int(os.environ.get("TFDRL_TEST_STATES", "5")))
 
 
 class FaultyCatch(_Faulty, Catch):

@@ -12,43 +12,50 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
-from mortal import PARENT_VARIABLE
+from mortal import PARENT_VARIABLE, PID_1_VARIABLE
 from paths import CHECKOUT, python_path
 
+from tfdrl.configuration import source
 from tfdrl.launch.local.fork_client import ForkServer
 from tfdrl.launch.process import LAUNCHER_VARIABLE
 from tfdrl.launch.supervisor import role_environment
 
 _WAIT_SECS = 0.01
-_server: ForkServer | None = None
+_servers: dict[bool, ForkServer] = {}  # by whether it has TensorFlow
 
 
-def _modules() -> list[str]:
-    """All that roles and launchers import."""
-    found = ["gymnasium", "tensorflow", "tf_agents", "reverb"]
-    found += ["matplotlib.backends.backend_agg", "matplotlib.figure"]  # of a run's curve
+def _modules(tensorflow: bool) -> list[str]:
+    """All that roles and launchers import, in the order of importing."""
+    found = [
+        "gymnasium",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+    ]  # of a run's curve
+    found += ["tensorflow", "tf_agents", "reverb"] if tensorflow else []
     for path in sorted((CHECKOUT / "tfdrl").rglob("[a-z]*.py")):
         module = ".".join(path.relative_to(CHECKOUT).with_suffix("").parts)
-        if module.split(".")[1] not in ("benchmarks", "studies"):
+        left_out = module.split(".")[1] in ("benchmarks", "studies")
+        if not left_out and (tensorflow or not source.loads_tensorflow(module)):
             found.append(module)
-    return [*found, "binaries.train", "tfdrl.runtime.autograph:convert_ahead"]
+    found += ["binaries.train", "tfdrl.configuration.loading:read_ahead"]
+    return [*found, "tfdrl.runtime.autograph:convert_ahead"] if tensorflow else found
 
 
-def _fork_server() -> ForkServer:
-    global _server
-    if _server is None:
+def _fork_server(tensorflow: bool) -> ForkServer:
+    if tensorflow not in _servers:
         directory = pathlib.Path(tempfile.mkdtemp(prefix="tfdrl-tests-")) / "logs"
         environment = {**role_environment(), "PYTHONPATH": python_path()}
         log = directory / "fork-server.log"
-        _server = ForkServer(_modules(), log, environment, quiet=True)
-        atexit.register(_server.close)
-    deadline_secs = time.monotonic() + 120
-    while not _server.is_ready():
-        assert time.monotonic() < deadline_secs, f"the tests' fork server: {_server.doing}"
+        _servers[tensorflow] = ForkServer(_modules(tensorflow), log, environment, quiet=True)
+        atexit.register(_servers[tensorflow].close)
+    server, deadline_secs = _servers[tensorflow], time.monotonic() + 120
+    while not server.is_ready():
+        assert time.monotonic() < deadline_secs, f"the tests' fork server: {server.doing}"
         time.sleep(_WAIT_SECS)
-    return _server
+    return server
 
 
 class Process:
@@ -60,21 +67,36 @@ class Process:
       log: file that it appends its output to.
       environment: its variables.
       directory: its working directory.
+      as_pid_1: it is the only child of the process that this is, in a PID namespace.
+      tensorflow: whether it has imported it, and all that uses it.
     """
 
-    def __init__(self, module, arguments, log: pathlib.Path, environment=None, directory=None):
+    def __init__(
+        self,
+        module,
+        arguments,
+        log: pathlib.Path,
+        environment=None,
+        directory=None,
+        as_pid_1: bool = False,
+        tensorflow: bool = True,
+    ):
         environment = dict(os.environ if environment is None else environment)
         environment.pop(LAUNCHER_VARIABLE, None)
         environment[PARENT_VARIABLE] = str(os.getpid())
+        environment[PID_1_VARIABLE] = "1" * as_pid_1
         module = "preloaded_launcher" if module == "binaries.train" else module
-        with log.open("ab") as file:
+        with self._output(log) as file:
             name = module.rpartition(".")[2]
-            server = _fork_server()
+            server = _fork_server(tensorflow)
             forked = server.fork(
                 *(name, "mortal", [module, *arguments], file, environment, directory or "")
             )
         self.pid = forked.pid
         self.returncode = None
+
+    def _output(self, log):
+        return log.open("ab")
 
     def poll(self):
         """The exit code if it has ended."""
@@ -101,6 +123,27 @@ class Process:
     def kill(self):
         """SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+class PipedProcess(Process):
+    """One whose output, errors too, is the text of `stdout`, a pipe."""
+
+    def __init__(self, *arguments, **more):
+        read_end, self._write_end = os.pipe()
+        self.stdout = os.fdopen(read_end, errors="replace")
+        super().__init__(*arguments, None, **more)
+
+    def _output(self, log):
+        return os.fdopen(self._write_end, "wb")
+
+    def communicate(self, timeout):
+        """Its output to its end, and None. Raises subprocess.TimeoutExpired."""
+        parts = []
+        reading = threading.Thread(target=lambda: parts.append(self.stdout.read()), daemon=True)
+        reading.start()
+        self.wait(timeout)
+        reading.join(timeout)
+        return "".join(parts), None
 
 
 def call(function: str, file: str, timeout: float = 200) -> str:

@@ -5,6 +5,7 @@ tests/launch/test_fork_server.py and test_printed_commands.py start real ones.
 """
 
 import os
+import pathlib
 import signal
 import sys
 
@@ -21,14 +22,17 @@ def console():
     from binaries import train
 
     fork_client.start_fork_server = _start
+    # They may be a pipe, and were made for the fork server's log.
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
     sys.argv[0] = train.__file__
     train.console()
 
 
 def _start(channel, preload, log, environment, quiet):
-    if "tensorflow" not in preload:
+    if ("tensorflow" in preload) != ("tensorflow" in sys.modules):
         return _start_afresh(channel, preload, log, environment, quiet)
     assert fork_server.threads() == 1
+    root_dir = pathlib.Path(log.name).parents[1]
     pid = os.fork()
     if pid:
         return fork_client.ForkedProcess(pid)
@@ -46,7 +50,7 @@ def _start(channel, preload, log, environment, quiet):
         process.leave_on_signals()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.die_with_launcher()
-        setproctitle.setproctitle("-m tfdrl.launch.local.fork_server")
+        setproctitle.setproctitle(f"-m tfdrl.launch.local.fork_server --root_dir={root_dir}")
         fork_server.serve(channel)
     finally:
         os._exit(1)

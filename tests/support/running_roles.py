@@ -46,21 +46,31 @@ def wait(condition, limit_secs: float, what):
 class Process:
     """One role's process, in a session of its own; `pid` is the role's, also in a namespace.
 
-    With `is_forked` it is forked from one that has imported TensorFlow, as the launcher does.
+    With `tensorflow` it is forked from one that has imported that, or everything else, as the
+    launcher does; without a word it is started afresh.
     """
 
     def __init__(
-        self, command, log: pathlib.Path, environment, as_pid_1: bool, is_forked: bool = False
+        self,
+        command,
+        log: pathlib.Path,
+        environment,
+        as_pid_1: bool,
+        tensorflow: bool | None = None,
     ):
-        if as_pid_1:
-            command = ["unshare", "--pid", "--fork", "--kill-child", *command]
         self.log_path = log
-        if is_forked and command[0] == sys.executable:
-            self._popen = preloaded.Process(*(command[2], command[3:], log), environment, CHECKOUT)
-            self.pid = self._popen.pid
-            return
-        with log.open("ab") as file:
-            self._popen = subprocess.Popen(
+        if tensorflow is not None and command[0] == sys.executable:
+            self._popen = preloaded.Process(
+                *(command[2], command[3:], log), environment, CHECKOUT, as_pid_1, tensorflow
+            )
+        else:
+            outside = ["unshare", "--pid", "--fork", "--kill-child"] if as_pid_1 else []
+            self._popen = self._afresh([*outside, *command], environment)
+        self.pid = self._only_child() if as_pid_1 else self._popen.pid
+
+    def _afresh(self, command, environment) -> subprocess.Popen:
+        with self.log_path.open("ab") as file:
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -70,7 +80,6 @@ class Process:
                 start_new_session=True,
                 preexec_fn=functools.partial(die_with_parent, signal.SIGKILL),
             )
-        self.pid = self._only_child() if as_pid_1 else self._popen.pid
 
     def _only_child(self) -> int:
         children = pathlib.Path(f"/proc/{self._popen.pid}/task/{self._popen.pid}/children")
@@ -120,7 +129,8 @@ class Roles:
       security: of the tests' own clients.
     """
 
-    light = ()  # roles without TensorFlow: each started afresh
+    light = ()  # roles without TensorFlow
+    afresh = ()  # roles that are not forked
 
     def __init__(
         self,
@@ -155,7 +165,8 @@ class Roles:
         environment["PYTHONFAULTHANDLER"] = "1"
         environment.pop(LAUNCHER_VARIABLE, None)
         path = self._logs / f"{log or f'{role}-{len(self._started)}'}.log"
-        process = Process(command, path, environment, as_pid_1, role not in self.light)
+        tensorflow = None if role in self.afresh else role not in self.light
+        process = Process(command, path, environment, as_pid_1, tensorflow)
         self._started.append(process)
         return process
 
