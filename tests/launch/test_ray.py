@@ -1,5 +1,6 @@
 """What the launcher of a Ray cluster does without one."""
 
+import concurrent.futures
 import os
 import pathlib
 import signal
@@ -13,7 +14,7 @@ from binaries import train
 from tfdrl.errors import ConfigurationError
 from tfdrl.launch import step
 from tfdrl.launch.placement import Node
-from tfdrl.launch.ray import agent, cluster, reservation
+from tfdrl.launch.ray import agent, agents, cluster, reservation
 from tfdrl.topology import Resources
 
 
@@ -174,3 +175,35 @@ def test_what_ray_says_is_a_line():
     assert cluster.words_of(RuntimeError(raised)) == "FileNotFoundError: there is no /a here"
     assert cluster.words_of(RuntimeError("It died.\n\tIts node, too.")) == "It died. Its node, too."
     assert cluster.words_of(RuntimeError()) == "RuntimeError"
+
+
+@pytest.mark.parametrize("has_gone", [False, True])
+def test_who_is_killed_with_its_node_has_not_died_by_itself(has_gone, tmp_path, monkeypatch):
+    """An actor that ends kills what it has started, and tells of that before it is gone."""
+    monkeypatch.setattr(agents, "_LAST_WORDS_SECS", 0.0)
+    node_is_gone, calls = [], []
+
+    def call(outcome=None):
+        future = concurrent.futures.Future()
+        if outcome is not None:
+            future.set_result(outcome)
+        calls.append(future)
+        return types.SimpleNamespace(future=lambda: future)
+
+    actor = types.SimpleNamespace(
+        wait=types.SimpleNamespace(remote=lambda: call(-signal.SIGKILL)),
+        __ray_ready__=types.SimpleNamespace(remote=call),
+    )
+    process = agents.AgentProcess(
+        actor, lambda actor: None, lambda: bool(node_is_gone), "learner", tmp_path / "log"
+    )
+    assert process.poll() is None
+    (_, _, asked_again) = calls
+    if has_gone:
+        asked_again.set_exception(RuntimeError("the actor died"))
+        assert process.poll() is None
+        node_is_gone.append(True)
+    else:
+        asked_again.set_result(None)
+    assert process.poll() == -signal.SIGKILL
+    assert len(calls) == 3

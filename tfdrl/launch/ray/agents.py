@@ -24,6 +24,8 @@ _KILL_SECS = 10.0
 _START_SECS = 300.0
 #: Ray knows that an actor is lost some time before it knows it of the actor's node.
 _SETTLE_SECS = 30.0
+#: An actor whose node is lost kills what it has started, says so, and ends.
+_LAST_WORDS_SECS = 2.0
 
 
 class AgentProcess:
@@ -50,6 +52,9 @@ class AgentProcess:
         self._lost_secs: float | None = None
         self._role, self._log = role, log
         self._killed_secs: float | None = None
+        self._is_told = False
+        self._ended_secs: float | None = None
+        self._asked_again: concurrent.futures.Future | None = None
         self._is_there: concurrent.futures.Future = agent.__ray_ready__.remote().future()
         self._exit: concurrent.futures.Future = agent.wait.remote().future()
         self._begin_secs = time.monotonic()
@@ -57,8 +62,7 @@ class AgentProcess:
     def poll(self) -> int | None:
         """The role's exit code, or that of a failure if its actor has gone."""
         if self._exit.done():
-            is_settled = self._exit.exception() is None or self._has_settled()
-            return self._over() if is_settled else None
+            return self._over() if self._is_its_own_end() or self._has_settled() else None
         if self._is_there.done() or time.monotonic() - self._begin_secs < _START_SECS:
             return None
         self._say(
@@ -70,10 +74,12 @@ class AgentProcess:
 
     def stop(self) -> None:
         """The role gets SIGTERM."""
+        self._is_told = True
         self._agent.say.remote(step.STOP)
 
     def kill(self) -> None:
         """The role and all that it has started get SIGKILL."""
+        self._is_told = True
         self._agent.say.remote(step.KILL)
         self._killed_secs = self._killed_secs or time.monotonic()
 
@@ -88,6 +94,19 @@ class AgentProcess:
             return self._over()
         self._kill_agent(self._agent)
         return -signal.SIGKILL
+
+    def _is_its_own_end(self) -> bool:
+        """Whether the actor has told of the end, and not as the last thing before its own."""
+        if self._exit.exception() is not None:
+            return False
+        if self._exit.result() != -signal.SIGKILL or self._is_told:
+            return True
+        now_secs = time.monotonic()
+        self._ended_secs = self._ended_secs or now_secs
+        if self._asked_again is None and now_secs - self._ended_secs >= _LAST_WORDS_SECS:
+            self._asked_again = self._agent.__ray_ready__.remote().future()
+        asked = self._asked_again
+        return asked is not None and asked.done() and asked.exception() is None
 
     def _has_settled(self) -> bool:
         is_gone, now_secs = self._is_node_gone(), time.monotonic()
