@@ -103,7 +103,7 @@ def test_forked_process_is_as_if_started_afresh(servers, start, tmp_path):
     assert told["directory"] == os.getcwd()
     assert told["variable"] == "yes" and told["other_variable"] is None
     assert told["arguments"] == ["tell", "--a=b c"]
-    assert told["files"] == ["0", "1", "2", "3"]  # 3: the listing itself
+    assert told["files"] == ["0", "1", "2", "3", "4"]  # 3: says the end; 4: the listing itself
     assert told["interrupt"] and not told["tensorflow"]
     assert told["comm"] == "tfdrl actor 3"
     assert told["stdin"] == "/dev/null"
@@ -165,6 +165,14 @@ def test_function_that_returns_or_exits_with_a_text(servers, start):
         process, log = start(found, _LIGHT, behaviour)
         assert process.wait() == code
         assert log.read_text() == text
+
+
+def test_a_role_in_which_something_calls_exit_has_not_finished(servers, start):
+    found, _ = servers(_LIGHT)
+    process, log = start(found, _LIGHT, "exit_of_a_library")
+    assert process.wait() == 1
+    said = log.read_text().splitlines()[-1]
+    assert said.startswith("tfdrl actor: the process ended") and "has called exit(0)" in said
 
 
 def test_whoever_knows_a_process_can_kill_its_group(servers, start):

@@ -9,6 +9,9 @@ import pytest
 from mortal import PARENT_VARIABLE
 from paths import python_path
 
+from tfdrl.errors import TfdrlError
+from tfdrl.launch import process
+
 _PARENT = f"""
 import os, subprocess, sys, time
 os.environ["{PARENT_VARIABLE}"] = str(os.getpid())
@@ -36,3 +39,9 @@ def test_what_tests_fork_dies_with_them():
     finally:
         parent.kill()
         parent.wait()
+
+
+def test_what_ends_its_own_process_has_not_returned():
+    with pytest.raises(TfdrlError, match=r"its simulator has ended its process: .* exit\(0\)"):
+        process.run_apart(lambda: os._exit(0), 10.0, "its simulator")
+    process.run_apart(lambda: None, 10.0, "its simulator")

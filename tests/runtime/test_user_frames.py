@@ -1,15 +1,18 @@
 """A fault in a user's model shows the user's own line; a precision without losses is refused."""
 
+import pathlib
+import sys
+
 import pytest
 import tensorflow as tf
 from tf_agents.trajectories import time_step
 
 from tfdrl.environments.registry import gym_environment
-from tfdrl.errors import EXIT_FAILED, ConfigurationError
+from tfdrl.errors import EXIT_FAILED, ConfigurationError, TfdrlError
 from tfdrl.launch import role
 from tfdrl.runtime import agent_factory
 from tfdrl.runtime.user_frames import own_frame
-from tfdrl.topology import Role
+from tfdrl.topology import Context, Role
 
 
 def _broken_model():
@@ -37,6 +40,17 @@ def test_a_role_shows_it_first_and_last(capsys):
     assert lines[0].startswith("ValueError: ") and "in _broken_model" in lines[0]
     assert lines[1].startswith("Traceback")
     assert lines[-1].startswith("tfdrl learner: ValueError: ")
+
+
+@pytest.mark.parametrize("code", [0, 2, "no licence"])
+def test_an_environment_that_exits_has_not_ended_the_role(code, monkeypatch):
+    """Neither well, nor with an exit code that means something."""
+    monkeypatch.setitem(globals(), "_broken_model", lambda: sys.exit(code))
+    broken = Role("learner", "test_user_frames:call_of_a_role")
+    context = Context("learner", 0, 1, pathlib.Path())
+    with pytest.raises(TfdrlError, match=r"sys.exit\(.*\) was called \(at .*test_user_fr") as error:
+        role.call(broken, None, context, {})
+    assert repr(code) in str(error.value) and error.value.exit_code == EXIT_FAILED
 
 
 def call_of_a_role(experiment, context):

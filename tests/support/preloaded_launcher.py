@@ -47,6 +47,7 @@ def _start(channel, preload, log, environment, quiet):
                 continue
         os.environ.clear()
         os.environ.update(environment)
+        process.tell_end()  # what this process says is said to others
         process.leave_on_signals()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.die_with_launcher()

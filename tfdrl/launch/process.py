@@ -33,6 +33,8 @@ ORPHAN_GRACE_SECS = 10.0
 _PR_SET_PDEATHSIG = 1
 _GENERATED = "__autograph_generated_file"
 _inherited: set[str] = set()
+_told_end: list[int] = []  # files
+_RETURNED = b"returned"  # of `run_apart`
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -221,6 +223,8 @@ def run_apart(function: Callable[[], None], limit_secs: float, what: str) -> Non
         told = pipe.read() or b""
     if code == EXIT_CONFIGURATION:
         raise ConfigurationError(told.decode(errors="replace"))
+    if code == EXIT_OK and told != _RETURNED:
+        raise TfdrlError(f"{what} has ended its process: something in it has called exit(0)")
     if code not in (EXIT_OK, -signal.SIGKILL):
         raise TfdrlError(f"{what} failed ({code}); see above")
 
@@ -229,6 +233,7 @@ def _call_and_tell(function: Callable[[], None], write_end: int) -> None:
     code = EXIT_FAILED
     try:
         function()
+        os.write(write_end, _RETURNED)
         code = EXIT_OK
     except ConfigurationError as error:
         os.write(write_end, str(error).encode()[: 1 << 15])
@@ -248,6 +253,11 @@ def exit_code_of(error: SystemExit) -> int:
     return EXIT_FAILED
 
 
+def tell_end(*files: int) -> None:
+    """`leave` with exit code 0 writes a byte into these; what else ends the process does not."""
+    _told_end[:] = files
+
+
 def leave(exit_code: int) -> None:
     """Ends the process at once: native threads (Reverb, gRPC, TensorFlow) cannot keep it."""
     if "multiprocessing" in sys.modules:  # atexit, which would end them, does not run
@@ -260,6 +270,9 @@ def leave(exit_code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a closed pipe must not change the exit code
             stream.flush()
+    for file in _told_end:
+        with contextlib.suppress(OSError):
+            os.write(file, b"0" * (exit_code == EXIT_OK))
     # The launcher kills what a role leaves behind; without it the role must, itself included.
     if is_orphan() and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)

@@ -143,7 +143,12 @@ def call(
     except TfdrlError:
         raise
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else EXIT_FAILED
+        if error.code == EXIT_OK and context.stop.is_set():
+            return EXIT_OK
+        called = (
+            f"sys.exit({error.code!r}) was called (at {own_frame(error) or 'no line of yours'})"
+        )
+        raise TfdrlError(called) from error
     except BaseException as error:
         frame, advice = own_frame(error), gpus.words_of_full_memory(error)
         text = str(error).strip().partition("\n")[0]

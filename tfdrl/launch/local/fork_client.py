@@ -2,12 +2,14 @@
 
 On the socket between them travels, from the launcher, for each role
 
-    8 bytes, little-endian: the size of the rest; with it, as files: the log, and a pipe's read end
+    8 bytes, little-endian: the size of the rest; with it, as files: the log, the read end of one
+        pipe, and the write end of another
     JSON: module, arguments, environment, directory, title
 
 and back, each on a line, JSON: {"importing": name}, {"ready": true} or {"unfit": why}, and then
-{"pid": process id} or {"error": why}. The role waits for one byte in the pipe: what the launcher
-does not know of must not run.
+{"pid": process id} or {"error": why}. The role waits for one byte in its pipe: what the launcher
+does not know of must not run. In the other one it says a byte when it leaves with exit code 0: one
+that ends so without it has not finished, something in it has called `exit(0)`.
 """
 
 from __future__ import annotations
@@ -65,12 +67,24 @@ class Child(Protocol):
 
 
 class ForkedProcess:
-    """A child of this process that another process has forked for it."""
+    """A child of this process that another process has forked for it.
 
-    def __init__(self, pid: int):
+    Args:
+      pid: its process id.
+      said: the pipe in which it says that it leaves; None if it need not.
+    """
+
+    def __init__(self, pid: int, said: IO[bytes] | None = None):
         if pid <= 0:  # which would mean a whole group to kill
             raise ValueError(f"{pid} is no process id")
-        self.pid = pid
+        self.pid, self._said = pid, said
+
+    def has_left(self) -> bool:
+        """Whether it said that it leaves; ask once, after its end."""
+        if self._said is None:
+            return True
+        with self._said:
+            return bool(self._said.read(1))
 
     def wait(self) -> int:
         """Waits for its end; returns its exit code, negative for a signal."""
@@ -173,14 +187,16 @@ class ForkServer:
         }
         data = json.dumps(request).encode()
         read_end, write_end = os.pipe()
+        heard, said = os.pipe()
+        os.set_blocking(heard, False)
         try:
             with _adopting():
-                pid = self._ask(data, [log.fileno(), read_end])
+                pid = self._ask(data, [log.fileno(), read_end, said])
             os.write(write_end, b"g")
-            return ForkedProcess(pid)
+            return ForkedProcess(pid, os.fdopen(os.dup(heard), "rb", buffering=0))
         finally:
-            os.close(read_end)
-            os.close(write_end)
+            for file in (read_end, write_end, heard, said):
+                os.close(file)
 
     def close(self) -> None:
         """Ends it. What it has forked goes on."""

@@ -118,8 +118,8 @@ def serve(channel: socket.socket) -> None:
     gc.freeze()  # the collector would write to, and so copy, what is shared
     _say(channel, ready=True)
     while True:
-        header, files, _, _ = socket.recv_fds(channel, 8, 2)
-        if len(header) < 8 or len(files) < 2:
+        header, files, _, _ = socket.recv_fds(channel, 8, 3)
+        if len(header) < 8 or len(files) < 3:
             process.leave(EXIT_OK)  # the launcher has ended, or wants no more roles
         request = json.loads(_read(channel, int.from_bytes(header, "little")))
         try:
@@ -186,14 +186,15 @@ def _fork_role(request, files: Sequence[int], channel: socket.socket, write_end:
         process.leave(exit_code)
 
 
-def _become(request: dict[str, Any], log: int, go: int, channel: socket.socket) -> None:
+def _become(request: dict[str, Any], log: int, go: int, said: int, channel: socket.socket) -> None:
     """Makes this process the role that is asked for, and calls its function."""
     channel.close()
     # The launcher says go once it knows this process; one that it never knows must not run.
     if not select.select([go], [], [], 60.0)[0] or not os.read(go, 1):
         os._exit(EXIT_FAILED)
     _redirect(log)
-    os.closerange(3, max(log, go) + 1)
+    process.tell_end(os.dup2(said, 3, inheritable=False))
+    os.closerange(4, max(log, go, said) + 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _move(request["environment"], request["directory"])
     module, arguments = request["module"], request["arguments"]

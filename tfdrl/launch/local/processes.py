@@ -12,11 +12,23 @@ import pathlib
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from tfdrl.errors import EXIT_FAILED, EXIT_OK
 from tfdrl.launch.launcher import ProcessSpec
-from tfdrl.launch.local.fork_client import Child, ForkServer, ForkServerError, start_afresh
+from tfdrl.launch.local.fork_client import (
+    Child,
+    ForkedProcess,
+    ForkServer,
+    ForkServerError,
+    start_afresh,
+)
 from tfdrl.launch.local.preloading import preloaded
 from tfdrl.launch.process import has_ended
 from tfdrl.topology import Program, Role
+
+_UNFINISHED = (
+    "the process ended, though its role was not over: something in it, such as a simulator, has "
+    "called exit(0)"
+)
 
 
 class LocalProcess:
@@ -51,6 +63,23 @@ class LocalProcess:
     def wait(self) -> int:
         """Waits for its end; returns its exit code, negative for a signal."""
         return self._child.wait()
+
+
+class _ForkedRole(LocalProcess):
+    """One that ends with 0 and has not said so failed: something in it has called `exit(0)`."""
+
+    def __init__(self, child: ForkedProcess, spec: ProcessSpec):
+        super().__init__(child)
+        self._role, self._log = spec.role.name, spec.log.name
+
+    def wait(self) -> int:
+        """As LocalProcess."""
+        exit_code = super().wait()
+        if exit_code != EXIT_OK or self._child.has_left():
+            return exit_code
+        with contextlib.suppress(OSError), open(self._log, "a") as log:
+            log.write(f"\ntfdrl {self._role}: {_UNFINISHED}\n")
+        return EXIT_FAILED
 
 
 class FreshProcesses:
@@ -130,7 +159,7 @@ class ForkServers:
             try:
                 _, _, module, *arguments = spec.command
                 forked = server.fork(spec.name, module, arguments, spec.log, spec.environment)
-                return LocalProcess(forked)
+                return _ForkedRole(forked, spec)
             except ForkServerError as error:
                 self._replace(needs_tensorflow, server, error)
         return self._fresh.start(spec)
