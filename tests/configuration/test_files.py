@@ -33,6 +33,17 @@ def test_a_missing_file_names_the_nearest(name):
         configuration.find_gin_file(name)
 
 
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_what_names_nothing_is_refused(name):
+    with pytest.raises(ConfigurationError, match="names no gin file; write one such as apex/cart"):
+        configuration.find_gin_file(name)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigurationError, match=f"{tmp_path} cannot be read: Is a directory"):
+        configuration.read_utf8(tmp_path)
+
+
 def test_a_directory_is_not_a_gin_file():
     with pytest.raises(ConfigurationError, match="no gin file 'environments'"):
         configuration.find_gin_file("environments")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 import pathlib
 import re
 
@@ -14,6 +15,7 @@ _PACKAGE_DIR = pathlib.Path(__file__).resolve().parents[1]
 #: The checkout's directory, then the copy that a wheel installs.
 GIN_DIRS = (_PACKAGE_DIR.parent / "gin", _PACKAGE_DIR / "gin_files")
 
+_EXAMPLE = "write one such as apex/cartpole.gin; tfdrl-train --list has all that come with tfdrl"
 _OTHER_COMMAND = re.compile(r"\btfdrl-(benchmark|compare)")
 
 
@@ -28,6 +30,8 @@ def find_gin_file(name: str | pathlib.Path) -> pathlib.Path:
       ConfigurationError: no such file; says where it was looked for and what there is.
     """
     given = pathlib.Path(name)
+    if not given.name:
+        raise ConfigurationError(f"{os.fspath(name)!r} names no gin file; {_EXAMPLE}")
     # A path that ends in / would name a directory; is_file() below refuses it.
     spellings = [given] if given.suffix == ".gin" else [given, given.with_name(given.name + ".gin")]
     for path in spellings:
@@ -43,8 +47,14 @@ def find_gin_file(name: str | pathlib.Path) -> pathlib.Path:
 
 
 def read_utf8(path: pathlib.Path) -> str:
-    """The text of a file. Raises ConfigurationError, with the line, if it is not UTF-8."""
-    content = path.read_bytes()
+    """The text of a file.
+
+    Raises ConfigurationError if it cannot be read, or, with the line, if it is not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -69,12 +69,22 @@ def fits(value: Any, annotation: str) -> bool:
         return True
 
 
-#: The ends of names of counts, durations and rates: a number below is a mistake.
-_LOWEST = {
-    **dict.fromkeys(("secs", "minutes", "ms", "steps", "frames", "episodes", "updates"), 0),
-    **dict.fromkeys(("items", "transitions", "unrolls", "rate"), 0),
-    "size": 1,
+_INF = float("inf")
+_ANY = (-_INF, _INF, True)
+#: What numbers may be, by the parameter's name or its end, which says what it counts: the least and
+#: the greatest, and whether these are allowed themselves.
+_RANGES = {
+    **dict.fromkeys(("secs", "minutes", "ms", "steps", "frames", "episodes"), (0, _INF, True)),
+    **dict.fromkeys(("updates", "items", "transitions", "unrolls"), (0, _INF, True)),
+    **dict.fromkeys(("threads", "importance_exponent"), (0, _INF, True)),
+    **dict.fromkeys(("timeout_secs", "second", "norm"), (0, _INF, False)),
+    **dict.fromkeys(("gamma", "epsilon_start", "epsilon_end"), (0, 1, True)),
+    "niceness": (0, 19, True),
+    "rate": (0, _INF, True),
+    "size": (1, _INF, True),
 }
+#: Infinite, these are a mistake, and no way to say "never".
+_FINITE = ("rate", "exponent", "norm")
 
 
 def out_of_range(name: str, value: Any) -> str:
@@ -84,14 +94,19 @@ def out_of_range(name: str, value: Any) -> str:
       name: of one of tfdrl's parameters, which end in their unit.
       value: that it is given.
     """
+    ends = [name, *(name[i + 1 :] for i, letter in enumerate(name) if letter == "_")]
+    low, high, takes_ends = next((_RANGES[end] for end in ends if end in _RANGES), _ANY)
     for leaf in leaves(value):
         if isinstance(leaf, bool) or not isinstance(leaf, (int, float)):
             continue
         if isinstance(leaf, int) and leaf.bit_length() > 63:
             return "does not fit into 64 bits"
-        lowest = _LOWEST.get(name.rpartition("_")[2], leaf)
-        if not leaf >= lowest:
-            return f"must be {lowest} or more"
+        if not (low <= leaf <= high if takes_ends else low < leaf < high):
+            if high < _INF:
+                return f"must be from {low} to {high}"
+            return f"must be {low} or more" if takes_ends else f"must be above {low}"
+        if ends[-1] in _FINITE and abs(leaf) == _INF:
+            return "must be finite"
     return ""
 
 
