@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tfdrl.api import bindings
+from tfdrl.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,9 @@ def test_numbers_of_numpy_and_references_are_as_gin_writes_them():
 
 def test_lines_stay_as_they_are():
     assert bindings.lines(["a.b = 3"]) == ["a.b = 3"] and bindings.lines(()) == []
+
+
+@pytest.mark.parametrize("name", [None, 3, b"a.gin", "", [], ["a.gin", None]])
+def test_what_is_no_file_is_refused(name):
+    with pytest.raises(ConfigurationError, match=r"gin_file=.* must be a file's path or name"):
+        bindings.files(name)

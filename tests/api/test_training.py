@@ -166,6 +166,10 @@ def test_wrong_settings_are_the_sentence_of_the_command_line(start, tmp_path):
     [
         ({"on_progress": 3}, "on_progress=3 must be a function"),
         ({"bindings": "apex.actors = 3"}, "must be a list of lines"),
+        ({"bindings": None}, "bindings=None must be a list of lines"),
+        ({"max_restarts": -1}, "max_restarts=-1 must be a finite number of at least 0"),
+        ({"max_restarts": "3"}, "max_restarts='3' must be a finite number"),
+        ({"stuck_after_secs": float("nan")}, "stuck_after_secs=nan must be a finite number of at"),
         ({"bindings": {"apex.agent": print}}, "apex.agent = .* cannot be written in gin"),
         ({"on_progress": lambda snapshot: True}, 'None to go on, or "stop", not True'),
     ],

@@ -71,6 +71,8 @@ def test_directory_that_cannot_be_written_is_a_configuration_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written"):
         run_directory.claim(tmp_path / "file" / "run")
+    with pytest.raises(ConfigurationError, match=r"could not read checkpoints back.* of '.x00'"):
+        run_directory.claim(tmp_path / "a\0b")
 
 
 def test_configuration_is_kept_compared_and_replaced(tmp_path):

@@ -22,7 +22,7 @@ def lines(bindings: Bindings) -> list[str]:
     """
     if isinstance(bindings, Mapping):
         return [f"{name} = {_value(name, value)}" for name, value in bindings.items()]
-    if isinstance(bindings, (str, bytes)):
+    if isinstance(bindings, (str, bytes)) or not isinstance(bindings, Iterable):
         raise ConfigurationError(
             f"bindings={bindings!r} must be a list of lines such as ['apex.actors = 8'], or a dict "
             "such as {'apex.actors': 8}"
@@ -31,10 +31,11 @@ def lines(bindings: Bindings) -> list[str]:
 
 
 def files(gin_file: str | os.PathLike | Iterable[str | os.PathLike]) -> list[str]:
-    """The names of one gin file or of several. Raises ConfigurationError for none."""
-    names = [gin_file] if isinstance(gin_file, (str, os.PathLike)) else list(gin_file)
-    if not names:
-        raise ConfigurationError("gin_file is empty; give a file's path or name")
+    """The names of one gin file or of several. Raises ConfigurationError for anything else."""
+    is_one = isinstance(gin_file, (str, os.PathLike)) or not isinstance(gin_file, Iterable)
+    names = [gin_file] if is_one else list(gin_file)
+    if not names or not all(isinstance(name, (str, os.PathLike)) and str(name) for name in names):
+        raise ConfigurationError(f"gin_file={gin_file!r} must be a file's path or name, or several")
     return [os.fspath(name) for name in names]
 
 

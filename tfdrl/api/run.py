@@ -112,11 +112,15 @@ class Run:
 
         Returns the evaluation: mean, median, standard_error, min, max, episodes and more.
 
-        Raises ConfigurationError without a checkpoint, and for a video that cannot be made.
+        Raises ConfigurationError without a checkpoint or an episode, and for a video that cannot be
+        made.
         """
         from tfdrl.api import training
         from tfdrl.api.channel import Worker
+        from tfdrl.launch.settings import require_number
         from tfdrl.rpc.run_messages import Evaluation
+
+        require_number("episodes", episodes, 1)
 
         request = {
             "root_dir": str(self.root_dir),

@@ -20,7 +20,7 @@ from tfdrl.errors import (
     TfdrlError,
     TrainingDivergedError,
 )
-from tfdrl.launch.settings import LauncherSettings, Limits
+from tfdrl.launch.settings import LauncherSettings, Limits, require_number
 from tfdrl.launch.supervisor import RunEnd
 
 #: The module of the process that works for this one.
@@ -67,6 +67,8 @@ def train(
     """
     if on_progress is not None and not callable(on_progress):
         raise ConfigurationError(f"on_progress={on_progress!r} must be a function of a snapshot")
+    require_number("stuck_after_secs", stuck_after_secs, 1)
+    require_number("max_restarts", max_restarts, 0)
     return launched(
         gin_lines.files(gin_file),
         gin_lines.lines(bindings),

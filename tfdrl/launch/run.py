@@ -83,6 +83,7 @@ def run_program(
     nodes = launcher.nodes(program)
     wanted = placement.parse(settings.resources, program, nodes)
     placed = placement.place(program, wanted, nodes)
+    run_directory.check_name(root_dir)
     root_dir = pathlib.Path(root_dir).resolve()
     start_secs = time.monotonic()
     process.reap_children()

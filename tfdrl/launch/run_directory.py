@@ -127,11 +127,12 @@ def check_name(root_dir: str | os.PathLike) -> None:
     TensorFlow takes the paths of checkpoints for patterns.
     """
     path = str(pathlib.Path(root_dir).absolute())
-    found = sorted(set(path) & set("[]*?\\"))
+    found = sorted(set(path) & set("[]*?\\\0"))
     if found:
+        shown = str(root_dir).replace("\0", "\\0")
         raise ConfigurationError(
-            f"--root_dir={root_dir}: TensorFlow could not read checkpoints back from {path}, "
-            f"because of {' '.join(found)} in it; choose a name without"
+            f"--root_dir={shown}: TensorFlow could not read checkpoints back from it, because of "
+            f"{' '.join(map(repr, found))} in its path; choose one without"
         )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from tfdrl.errors import ConfigurationError
 
 
 class Limits(NamedTuple):
@@ -41,3 +44,10 @@ class LauncherSettings(NamedTuple):
     preload: bool = True
     resources: Sequence[str] = ()
     insecure_network: bool = False
+
+
+def require_number(name: str, value: object, lowest: float) -> None:
+    """Raises ConfigurationError for what is no finite number of at least `lowest`."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and lowest <= value < math.inf):
+        raise ConfigurationError(f"{name}={value!r} must be a finite number of at least {lowest:g}")
