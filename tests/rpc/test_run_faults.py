@@ -1,5 +1,6 @@
 """The training service among broken, stopped, restarted and numerous peers."""
 
+import gc
 import itertools
 import os
 import random
@@ -171,6 +172,20 @@ class TestMalformed:
                 continue
             code, _ = refusal(server, method, data)
             assert code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
+
+    def test_refusals_leave_no_calls_on_their_connection(self, server):
+        """Which has few, and would be refused another one until garbage is collected."""
+        gc.collect()
+        gc.disable()
+        try:
+            with grpc.insecure_channel(str(server.address)) as channel:
+                method = channel.unary_unary("/tfdrl.v1.Training/Report")
+                for _ in range(3 * channels.MAX_STREAMS):
+                    with pytest.raises(grpc.RpcError) as error:
+                        method(b"\xff" * 100, timeout=10)
+                    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        finally:
+            gc.enable()
 
     def test_oversize(self, server):
         code, details = refusal(server, "Report", b"\0" * (100 << 20))

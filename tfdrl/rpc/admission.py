@@ -47,7 +47,7 @@ class AdmissionControl:
         """
         behavior = handler.unary_unary or handler.stream_stream
 
-        async def behind_the_gate(_, context: grpc.aio.ServicerContext):
+        async def inside(context: grpc.aio.ServicerContext):
             if not (is_open or self._security.lets_in(context.invocation_metadata() or ())):
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, _NO_TOKEN)
             first = await self._first_message(context)
@@ -61,6 +61,16 @@ class AdmissionControl:
                 return await behavior(first, context)
             finally:
                 self._inside -= 1
+
+        async def behind_the_gate(messages, context: grpc.aio.ServicerContext):
+            try:
+                return await inside(context)
+            except grpc.aio.AbortError as error:
+                # The call has this error, whose frames have the call: until garbage is collected
+                # it would be one of the few of its connection, whose next is refused unread.
+                del messages, context
+                error.__context__ = None
+                raise error.with_traceback(None) from None
 
         # A stream of one request: grpc would read that of a unary call itself, before it asks us,
         # and wait for it for ever. On the wire both are the same.
