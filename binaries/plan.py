@@ -75,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
         path = getattr(values, name)
         if path and not pathlib.Path(path).resolve().parent.is_dir():
             raise ConfigurationError(f"--{name}={path}: there is no such directory")
+        if path and pathlib.Path(path).is_dir():
+            raise ConfigurationError(f"--{name}={path} is a directory; name a file in it")
     process.silence()
     configuration.load(values.gin_file, values.gin_bindings, tensorflow=False)
     config = Experiment.from_gin().architecture
@@ -92,8 +94,15 @@ def main(argv: Sequence[str]) -> int:
     )
     found = (_sweep if values.sweep else _plan)(subject, there, values)
     if values.json:
-        pathlib.Path(values.json).write_text(json.dumps(found, indent=2) + "\n")
+        _write(values.json, json.dumps(found, indent=2) + "\n")
     return EXIT_OK
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        pathlib.Path(path).write_text(text)
+    except OSError as error:
+        raise ConfigurationError(f"--json={path} cannot be written: {error.strerror}") from None
 
 
 def _plan(subject: prediction.Subject, there: machines.Machines, values) -> dict:

@@ -108,6 +108,16 @@ def test_costs_of_a_file_are_replaced_by_those_stated(tmp_path, capsys):
         ((_GIN, "--stragglers=many"), "write how many and how much slower"),
         ((_GIN, "--json=/nowhere/at/all.json"), "there is no such directory"),
         (("--gin_file=dqn/cartpole.gin", *_COSTS), "there is no model of dqn"),
+        (
+            (_GIN, *_COSTS, "--machines=199999 x actor: 4 cores"),
+            r"processes or machines cannot be si",
+        ),
+        ((_GIN, *_COSTS, "--events=20000", "--sweep=actors=1..99999"), "raise them"),
+        ((_GIN, *_COSTS, "--json=/tmp"), "--json=/tmp is a directory; name a file in it"),
+        (
+            (_GIN, *_COSTS, *_QUICK, "--json=/dev/full"),
+            "--json=/dev/full cannot be written: No space left",
+        ),
     ],
 )
 def test_bad_input_is_a_sentence(arguments, words, capsys):

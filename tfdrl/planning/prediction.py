@@ -20,6 +20,7 @@ from tfdrl.planning.costs import Costs
 from tfdrl.planning.machines import Machines
 from tfdrl.planning.settings_of_gin import table_sizes
 from tfdrl.planning.site import Counts, Site, Stragglers
+from tfdrl.planning.site import replicas as replicas_of
 from tfdrl.topology import Program
 
 
@@ -120,7 +121,8 @@ def predict(
       replicas: of a role, in the place of what machines or gin file say.
 
     Raises:
-      ConfigurationError: an architecture without a model, a cost that is missing.
+      ConfigurationError: an architecture without a model, a cost that is missing, more processes
+        than the events of the simulation.
     """
     program = subject.program
     if program.name not in MODELS:
@@ -129,11 +131,16 @@ def predict(
         )
     model = MODELS[program.name]
     subject.costs.require(model.costs)
+    check_size(subject, machines, replicas or {})
     site = Site(program, machines, subject.costs, replicas, subject.stragglers)
     model.start(site, subject.config, subject.frames_per_step)
     before, busy_before, is_settled = _run(site, subject.events)
     after = site.counts
     secs = site.env.now - before.secs
+    if not secs:
+        raise ConfigurationError(
+            f"--events={subject.events:,} end before anything has taken any time; raise them"
+        )
     frames = (after.steps - before.counts.steps) * subject.frames_per_step / secs
     use = _use(site, before.counts, busy_before, secs)
     lags = after.lag_count - before.counts.lag_count
@@ -149,6 +156,18 @@ def predict(
         secs,
         is_settled,
     )
+
+
+def check_size(subject: Subject, machines: Machines, replicas: Mapping[str, int]) -> None:
+    """Raises ConfigurationError for more machines or processes than turns can be simulated of."""
+    roles = subject.program.roles
+    processes = sum(replicas_of(role, machines, replicas) for role in roles)
+    there = max(processes, sum(group.count for group in machines.groups))
+    if there > subject.events:
+        raise ConfigurationError(
+            f"{there:,} processes or machines cannot be simulated by --events={subject.events:,}, "
+            "of which each would need several; plan for fewer, or raise them"
+        )
 
 
 class _Before(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tfdrl.errors import ConfigurationError
 from tfdrl.planning.machines import Machines
-from tfdrl.planning.prediction import ACTING, Prediction, Subject, predict
+from tfdrl.planning.prediction import ACTING, Prediction, Subject, check_size, predict
 
 _POINTS = 16
 _EXAMPLE = "--sweep=actors=1..1000 or --sweep=actors=1,2,4,8"
@@ -61,6 +61,7 @@ def run(
 ) -> list[tuple[int, Prediction]]:
     """A prediction for each count; `told` hears which comes next."""
     found = []
+    check_size(subject, machines, {sweep.role: max(sweep.counts)})
     for count in sweep.counts:
         told(count)
         found.append((count, predict(subject, machines, {sweep.role: count})))
