@@ -50,9 +50,7 @@ def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     command_line.gin_flags(values)
     flags.DEFINE_list("parts", list("abcde"), "What to measure.", flag_values=values)
-    flags.DEFINE_float(
-        "seconds", 60.0, "How long part e is measured.", lower_bound=1.0, flag_values=values
-    )
+    command_line.float_flag(values, "seconds", 60.0, "How long part e is measured.", lowest=1.0)
     flags.DEFINE_integer(
         "rounds",
         5,
@@ -60,9 +58,7 @@ def _flags() -> flags.FlagValues:
         lower_bound=1,
         flag_values=values,
     )
-    flags.DEFINE_float(
-        "round_secs", 1.0, "Seconds of one turn.", lower_bound=0.0, flag_values=values
-    )
+    command_line.float_flag(values, "round_secs", 1.0, "Seconds of one turn.", lowest=0.0)
     flags.DEFINE_string(
         "costs",
         "",

@@ -42,7 +42,7 @@ def _flags() -> flags.FlagValues:
     about = "Environment frames of each run (default: as many as it makes in its minutes)."
     flags.DEFINE_integer("frames", None, about, lower_bound=1, flag_values=values)
     about = "Minutes of training of each run (default: as the task has; 10 at most with --frames)."
-    flags.DEFINE_float("minutes", None, about, lower_bound=0.01, flag_values=values)
+    command_line.float_flag(values, "minutes", None, about, lowest=0.01)
     about = "Of runs that there are: the file to write (default: report.html)."
     flags.DEFINE_string("output", "", about, flag_values=values)
     return values
@@ -92,6 +92,7 @@ def _study(values: flags.FlagValues):
             "--vary, or directories of runs"
         )
     bindings = tuple(values.gin_bindings)
+    settings.check_bindings(bindings)
     if values.task:
         found = settings.of_task(values.task, values.architectures, bindings)
     else:

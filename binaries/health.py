@@ -26,7 +26,7 @@ def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("address", "", "host:port of the role to ask.", flag_values=values)
     flags.DEFINE_integer("pid", 1, "Process to look at, without --address.", flag_values=values)
-    flags.DEFINE_float("timeout_secs", 3.0, "Time for the answer.", flag_values=values)
+    command_line.float_flag(values, "timeout_secs", 3.0, "Time for the answer.", lowest=0.1)
     for name, about in (
         ("tls_certificate", "PEM file: a certificate of ours, where the role asks for one."),
         ("tls_key", "PEM file: its private key."),

@@ -195,6 +195,8 @@ def main(argv: Sequence[str]) -> int:
         resources=values.resources,
         insecure_network=values.insecure_network,
     )
+    if values["seeds"].present and not values.seeds:
+        raise ConfigurationError("--seeds names no seed; write such as --seeds=1,2,3")
     if values.seeds or values.sweep:
         return _train_several(values, settings)
     if values["parallel"].present:

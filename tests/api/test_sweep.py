@@ -104,6 +104,7 @@ def test_ctrl_c_ends_the_run_under_way_and_trains_no_other(gin_file):
         (["--sweep=tiny.actorz=1,2"], "tiny has no parameter actorz"),
         (["--seeds=1", "--launcher=slurm"], "runs one program at a time"),
         (["--parallel=2"], "--parallel goes with --seeds or --sweep"),
+        (["--seeds="], "--seeds names no seed; write such as --seeds=1,2,3"),
         (["--seeds=1", "--requeue"], "--requeue goes with --launcher=slurm"),
     ],
 )

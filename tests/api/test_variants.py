@@ -37,6 +37,7 @@ def test_seeds_alone_and_values_in_quotes():
         ([], ["learning_rate=1,2"], "write a setting and its values"),
         ([], ["a.b=1,,2"], "write a setting and its values"),
         ([], ["a.b=1,1"], "a value is there twice"),
+        ([], ["a.b=1e-3,'x',0.001"], "a value is there twice"),
         ([], ["a.b=1", "a.b=2"], "a.b is to vary twice"),
         (["1"], ["experiment.seed=2"], "experiment.seed is to vary twice"),
         ([], ["a.b='/','*'"], "would have one directory"),

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from binaries import benchmark, compare, health
 from tfdrl.errors import ConfigurationError, DivergedError
 from tfdrl.launch import command_line
 
@@ -50,3 +51,13 @@ def test_a_list_may_be_cut_off():
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(
         "a3c/atari_pong.gin "
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [(compare, "minutes"), (benchmark, "seconds"), (health, "timeout_secs")],
+)
+@pytest.mark.parametrize("number", ["nan", "inf", "-1"])
+def test_a_time_is_a_finite_number(command, flag, number):
+    with pytest.raises(ConfigurationError, match=rf"--{flag}={number}.*: must be a finite number"):
+        command.main(["x", f"--{flag}={number}"])

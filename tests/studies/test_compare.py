@@ -126,6 +126,16 @@ def test_told_to_stop_it_leaves_nothing_behind(tmp_path):
         ([_TINY[0], "--vary=dqn.batch_size"], "write a setting and its values"),
         ([_TINY[0], "--vary=dqn.batch_size=1,,2"], "write a setting and its values"),
         ([_TINY[0], "--vary=impala.batch_size=1"], "has nothing to compare"),
+        ([_TINY[0], "--vary=impala.timeout_secs=60,60.0,6e1"], "has nothing to compare"),
+        (
+            [_TINY[0], "--vary=experiment.seed=1,2"],
+            "a comparison sets experiment.seed itself, as --s",
+        ),
+        (
+            ["--task=cartpole", "--gin_bindings=experiment.max_frames = 9"],
+            "itself, as --frames says",
+        ),
+        (["--task=cartpole", "--minutes=nan"], "--minutes=nan"),
         ([_TINY[0], "--vary=impala.batch_size=8,16"], "give --frames or --minutes"),
         (["--task=cartpole", "--seeds="], "'nothing' is no seed"),
         (["--task=cartpole", "--seeds=1,b"], "'b' is no seed"),

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from tfdrl.configuration import meaning
 from tfdrl.errors import ConfigurationError
 from tfdrl.experiment import MAX_SEED
 
@@ -84,7 +85,7 @@ def _axis(sweep: str) -> list[tuple[str, str]]:
             f"--sweep={sweep!r}: write a setting and its values, such as "
             "'adam.learning_rate=1e-4,3e-4'"
         )
-    if len(set(values)) < len(values):
+    if len(set(map(meaning, values))) < len(values):
         raise ConfigurationError(f"--sweep={sweep!r}: a value is there twice")
     return [(name, value) for value in values]
 

@@ -19,6 +19,7 @@ from tfdrl.configuration.files import (
 )
 from tfdrl.configuration.loading import Unavailable, load
 from tfdrl.configuration.registrations import Configurable
+from tfdrl.configuration.values import meaning
 
 __all__ = [
     "Catalogue",
@@ -33,6 +34,7 @@ __all__ = [
     "gin_programs",
     "is_measured",
     "load",
+    "meaning",
     "read_utf8",
     "settings",
     "without_effect",

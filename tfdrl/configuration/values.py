@@ -36,6 +36,16 @@ class Macro:
         return f"%{self.name}"
 
 
+def meaning(text: str) -> Any:
+    """What tells the text of a value from those of others: 1e-3 and 0.001 are one number."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # references, macros, words
+        return text
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number else repr(value)
+
+
 def leaves(value: Any) -> Iterator[Any]:
     """Everything inside nested containers (dictionary keys too)."""
     if isinstance(value, dict):

@@ -34,7 +34,7 @@ def gin_flags(values: flags.FlagValues) -> None:
 def float_flag(
     values: flags.FlagValues,
     name: str,
-    default: float,
+    default: float | None,
     about: str,
     lowest: float,
     highest: float = math.inf,
@@ -44,7 +44,7 @@ def float_flag(
     bounds = f"from {lowest:g} to {highest:g}" if highest < math.inf else f"of at least {lowest:g}"
     flags.register_validator(
         name,
-        lambda value: lowest <= value <= highest and math.isfinite(value),
+        lambda value: value is None or (lowest <= value <= highest and math.isfinite(value)),
         f"must be a finite number {bounds}",
         flag_values=values,
     )

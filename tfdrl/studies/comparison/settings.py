@@ -37,6 +37,14 @@ _SAME_NETWORK = {
         "MlpActorCriticNetwork.layer_units": "(128, 128)",
     }
 }
+#: Who sets what each run has for itself.
+_FLAGS = {
+    "experiment.seed": "as --seeds says",
+    "experiment.max_frames": "as --frames says",
+    "experiment.max_minutes": "as --minutes says",
+    "experiment.max_learner_steps": "to None: all have the same frames, or minutes",
+    "experiment.solved_return": "to None, so that the better ones do not train less",
+}
 
 
 class Setting(NamedTuple):
@@ -70,9 +78,9 @@ class Budget(NamedTuple):
 
     def bindings(self, seed: int) -> tuple[str, ...]:
         """What makes a setting one run of the comparison."""
-        own = {
+        own = {  # the names of _FLAGS
             "experiment.seed": seed,
-            "experiment.solved_return": None,  # or the better ones would train less
+            "experiment.solved_return": None,
             "experiment.max_learner_steps": None,
             "experiment.max_frames": self.frames,
             "experiment.max_minutes": float(self.minutes),
@@ -121,6 +129,22 @@ def of_task(task: str, architectures: Sequence[str], gin_bindings: Sequence[str]
     ]
 
 
+def check_bindings(gin_bindings: Sequence[str]) -> None:
+    """Raises ConfigurationError for one that every run of a comparison replaces by its own.
+
+    The return of a solved task is such, and yet the page goes by it.
+    """
+    for binding in gin_bindings:
+        name = binding.partition("=")[0].strip()
+        if name != "experiment.solved_return":
+            _check_is_free(f"--gin_bindings={binding!r}", name)
+
+
+def _check_is_free(what: str, name: str) -> None:
+    if name in _FLAGS:
+        raise ConfigurationError(f"{what}: a comparison sets {name} itself, {_FLAGS[name]}")
+
+
 def varied(setting: Setting, variations: Sequence[str]) -> list[Setting]:
     """A setting for each combination of the values.
 
@@ -151,9 +175,11 @@ def _variation(text: str) -> Iterator[tuple[str, str]]:
             f"--vary={text!r}: write a setting and its values, such as "
             "--vary='VTraceAgent.correction=none,vtrace' or --vary='a3c.workers=1,2,4'"
         )
-    if len(set(parts)) < 2:
+    _check_is_free(f"--vary={text!r}", name)
+    values = {configuration.meaning(part): part for part in reversed(parts)}
+    if len(values) < 2:
         raise ConfigurationError(f"--vary={text!r} has nothing to compare: give two values or more")
-    for part in dict.fromkeys(parts):
+    for part in reversed(values.values()):
         yield f"{name.rpartition('.')[2]} = {part}", f"{name} = {_gin_value(part)}"
 
 
