@@ -103,7 +103,10 @@ def test_roles_clients_and_launcher_are_measured_level_by_level(tmp_path, monkey
 @pytest.mark.timeout(400)
 def test_many_actors_of_a_real_learner_are_measured(tmp_path):
     arguments = ["--gin_file=impala/sleeping.gin", "--parts=n", "--rounds=1", "--round_secs=3"]
-    arguments.append("--gin_bindings=impala.actors = 21")
+    # One of the actors is real, and makes the learner's batches: several in each round.
+    bindings = ("impala.actors = 21", "impala.batch_size = 1")
+    bindings += ("gym_environment.kwargs = {'step_secs': 0.01}",)
+    arguments += [f"--gin_bindings={binding}" for binding in bindings]
     tables, done = benchmark_runs.sections(tmp_path, *arguments, timeout_secs=350)
     figures = {(f["name"], f["unit"]): f["value"] for f in tables[0]["figures"]}
     assert "  20 actors" in done.stderr
