@@ -38,6 +38,12 @@ SLIPS = {
     "more than 64 bits": ("optimizers.adam.beta_1 = 18446744073709551616", "64 bits", "beta_1"),
     "negative rate": ("adam.learning_rate = -0.1", "adam.learning_rate = -0.1 must be 0 or more"),
     "infinite rate": ("adam.learning_rate = 1e999", "adam.learning_rate = inf must be finite"),
+    "infinite wait": ("seed.timeout_secs = 1e999", "seed.timeout_secs = inf must be finite"),
+    "infinite clip": ("VTraceAgent.gradient_clip_norm = 1e999", "clip_norm = inf must be finite"),
+    "negative alpha": (
+        "replay_table.priority_exponent = -0.6",
+        "exponent = -0.6 must be 0 or more",
+    ),
     "no wait": ("seed.timeout_secs = 0", "seed.timeout_secs = 0 must be above 0"),
     "no pace": (
         "apex.actor_max_frames_per_second = 0.0",

@@ -88,6 +88,11 @@ def test_what_is_typed_without_effect_is_refused(what):
         ("apex/cartpole.gin", ["epsilon_ladder.base = 0.3"]),
         ("apex/cartpole.gin", ["apex.table = None", "replay_table.min_size = 9"]),
         ("a3c/cartpole.gin", ["VTraceAgent.entropy_cost = 0.1"]),  # its agent's base
+        (  # a macro's reference is called in the scope of whoever refers to the macro
+            "impala/cartpole.gin",
+            ["impala.agent = @fast/VTraceAgent", "net = @MlpActorCriticNetwork"]
+            + ["fast/VTraceAgent.network = %net", "fast/MlpActorCriticNetwork.layer_units = (8,)"],
+        ),
     ],
 )
 def test_what_is_used(file, bindings):
@@ -120,6 +125,31 @@ def test_a_package_may_call_what_it_names(lab):
         configuration.check(["lab.gin"], typed)
     (lab / "my_lab" / "calls.py").write_text("from tfdrl.agents.optimizers import adam\n")
     configuration.check(["lab.gin"], typed)
+
+
+def test_a_package_may_call_what_it_registers(lab):
+    typed = ["LabAgent.network = @MlpQNetwork", "MlpQNetwork.layer_units = (8,)"]
+    configuration.check(["lab.gin"], typed)
+    not_called_by_a_reference = ["lab_apex.agent = @maze", "lab_apex.optimizer = None"]
+    configuration.check(["lab.gin"], [*typed, *not_called_by_a_reference])
+
+
+@pytest.mark.parametrize(
+    ("base", "typed"),
+    [
+        ("tfdrl.architectures.apex import Apex", "replay_table.min_size = 9"),
+        ("tfdrl.agents.n_step_actor_critic import NStepActorCriticAgent", "VTraceAgent.gamma = 1"),
+    ],
+)
+def test_a_package_inherits_what_its_base_calls(base, typed, lab):
+    (lab / "my_lab" / "calls.py").write_text(f"from {base}\n")
+    configuration.check(["lab.gin"], [typed])
+
+
+def test_nothing_is_refused_where_nobody_can_read_what_a_package_calls(lab):
+    lines = ["import gin", "gin.external_configurable(dict, name='my_' + 'dict')"]
+    (lab / "my_lab" / "computed.py").write_text("\n".join(lines))
+    configuration.check(["lab.gin"], ["my_dict.a = 3", "adam.learning_rate = 1e-3"])
 
 
 def test_what_is_called_without_a_reference_is_listed():

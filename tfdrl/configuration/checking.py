@@ -212,8 +212,9 @@ class _Examination:
 
         Those that they include say more: whoever includes them takes a choice.
         """
-        if not self._lets_through:
-            self._errors += unused.macros(self._read.bindings)
+        if self._lets_through:  # nobody knows all that may be called
+            return
+        self._errors += unused.macros(self._read.bindings)
         for binding, reason in unused.settings(self._bindings, self._catalogue, self._tops):
             if binding.is_typed:
                 self.unused.append((binding.place, reason))

@@ -57,31 +57,47 @@ def settings(
     """
     if ("", _ROOT, "architecture") not in bindings:
         return
-    reach = _Reach(bindings, catalogue)
+    found = {key: catalogue.find(key[1]) for key in bindings}
+    modules = {key: items[0].module for key, items in found.items() if items}
+    ours = {key for key, module in modules.items() if module.startswith("tfdrl.")}
+    others = {key[1] for key, module in modules.items() if key not in ours and module != "gin"}
+    reach = _Reach(bindings, catalogue, others)
+    if packages and ours - reach.used:
+        reach = _Reach(bindings, catalogue, others | _named(packages, catalogue))
     for key, binding in bindings.items():
-        found = catalogue.find(key[1])
-        is_ours = bool(found) and found[0].module.startswith("tfdrl.")
-        if is_ours and key not in reach.used and not _may_call(packages, found[0].name):
+        if key in ours - reach.used:
             yield binding, reach.why_not(key)
 
 
-def _may_call(packages: Collection[str], name: str) -> bool:
+def _named(packages: Collection[str], catalogue: Catalogue) -> set[str]:
+    """What tfdrl registers and these packages name, to call or to inherit it."""
+    ours = [item for item in catalogue.configurables if item.module.startswith("tfdrl.")]
     files = [path for top in packages if top != "tfdrl" for _, path in source.package_modules(top)]
-    contents = (path.read_bytes() for path in files)
-    return any(b"tfdrl" in content and mentions(content, [name]) for content in contents)
+    contents = [content for path in files if b"tfdrl" in (content := path.read_bytes())]
+    return {
+        item.selector
+        for item in ours
+        if any(mentions(content, [item.name]) for content in contents)
+    }
 
 
 class _Reach:
-    """What is called from `experiment` on, in which scopes, and which bindings that uses."""
+    """What is called from `experiment` on, in which scopes, and which bindings that uses.
 
-    def __init__(self, bindings: Mapping[Key, Binding], catalogue: Catalogue):
+    `others` are called, too, in any scope: code that no gin file refers to may do so.
+    """
+
+    def __init__(
+        self, bindings: Mapping[Key, Binding], catalogue: Catalogue, others: Collection[str]
+    ):
         self._bindings, self._catalogue = bindings, catalogue
         self._of_selector = collections.defaultdict(list)
         for key in sorted(bindings, key=lambda key: key[0].count("/") + bool(key[0])):
             self._of_selector[key[1]].append(key)  # those of inner scopes later
         self._called: set[tuple[str, str]] = set()  # (scope, selector)
         self.used: set[Key] = set()
-        waiting = [("", selector) for selector in (_ROOT, *ALWAYS)]
+        waiting = [("", selector) for selector in (_ROOT, *ALWAYS, *others)]
+        waiting += [(key[0], key[1]) for key in bindings if key[1] in others]
         while waiting:
             call = waiting.pop()
             if call not in self._called:
@@ -106,6 +122,10 @@ class _Reach:
     def _referred(self, leaf: object, scope: str) -> Iterator[tuple[str, str]]:
         if isinstance(leaf, values.Macro):
             yield leaf.name, "gin.macro"
+            defined = self._bindings.get((leaf.name, "gin.macro", "value"))
+            inner = values.leaves(defined.value) if defined else ()
+            for reference in (one for one in inner if isinstance(one, values.Reference)):
+                yield from self._referred(reference, scope)
         elif isinstance(leaf, values.Reference):
             # Without a scope of its own it is called in that of its caller, or later outside.
             for item in self._catalogue.find(leaf.selector):

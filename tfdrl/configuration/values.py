@@ -86,7 +86,7 @@ _ANY = (-_INF, _INF, True)
 _RANGES = {
     **dict.fromkeys(("secs", "minutes", "ms", "steps", "frames", "episodes"), (0, _INF, True)),
     **dict.fromkeys(("updates", "items", "transitions", "unrolls"), (0, _INF, True)),
-    **dict.fromkeys(("threads", "importance_exponent"), (0, _INF, True)),
+    **dict.fromkeys(("threads", "importance_exponent", "priority_exponent"), (0, _INF, True)),
     **dict.fromkeys(("timeout_secs", "second", "norm"), (0, _INF, False)),
     **dict.fromkeys(("gamma", "epsilon_start", "epsilon_end"), (0, 1, True)),
     "niceness": (0, 19, True),
@@ -111,12 +111,12 @@ def out_of_range(name: str, value: Any) -> str:
             continue
         if isinstance(leaf, int) and leaf.bit_length() > 63:
             return "does not fit into 64 bits"
+        if abs(leaf) == _INF and (ends[-1] in _FINITE or not takes_ends):
+            return "must be finite"
         if not (low <= leaf <= high if takes_ends else low < leaf < high):
             if high < _INF:
                 return f"must be from {low} to {high}"
             return f"must be {low} or more" if takes_ends else f"must be above {low}"
-        if ends[-1] in _FINITE and abs(leaf) == _INF:
-            return "must be finite"
     return ""
 
 
