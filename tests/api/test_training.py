@@ -1,6 +1,7 @@
 """tfdrl.train: real launchers of a program whose roles only behave, from Python."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -9,13 +10,14 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from paths import CHECKOUT, python_path
 
 import tfdrl
 from tfdrl.api import training
 from tfdrl.errors import RunFailedError
-from tfdrl.launch import supervisor
+from tfdrl.launch import settings, supervisor
 
 _GIN = "import tiny_program\nexperiment.architecture = @tiny()\n"
 _SERVING = {"tiny.learner": "serve", "tiny.learner_serves": True}
@@ -167,8 +169,9 @@ def test_wrong_settings_are_the_sentence_of_the_command_line(start, tmp_path):
         ({"on_progress": 3}, "on_progress=3 must be a function"),
         ({"bindings": "apex.actors = 3"}, "must be a list of lines"),
         ({"bindings": None}, "bindings=None must be a list of lines"),
-        ({"max_restarts": -1}, "max_restarts=-1 must be a finite number of at least 0"),
-        ({"max_restarts": "3"}, "max_restarts='3' must be a finite number"),
+        ({"max_restarts": -1}, "max_restarts=-1 must be a whole number of at least 0"),
+        ({"max_restarts": "3"}, "max_restarts='3' must be a whole number"),
+        ({"max_restarts": 2.5}, "max_restarts=2.5 must be a whole number"),
         ({"stuck_after_secs": float("nan")}, "stuck_after_secs=nan must be a finite number of at"),
         ({"bindings": {"apex.agent": print}}, "apex.agent = .* cannot be written in gin"),
         ({"on_progress": lambda snapshot: True}, 'None to go on, or "stop", not True'),
@@ -177,6 +180,16 @@ def test_wrong_settings_are_the_sentence_of_the_command_line(start, tmp_path):
 def test_wrong_arguments_are_refused(start, arguments, words):
     with pytest.raises(tfdrl.ConfigurationError, match=words):
         start(**arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = (
+        settings.whole_number("a", np.int64(3), 0),
+        settings.finite_number("b", np.float32(2), 1),
+    )
+    assert json.dumps(given) == "[3, 2.0]"
+    with pytest.raises(tfdrl.ConfigurationError, match="b=True must be a finite number"):
+        settings.finite_number("b", True, 1)
 
 
 def test_a_directory_that_is_no_run_or_of_a_newer_version_is_refused(start, tmp_path):

@@ -53,6 +53,14 @@ def test_an_environment_that_exits_has_not_ended_the_role(code, monkeypatch):
     assert repr(code) in str(error.value) and error.value.exit_code == EXIT_FAILED
 
 
+@pytest.mark.parametrize("code", [None, 0])
+def test_one_that_exits_once_the_role_is_to_stop_has(code, monkeypatch):
+    monkeypatch.setitem(globals(), "_broken_model", lambda: sys.exit(code))
+    context = Context("learner", 0, 1, pathlib.Path())
+    context.stop.set()
+    assert role.call(Role("learner", "test_user_frames:call_of_a_role"), None, context, {}) == 0
+
+
 def call_of_a_role(experiment, context):
     _broken_model()
 

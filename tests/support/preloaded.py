@@ -137,12 +137,17 @@ class PipedProcess(Process):
         return os.fdopen(self._write_end, "wb")
 
     def communicate(self, timeout):
-        """Its output to its end, and None. Raises subprocess.TimeoutExpired."""
+        """Its output to its end, and None. Raises subprocess.TimeoutExpired.
+
+        Also if what it has started still has the pipe after its end, as `subprocess.Popen` does.
+        """
         parts = []
         reading = threading.Thread(target=lambda: parts.append(self.stdout.read()), daemon=True)
         reading.start()
         self.wait(timeout)
         reading.join(timeout)
+        if reading.is_alive():
+            raise subprocess.TimeoutExpired(f"output of process {self.pid}", timeout)
         return "".join(parts), None
 
 

@@ -117,16 +117,14 @@ class Run:
         """
         from tfdrl.api import training
         from tfdrl.api.channel import Worker
-        from tfdrl.launch.settings import require_number
+        from tfdrl.launch.settings import whole_number
         from tfdrl.rpc.run_messages import Evaluation
-
-        require_number("episodes", episodes, 1)
 
         request = {
             "root_dir": str(self.root_dir),
-            "episodes": episodes,
+            "episodes": whole_number("episodes", episodes, 1),
             "video": os.fspath(video),
-            "seed": seed,
+            "seed": None if seed is None else whole_number("seed", seed, 0),
         }
         say = (lambda line: None) if quiet else print
         worker = Worker(training.WORKER, ["play", request], say)

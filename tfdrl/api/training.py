@@ -20,7 +20,7 @@ from tfdrl.errors import (
     TfdrlError,
     TrainingDivergedError,
 )
-from tfdrl.launch.settings import LauncherSettings, Limits, require_number
+from tfdrl.launch.settings import LauncherSettings, Limits, finite_number, whole_number
 from tfdrl.launch.supervisor import RunEnd
 
 #: The module of the process that works for this one.
@@ -67,15 +67,13 @@ def train(
     """
     if on_progress is not None and not callable(on_progress):
         raise ConfigurationError(f"on_progress={on_progress!r} must be a function of a snapshot")
-    require_number("stuck_after_secs", stuck_after_secs, 1)
-    require_number("max_restarts", max_restarts, 0)
     return launched(
         gin_lines.files(gin_file),
         gin_lines.lines(bindings),
         os.fspath(root_dir),
         LauncherSettings(
-            Limits(max_restarts=max_restarts),
-            stuck_after_secs,
+            Limits(max_restarts=whole_number("max_restarts", max_restarts, 0)),
+            finite_number("stuck_after_secs", stuck_after_secs, 1),
             allow_config_change=allow_config_change,
         ),
         on_progress,

@@ -143,7 +143,7 @@ def call(
     except TfdrlError:
         raise
     except SystemExit as error:
-        if error.code == EXIT_OK and context.stop.is_set():
+        if error.code in (None, EXIT_OK) and context.stop.is_set():
             return EXIT_OK
         called = (
             f"sys.exit({error.code!r}) was called (at {own_frame(error) or 'no line of yours'})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,8 +47,17 @@ class LauncherSettings(NamedTuple):
     insecure_network: bool = False
 
 
-def require_number(name: str, value: object, lowest: float) -> None:
-    """Raises ConfigurationError for what is no finite number of at least `lowest`."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+def finite_number(name: str, value: object, lowest: float) -> float:
+    """The number, of Python's or NumPy's. Raises ConfigurationError for what is none, or below."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (is_number and lowest <= value < math.inf):
         raise ConfigurationError(f"{name}={value!r} must be a finite number of at least {lowest:g}")
+    return float(value)
+
+
+def whole_number(name: str, value: object, lowest: int) -> int:
+    """The number, of Python's or NumPy's. Raises ConfigurationError for what is none, or below."""
+    is_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not (is_number and lowest <= value):
+        raise ConfigurationError(f"{name}={value!r} must be a whole number of at least {lowest}")
+    return int(value)

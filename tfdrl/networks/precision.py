@@ -67,7 +67,7 @@ def torso_policy() -> tf.keras.mixed_precision.Policy:
 
 
 def tell_of_slow_bfloat16() -> None:
-    """Where it is for nothing: no accelerator, and a processor that has no instructions for it."""
+    """Warns where nothing calculates in bfloat16: no accelerator, no instructions of processors."""
     if any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU")):
         return
     try:

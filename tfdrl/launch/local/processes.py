@@ -74,8 +74,8 @@ class _ForkedRole(LocalProcess):
 
     def wait(self) -> int:
         """As LocalProcess."""
-        exit_code = super().wait()
-        if exit_code != EXIT_OK or self._child.has_left():
+        exit_code, has_left = super().wait(), self._child.has_left()
+        if exit_code != EXIT_OK or has_left:
             return exit_code
         with contextlib.suppress(OSError), open(self._log, "a") as log:
             log.write(f"\ntfdrl {self._role}: {_UNFINISHED}\n")
