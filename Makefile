@@ -19,11 +19,14 @@ BIN := $(VENV)/bin
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/'
 
+# pip would compile every file, one after another; a quarter of them is ever imported, and compiled
+# then: here, before several processes of tests or roles do it at once.
 $(STAMP): setup.py constraints.txt
 	@./make_venv.sh $(VENV) $(PYTHON)
 	@echo "installing tfdrl into $(VENV) (some minutes, the first time only)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	  --constraint constraints.txt --editable '.[atari,test]'
+	@$(BIN)/python -c 'import tensorflow, tf_agents, reverb' 2>/dev/null || :  # see above
 	@touch $@
 
 train: $(STAMP)  ## train Ape-X DQN on CartPole-v1 (or GIN_FILE=...) until it is solved
