@@ -116,6 +116,19 @@ def test_unsupported_space_is_refused_with_what_is_supported(convert, space, whe
         convert(space)
 
 
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (gym_spaces.Box(0, 1, (0,)), "action: .*has no elements"),
+        (gym_spaces.Discrete(2**40), "action: .*more values than int32"),
+        (gym_spaces.MultiDiscrete([2, 2**40]), "action: .*more values than int32"),
+    ],
+)
+def test_actions_that_nobody_can_take_are_refused(space, words):
+    with pytest.raises(ConfigurationError, match=words):
+        spaces.action_spec(space)
+
+
 def test_discrete_actions_start_at_zero():
     assert spaces.action_spec(gym_spaces.Discrete(4, start=-1)).num_values == 4
     to_env = spaces.action_converter(gym_spaces.Discrete(4, start=-1))

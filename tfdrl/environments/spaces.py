@@ -67,8 +67,16 @@ def action_spec(space: spaces.Space, name: str = "action") -> ArraySpec:
     A Box without a bound on one side, or whose range is no number, counts as unbounded: nothing
     can be scaled to it. The environment gets actions that are clipped to it, all the same.
 
-    Raises ConfigurationError for any space but Box of floats, Discrete and MultiDiscrete.
+    Raises ConfigurationError for any space but Box of floats, Discrete and MultiDiscrete, and for
+    one without elements or with more values than int32 has.
     """
+    if _is_void(space):
+        raise ConfigurationError(f"{name}: the action space {space} has no elements: nothing to do")
+    if _most_values(space) > np.iinfo(np.int32).max:
+        raise ConfigurationError(
+            f"{name}: the action space {space} has more values than int32; give it fewer, for "
+            "instance through a gymnasium.ActionWrapper in `wrappers`"
+        )
     if isinstance(space, spaces.Box) and space.dtype.kind == "f":
         spec = _box_spec(space, name)
         dtype = np.dtype(np.float32)
@@ -125,6 +133,13 @@ def action_converter(space: spaces.Space) -> Callable[[Any], np.ndarray]:
 def _is_void(space: spaces.Space) -> bool:
     is_nest = isinstance(space, (spaces.Dict, spaces.Tuple))
     return not is_nest and space.shape is not None and not np.prod(space.shape, dtype=int)
+
+
+def _most_values(space: spaces.Space) -> int:
+    """Of a discrete action, or of the largest part of one; 0 of others."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    return int(space.nvec.max()) if isinstance(space, spaces.MultiDiscrete) else 0
 
 
 def _is_range(spec: ArraySpec) -> bool:
