@@ -86,15 +86,17 @@ _ANY = (-_INF, _INF, True)
 _RANGES = {
     **dict.fromkeys(("secs", "minutes", "ms", "steps", "frames", "episodes"), (0, _INF, True)),
     **dict.fromkeys(("updates", "items", "transitions", "unrolls"), (0, _INF, True)),
-    **dict.fromkeys(("threads", "importance_exponent", "priority_exponent"), (0, _INF, True)),
-    **dict.fromkeys(("timeout_secs", "second", "norm"), (0, _INF, False)),
+    **dict.fromkeys(("threads", "sampled", "rate", "initial", "final", "cost"), (0, _INF, True)),
+    **dict.fromkeys(("epsilon", "priority_exponent", "importance_exponent"), (0, _INF, True)),
+    **dict.fromkeys(("timeout_secs", "second", "norm", "clip"), (0, _INF, False)),
     **dict.fromkeys(("gamma", "epsilon_start", "epsilon_end"), (0, 1, True)),
+    **dict.fromkeys(("decay", "beta_1", "beta_2"), (0, 1, True)),
+    **dict.fromkeys(("period_steps", "period_updates", "period_frames"), (1, _INF, True)),
+    **dict.fromkeys(("size", "units"), (1, _INF, True)),
     "niceness": (0, 19, True),
-    "rate": (0, _INF, True),
-    "size": (1, _INF, True),
 }
 #: Infinite, these are a mistake, and no way to say "never".
-_FINITE = ("rate", "exponent", "norm")
+_FINITE = ("rate", "exponent", "norm", "initial", "final", "cost", "epsilon")
 
 
 def out_of_range(name: str, value: Any) -> str:
@@ -113,6 +115,8 @@ def out_of_range(name: str, value: Any) -> str:
             return "does not fit into 64 bits"
         if abs(leaf) == _INF and (ends[-1] in _FINITE or not takes_ends):
             return "must be finite"
+        if ends[-1] == "units" and not isinstance(leaf, int):
+            return "must be a whole number"
         if not (low <= leaf <= high if takes_ends else low < leaf < high):
             if high < _INF:
                 return f"must be from {low} to {high}"
