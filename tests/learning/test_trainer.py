@@ -25,6 +25,24 @@ STATES, ACTIONS, BATCH = 5, 2, 8
 DEFAULT = tf.distribute.get_strategy()
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        (
+            optimizers.adam,
+            r"NStepDqnAgent.optimizer = @adam only names it; write @adam\(\) to make",
+        ),
+        (tf.keras.optimizers.Adam, r"optimizer = @Adam only names it"),
+        (None, "NStepDqnAgent.optimizer = None is for parameter servers"),
+    ],
+)
+def test_an_optimizer_that_could_not_train_is_refused_at_once(optimizer, words):
+    agent = make_agent()
+    agent._optimizer = optimizer
+    with pytest.raises(ConfigurationError, match=words):
+        Trainer(agent, DEFAULT, max_bad_steps=1)
+
+
 def make_agent(optimizer=None, factory=None):
     """A small agent for Chain, with the same first weights every time."""
     agent_factory.set_seed(3)

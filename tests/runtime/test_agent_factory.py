@@ -48,6 +48,14 @@ def chain():
     return gym_environment(1, True, 0, id="tfdrl/Chain-v0")
 
 
+def test_an_agent_without_its_settings_is_refused():
+    words = (
+        r"the agent NStepDqnAgent cannot be built: Required bindings .* \['network', 'optimizer'\]"
+    )
+    with pytest.raises(ConfigurationError, match=words):
+        runtime_agent_factory.make_agent(NStepDqnAgent, chain())
+
+
 def test_two_roles_build_the_same_agent():
     weights = []
     for seed in (1, 1, 2):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import tensorflow as tf
+
+from tfdrl.errors import ConfigurationError
 
 
 def apply_gradients(
@@ -46,3 +49,26 @@ def apply_gradients(
     gradients = [tf.where(is_finite, g, tf.zeros_like(g)) for g in [*gradients, *others]]
     optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
     return tf.where(is_finite, loss, float("nan")), norm
+
+
+def check_optimizers(agent) -> None:
+    """Raises ConfigurationError for an agent that is to train and has no optimizer that could.
+
+    None is one only where parameter servers update the parameters; an agent of somebody else's may
+    do without. A factory that was not called, such as @adam in place of @adam(), never is.
+    """
+    is_ours = type(agent).__module__.startswith("tfdrl.")
+    for attribute, optimizer in vars(agent).items():
+        if not attribute.endswith("optimizer"):
+            continue
+        setting = f"{type(agent).__name__}.{attribute.lstrip('_')}"
+        if inspect.isroutine(optimizer) or inspect.isclass(optimizer):
+            name = optimizer.__name__
+            raise ConfigurationError(
+                f"{setting} = @{name} only names it; write @{name}() to make it"
+            )
+        if optimizer is None and is_ours:
+            raise ConfigurationError(
+                f"{setting} = None is for parameter servers, which update the parameters "
+                "themselves; here the agent does: write one, such as @adam()"
+            )

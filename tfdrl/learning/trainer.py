@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfdrl.agents.gradient_step import check_optimizers
 from tfdrl.errors import ConfigurationError, DivergedError
 from tfdrl.experience.frame_stacks import with_stacks
 from tfdrl.experience.transitions import to_trajectory
@@ -43,6 +44,7 @@ class Trainer:
         jit_compile: bool = False,
         says: Callable[[str], None] | None = None,
     ):
+        check_optimizers(agent)
         self._agent, self._strategy = agent, strategy
         self._is_default = strategy is tf.distribute.get_strategy()
         self._max_bad_steps = max_bad_steps

@@ -42,7 +42,8 @@ def make_agent(
       compute_dtype: in which its networks' torsos calculate, as `precision.torsos_in` takes it.
 
     Raises:
-      ConfigurationError: the factory returns no TFAgent, refuses the specs, or takes no masks
+      ConfigurationError: the factory returns no TFAgent, lacks settings, refuses the specs, or
+        takes no masks
         where the environment has some; it builds no torso that could calculate in
         `compute_dtype`; or Keras's global policy is not float32.
     """
@@ -68,6 +69,10 @@ def make_agent(
             f"the agent {name} cannot be built for this environment: {error}"
             + (f" (at {frame})" if frame else "")
         ) from error
+    except RuntimeError as error:
+        if "Required bindings for" not in str(error):
+            raise
+        raise ConfigurationError(f"the agent {name} cannot be built: {error}") from error
     if not isinstance(agent, tf_agent.TFAgent):
         raise ConfigurationError(f"the agent {name} made a {type(agent).__name__}, not a TFAgent")
     if compute_dtype != "float32" and not torsos.layers:
