@@ -106,6 +106,7 @@ def _study(values: flags.FlagValues):
                 "--vary varies one architecture: give --gin_file, or one of --architectures"
             )
         found = settings.varied(found[0], values.vary)
+    found = settings.heeded(found, bindings, study.say_on_stderr)
     return study.Study(found, _seeds(values.seeds), _budget(values, settings))
 
 

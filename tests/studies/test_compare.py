@@ -192,15 +192,46 @@ def test_architectures_have_the_same_layers_and_differ_in_seed_and_budget():
         assert [line.split(":")[0] for line in changed] == ["experiment.seed"]
 
 
+def _heeded(architectures, bindings, said, variations=()):
+    found = settings.of_task("cartpole", architectures, bindings)
+    found = settings.varied(found[0], variations) if variations else found
+    found = settings.heeded(found, bindings, said.append)
+    for setting in found:
+        configuration.check(setting.gin_files, setting.gin_bindings)
+    return found
+
+
 def test_a_setting_goes_to_the_architectures_that_heed_it_and_one_of_nobodys_is_refused():
-    found = settings.of_task("cartpole", ["apex", "impala"], ["apex.actors = 2"])
+    said = []
+    found = _heeded(["apex", "impala"], ["apex.actors = 2"], said)
     assert ["apex.actors = 2" in setting.gin_bindings for setting in found] == [True, False]
+    assert len(said) == 1 and said[0].startswith("impala: apex.actors has no effect")
     with pytest.raises(
         ConfigurationError,
         match=r"--gin_bindings='sgd.learning_rate = 1.0': with apex sgd.learning_rate has no "
         r"effect, for nothing refers to @sgd; there are @adam, and so with impala",
     ):
-        settings.of_task("cartpole", ["apex", "impala"], ["sgd.learning_rate = 1.0"])
+        _heeded(["apex", "impala"], ["sgd.learning_rate = 1.0"], [])
+
+
+def test_another_network_goes_without_the_layers_of_the_same_ones():
+    said = []
+    _heeded(["impala"], ["VTraceAgent.network = @NatureActorCriticNetwork"], said)
+    assert not said
+
+
+def test_a_setting_goes_to_the_values_that_heed_it():
+    adam, said = "adam.learning_rate = 1e-3", []
+    found = _heeded(["impala"], [adam], said, ["VTraceAgent.optimizer=@adam(),@rmsprop()"])
+    assert [adam in setting.gin_bindings for setting in found] == [True, False]
+    assert "optimizer = @rmsprop(): adam.learning_rate has no effect" in said[0]
+    with pytest.raises(ConfigurationError, match=r"rmsprop\.decay has no effect"):
+        _heeded(
+            ["impala"],
+            [],
+            [],
+            ["VTraceAgent.optimizer=@adam(),@rmsprop()"] + ["rmsprop.decay=0.9,0.8"],
+        )
 
 
 @pytest.mark.parametrize("task", settings.TASKS)

@@ -17,8 +17,6 @@ from tfdrl.errors import ConfigurationError
 _ALWAYS_KNOWN = "tf_agents"
 
 _MAX_ERRORS = 10
-#: The place of the first binding of the command line.
-_FIRST = f"{statements.COMMAND_LINE}:1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +67,13 @@ def check(
 def without_effect(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> dict[str, str]:
     """Those of the bindings that these files would not heed, each with the reason.
 
-    Raises ConfigurationError: as `check`, for all else.
+    Only bindings of one line are told apart. Raises ConfigurationError: as `check`, for all else.
     """
-    found = {}
-    for binding in gin_bindings:
-        others = [other for other in gin_bindings if other != binding]
-        examination = _Examination(statements.read(gin_files, [binding, *others]))
-        examination.plan(refuses_unused=False)
-        found.update((binding, reason) for place, reason in examination.unused if place == _FIRST)
-    return found
+    examination = _Examination(statements.read(gin_files, gin_bindings))
+    examination.plan(refuses_unused=False)
+    of_line = [binding for binding in gin_bindings for _ in binding.split("\n")]
+    found = ((of_line[_line(place) - 1], reason) for place, reason in examination.unused)
+    return {binding: reason for binding, reason in found if "\n" not in binding}
 
 
 def examine(gin_files: Sequence[str] | None, gin_bindings: Sequence[str] | None) -> Plan:
@@ -292,6 +288,10 @@ class _Examination:
         if isinstance(leaf, values.Reference):
             return dataclasses.replace(leaf, selector=self._short_selector(leaf.selector))
         return leaf
+
+
+def _line(place: str) -> int:
+    return int(place.rpartition(":")[2])
 
 
 def _no_module_hint(module: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tfdrl import configuration
@@ -94,9 +94,9 @@ def of_task(task: str, architectures: Sequence[str], gin_bindings: Sequence[str]
     Args:
       task: one of `TASKS`.
       architectures: of those that the task has; empty: all.
-      gin_bindings: for those of them that heed it.
+      gin_bindings: for all of them.
 
-    Raises ConfigurationError that lists what there is, or for a binding that nobody heeds.
+    Raises ConfigurationError that lists what there is.
     """
     if task not in TASKS:
         raise ConfigurationError(
@@ -109,23 +109,41 @@ def of_task(task: str, architectures: Sequence[str], gin_bindings: Sequence[str]
             f"--architectures={','.join(architectures)}: {', '.join(unknown)} is none of those "
             f"that have a gin file for {task}: {', '.join(files)}"
         )
-    names = architectures or list(files)
-    ignored = {name: configuration.without_effect([files[name]], gin_bindings) for name in names}
-    for binding in gin_bindings:
-        if all(binding in reasons for reasons in ignored.values()):
-            more = f", and so with {', '.join(names[1:])}" if names[1:] else ""
-            reason = ignored[names[0]][binding]
-            raise ConfigurationError(f"--gin_bindings='{binding}': with {names[0]} {reason}{more}")
     return [
-        Setting(
-            name,
-            (files[name],),
-            (
-                *_same_network(task, files[name]),
-                *(binding for binding in gin_bindings if binding not in ignored[name]),
-            ),
+        Setting(name, (files[name],), (*_same_network(task, files[name]), *gin_bindings))
+        for name in architectures or files
+    ]
+
+
+def heeded(
+    found: Sequence[Setting], gin_bindings: Sequence[str], say: Callable[[str], None]
+) -> list[Setting]:
+    """The settings, each without those of the bindings of all that it would not heed.
+
+    Args:
+      found: what is compared.
+      gin_bindings: those of all that were given.
+      say: is told who is compared without which.
+
+    Raises ConfigurationError for a binding that nobody heeds.
+    """
+    common = {*gin_bindings, *itertools.chain(*map(_layers, _SAME_NETWORK))}
+    ignored = [configuration.without_effect(one.gin_files, one.gin_bindings) for one in found]
+    for binding in gin_bindings:
+        reasons = {one.label: r[binding] for one, r in zip(found, ignored) if binding in r}
+        if len(reasons) == len(found):
+            first, *others = reasons
+            more = f", and so with {', '.join(others)}" if others else ""
+            raise ConfigurationError(
+                f"--gin_bindings='{binding}': with {first} {reasons[first]}{more}"
+            )
+        for label, reason in reasons.items():
+            say(f"{label}: {reason}")
+    return [
+        one._replace(
+            gin_bindings=tuple(b for b in one.gin_bindings if b not in reasons or b not in common)
         )
-        for name in names
+        for one, reasons in zip(found, ignored)
     ]
 
 
@@ -210,6 +228,8 @@ def _gin_value(text: str) -> str:
 
 def _same_network(task: str, gin_file: str) -> Iterator[str]:
     used = configuration.check([gin_file], []).text
-    for name, value in _SAME_NETWORK.get(task, {}).items():
-        if f"@{name.partition('.')[0]}" in used:
-            yield f"{name} = {value}"
+    return (line for line in _layers(task) if f"@{line.partition('.')[0]}" in used)
+
+
+def _layers(task: str) -> Iterator[str]:
+    return (f"{name} = {value}" for name, value in _SAME_NETWORK.get(task, {}).items())
