@@ -33,6 +33,23 @@ def test_errors_are_a_sentence_and_an_exit_code(error, code, words, capsys):
     assert capsys.readouterr().err == words
 
 
+def test_a_disk_that_is_full_is_a_sentence(capsys, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert command_line.run("tfdrl x", lambda argv: print("words") or 0, ["x"]) == 1
+        monkeypatch.undo()
+    assert capsys.readouterr().err == (
+        "tfdrl x: what it writes has no room: No space left on device\n"
+    )
+
+
+def test_a_directory_that_is_gone_is_a_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert command_line.run("tfdrl x", lambda argv: 0, ["x"]) == 2
+    assert "the current directory is there no more" in capsys.readouterr().err
+
+
 def test_another_error_shows_where_it_comes_from():
     script = (
         "from tfdrl.launch import command_line\n"

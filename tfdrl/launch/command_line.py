@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import math
 import os
 import pathlib
@@ -15,7 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from absl import flags
 
 from tfdrl import __version__
-from tfdrl.errors import EXIT_OK, ConfigurationError, TfdrlError, text_of
+from tfdrl.errors import (
+    EXIT_CONFIGURATION,
+    EXIT_FAILED,
+    EXIT_OK,
+    ConfigurationError,
+    TfdrlError,
+    text_of,
+)
 from tfdrl.launch import output
 
 _VERSION = "--version"
@@ -137,9 +145,14 @@ def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str])
 
     So does Ctrl-C, whose exit code is 130, as in a shell.
     """
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        print(f"{program}: the current directory is there no more; go to another", file=sys.stderr)
+        return EXIT_CONFIGURATION
     # As `python -m` does: a gin file may import a package of the current directory.
-    if os.getcwd() not in (str(pathlib.Path(entry or ".").resolve()) for entry in sys.path):
-        sys.path.insert(0, os.getcwd())
+    if here not in (str(pathlib.Path(entry or ".").resolve()) for entry in sys.path):
+        sys.path.insert(0, here)
     try:
         code = main(argv)
         if sys.stdout is not None:
@@ -151,6 +164,12 @@ def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str])
     except BrokenPipeError:  # whoever read has read enough: `--list | head -3`
         output.discard(sys.stdout)  # what is left would fail at exit
         return EXIT_OK
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"{program}: what it writes has no room: {error.strerror}", file=sys.stderr)
+        output.discard(sys.stdout)
+        return EXIT_FAILED
     except KeyboardInterrupt:  # before anybody counts signals, or somewhere that does not
         print(f"{program}: interrupted", file=sys.stderr)
         return _INTERRUPTED
