@@ -55,7 +55,6 @@ SLIPS = {
     "no period": ("NStepDqnAgent.target_update_period_steps = 0", "_steps = 0 must be 1 or more"),
     "average of more than all": ("rmsprop.decay = 1.5", "rmsprop.decay = 1.5 must be from 0 to 1"),
     "negative cost": ("VTraceAgent.baseline_cost = -0.5", "_cost = -0.5 must be 0 or more"),
-    "last first": ("replay_table.priority_exponent = -0.6", "exponent = -0.6 must be 0 or more"),
     "endless start": ("linear_schedule.initial = 1e999", "initial = inf must be finite"),
     "negative exponent": ("r2d2.importance_exponent = -0.6", "exponent = -0.6 must be 0 or more"),
     "negative threads": (

@@ -43,6 +43,12 @@ def test_an_optimizer_that_could_not_train_is_refused_at_once(optimizer, words):
         Trainer(agent, DEFAULT, max_bad_steps=1)
 
 
+def test_an_agent_may_keep_a_factory_of_optimizers():
+    agent = make_agent()
+    agent._make_optimizer = optimizers.adam
+    Trainer(agent, DEFAULT, max_bad_steps=1)
+
+
 def make_agent(optimizer=None, factory=None):
     """A small agent for Chain, with the same first weights every time."""
     agent_factory.set_seed(3)

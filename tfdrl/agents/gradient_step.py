@@ -55,13 +55,16 @@ def check_optimizers(agent) -> None:
     """Raises ConfigurationError for an agent that is to train and has no optimizer that could.
 
     None is one only where parameter servers update the parameters; an agent of somebody else's may
-    do without. A factory that was not called, such as @adam in place of @adam(), never is.
+    do without. A factory that was not called, such as @adam in place of @adam(), never is; what no
+    parameter of the agent is called after may well be one.
     """
     is_ours = type(agent).__module__.startswith("tfdrl.")
+    parameters = inspect.signature(type(agent)).parameters
     for attribute, optimizer in vars(agent).items():
-        if not attribute.endswith("optimizer"):
+        parameter = attribute.lstrip("_")
+        if not parameter.endswith("optimizer") or parameter not in parameters:
             continue
-        setting = f"{type(agent).__name__}.{attribute.lstrip('_')}"
+        setting = f"{type(agent).__name__}.{parameter}"
         if inspect.isroutine(optimizer) or inspect.isclass(optimizer):
             name = optimizer.__name__
             raise ConfigurationError(

@@ -72,7 +72,8 @@ def without_effect(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> dic
     examination = _Examination(statements.read(gin_files, gin_bindings))
     examination.plan(refuses_unused=False)
     of_line = [binding for binding in gin_bindings for _ in binding.split("\n")]
-    found = ((of_line[_line(place) - 1], reason) for place, reason in examination.unused)
+    numbers = ((int(place.rpartition(":")[2]), reason) for place, reason in examination.unused)
+    found = ((of_line[number - 1], reason) for number, reason in numbers)
     return {binding: reason for binding, reason in found if "\n" not in binding}
 
 
@@ -288,10 +289,6 @@ class _Examination:
         if isinstance(leaf, values.Reference):
             return dataclasses.replace(leaf, selector=self._short_selector(leaf.selector))
         return leaf
-
-
-def _line(place: str) -> int:
-    return int(place.rpartition(":")[2])
 
 
 def _no_module_hint(module: str) -> str:
