@@ -12,7 +12,9 @@ import pytest
 from paths import CHECKOUT, python_path
 
 from binaries import train
+from tfdrl.api import sweep as several
 from tfdrl.api.sweep import is_complete
+from tfdrl.api.variants import variants
 from tfdrl.errors import ConfigurationError
 
 _GIN = """import tiny_program
@@ -112,3 +114,16 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(gin_file, flags,
     with pytest.raises(ConfigurationError, match=words):
         _train(gin_file, *flags)
     assert not (gin_file.parent / "run").exists()
+
+
+def test_a_setting_goes_to_the_runs_that_heed_it(tmp_path, monkeypatch):
+    found, said = [], []
+    monkeypatch.setattr(several, "_train", lambda sweep, *_: found.extend(sweep.variants))
+    monkeypatch.setattr(several, "_report", lambda *_: None)
+    adam, axes = "adam.learning_rate = 1e-3", ["VTraceAgent.optimizer=@adam(),@rmsprop()"]
+    sweep = several.Sweep(["impala/cartpole.gin"], [adam], variants([], axes), tmp_path)
+    assert several.run(sweep, said.append) == 0
+    assert [adam in variant.bindings for variant in found] == [True, False]
+    assert "optimizer=rmsprop: adam.learning_rate has no effect" in said[0]
+    with pytest.raises(ConfigurationError, match=r"sgd\.learning_rate has no effect.* and so with"):
+        several.run(sweep._replace(gin_bindings=["sgd.learning_rate = 1.0"]), said.append)

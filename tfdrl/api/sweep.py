@@ -56,8 +56,7 @@ def run(sweep: Sweep, say: Callable[[str], None] = print) -> int:
 
     Raises ConfigurationError before anything is trained, and for what only a run finds out.
     """
-    for variant in sweep.variants:
-        configuration.check(sweep.gin_files, [*sweep.gin_bindings, *variant.bindings])
+    sweep = _shared(sweep, say)
     try:
         sweep.root_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,6 +71,23 @@ def run(sweep: Sweep, say: Callable[[str], None] = print) -> int:
         failed = _train(sweep, missing, interrupts, say)
         _report(sweep, say)
     return EXIT_FAILED if failed else EXIT_OK
+
+
+def _shared(sweep: Sweep, say: Callable[[str], None]) -> Sweep:
+    """The same sweep, whose variants have what they heed of the bindings of all.
+
+    Raises ConfigurationError for what nobody heeds, and for whatever else no run could go by.
+    """
+    files, common = sweep.gin_files, sweep.gin_bindings
+    programs = {v.name: (files, [*common, *v.bindings]) for v in sweep.variants}
+    ignored = configuration.unheeded(programs, common, say)
+    variants = [
+        v._replace(bindings=[b for b in common if b not in ignored[v.name]] + v.bindings)
+        for v in sweep.variants
+    ]
+    for variant in variants:
+        configuration.check(files, variant.bindings)
+    return sweep._replace(gin_bindings=(), variants=variants)
 
 
 def is_complete(root_dir: pathlib.Path) -> bool:

@@ -8,7 +8,7 @@ Imports the standard library and gin only.
 """
 
 from tfdrl.configuration.catalogue import Catalogue, catalogue
-from tfdrl.configuration.checking import Configuration, check, without_effect
+from tfdrl.configuration.checking import Configuration, check
 from tfdrl.configuration.comparing import differences, settings
 from tfdrl.configuration.files import (
     find_gin_file,
@@ -19,6 +19,7 @@ from tfdrl.configuration.files import (
 )
 from tfdrl.configuration.loading import Unavailable, load
 from tfdrl.configuration.registrations import Configurable
+from tfdrl.configuration.sharing import unheeded
 from tfdrl.configuration.values import meaning
 
 __all__ = [
@@ -37,5 +38,5 @@ __all__ = [
     "meaning",
     "read_utf8",
     "settings",
-    "without_effect",
+    "unheeded",
 ]

@@ -127,23 +127,16 @@ def heeded(
 
     Raises ConfigurationError for a binding that nobody heeds.
     """
+    programs = {one.label: (one.gin_files, one.gin_bindings) for one in found}
+    ignored = configuration.unheeded(programs, gin_bindings, say)
     common = {*gin_bindings, *itertools.chain(*map(_layers, _SAME_NETWORK))}
-    ignored = [configuration.without_effect(one.gin_files, one.gin_bindings) for one in found]
-    for binding in gin_bindings:
-        reasons = {one.label: r[binding] for one, r in zip(found, ignored) if binding in r}
-        if len(reasons) == len(found):
-            first, *others = reasons
-            more = f", and so with {', '.join(others)}" if others else ""
-            raise ConfigurationError(
-                f"--gin_bindings='{binding}': with {first} {reasons[first]}{more}"
-            )
-        for label, reason in reasons.items():
-            say(f"{label}: {reason}")
     return [
         one._replace(
-            gin_bindings=tuple(b for b in one.gin_bindings if b not in reasons or b not in common)
+            gin_bindings=tuple(
+                b for b in one.gin_bindings if b not in common or b not in ignored[one.label]
+            )
         )
-        for one, reasons in zip(found, ignored)
+        for one in found
     ]
 
 
