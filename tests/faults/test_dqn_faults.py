@@ -5,7 +5,9 @@ import pytest
 import tensorflow as tf
 from running_roles import DQN, Roles
 
-_STEPS = 2000
+_STEPS = 1200
+_BINDINGS = (f"experiment.max_learner_steps = {_STEPS}", "dqn.checkpoint_period_steps = 300")
+_FLAGS = [f"--gin_bindings={text}" for text in _BINDINGS]
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def start_run(tmp_path):
     def start(name):
         if name not in runs:
             (tmp_path / name / "run").mkdir(parents=True)
-            runs[name] = Roles(tmp_path / name / "run", tmp_path / name, DQN)
+            runs[name] = Roles(tmp_path / name / "run", tmp_path / name, DQN, *_FLAGS)
         return runs[name], runs[name].start("learner", replay=None)
 
     yield start
@@ -39,7 +41,7 @@ def _final_state(run):
 def test_killed_run_goes_on_bit_for_bit(start_run):
     whole, uninterrupted = start_run("whole")
     broken, process = start_run("broken")
-    broken.wait_for(lambda status: status.learner_step > 400, 60, "400 steps")
+    broken.wait_for(lambda status: status.learner_step > 320, 60, "320 steps")
     process.kill()
     saved = sorted(
         int(p.stem[11:]) for p in (broken.root_dir / "checkpoints").glob("checkpoint-*.index")
