@@ -14,12 +14,21 @@ from running_roles import SeedRoles, actor_runs, can_make_pid_namespaces, wait
 
 from tfdrl.rpc import inference_pb2
 
+_BINDINGS = [
+    "experiment.solved_return = None",
+    "gym_environment.id = 'faulty_environments:FaultyCatch-v0'",
+    "gym_environment.kwargs = {'rest_secs': 1e-3}",
+    "seed.unroll_steps = 8",
+    "seed.batch_size = 4",
+]
+_FLAGS = [f"--gin_bindings={text}" for text in _BINDINGS]
+
 
 class System(SeedRoles):
     """The processes that should be running."""
 
     def __init__(self, root_dir, logs, gin_file):
-        super().__init__(root_dir, logs, gin_file, "--gin_bindings=experiment.solved_return = None")
+        super().__init__(root_dir, logs, gin_file, *_FLAGS)
         self.can_be_pid_1 = can_make_pid_namespaces()
         self.learner, self.actors = None, {}
 
