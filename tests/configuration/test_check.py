@@ -75,6 +75,13 @@ SLIPS = {
     "scalar for tuple": ("maze.shape = 3", "must be tuple[int, ...]", "3 of type int"),
     "word": ("maze.walls = 'thik'", "Literal['thin', 'thick']", "'thik'"),
     "through a macro": ("workers = 'many'", "lab_apex.actors must be int", "'many'"),
+    "macro of itself": (
+        "workers = %workers",
+        "a value that needs itself: %workers -> %workers",
+        "",
+    ),
+    "macros in a circle": ("workers = %b\nb = %workers", "itself: %workers -> %b -> %workers", ""),
+    "call in a circle": ("lab_apex.optimizer = @lab_apex()", "@lab_apex() -> @lab_apex()", ""),
     "required": ("maze.size = %gin.REQUIRED", "maze.size must be set", ""),
     "bare word": ("maze.name = hello", "hello is not a value", "'hello'"),
     "true": ("maze.open = true", "true is not a value", "write True"),

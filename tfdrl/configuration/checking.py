@@ -9,6 +9,7 @@ from typing import Any
 
 from tfdrl.configuration import source, statements, unused, values
 from tfdrl.configuration.catalogue import Catalogue, catalogue, gymnasium_wrappers, scan_package
+from tfdrl.configuration.circles import circles
 from tfdrl.configuration.registrations import Configurable
 from tfdrl.configuration.statements import Binding, did_you_mean
 from tfdrl.errors import ConfigurationError
@@ -106,6 +107,7 @@ class _Examination:
         for binding in self._read.bindings:
             self._check_binding(binding)
         self._check_that_all_are_used()
+        self._errors += circles(self._bindings, self._catalogue)
         if refuses_unused:
             self._errors += [f"{place}: {reason}" for place, reason in self.unused]
         for (_, selector, parameter), binding in self._bindings.items():
@@ -131,9 +133,7 @@ class _Examination:
                 self._tops.add(module.split(".")[0])
                 self._lets_through |= source.module_file(module) is None
             else:
-                self._errors.append(
-                    f"{place}: there is no module {module}{_no_module_hint(module)}"
-                )
+                self._errors.append(f"{place}: there is no module {module}{source.hint_of(module)}")
         for top in sorted(self._tops - {"tfdrl"}):
             foreign = scan_package(top, names)
             self._lets_through |= foreign.is_open
@@ -289,10 +289,3 @@ class _Examination:
         if isinstance(leaf, values.Reference):
             return dataclasses.replace(leaf, selector=self._short_selector(leaf.selector))
         return leaf
-
-
-def _no_module_hint(module: str) -> str:
-    top = module.split(".")[0]
-    if not source.package_roots(top)[0]:
-        return f" (no package {top} in the working directory or on sys.path)"
-    return did_you_mean(module, [name for name, _ in source.package_modules(top)])

@@ -9,6 +9,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from tfdrl.configuration.statements import did_you_mean
+
 _TFDRL_DIR = pathlib.Path(__file__).resolve().parents[1]
 
 #: Top-level packages that load TensorFlow when imported.
@@ -84,6 +86,14 @@ def package_modules(top: str) -> Iterator[tuple[str, pathlib.Path]]:
                 parts = parts[:-1]
             if all(part.isidentifier() for part in parts):
                 yield ".".join((top, *parts)), path
+
+
+def hint_of(module: str) -> str:
+    """Words after "there is no module": the nearest of its package, or that there is none."""
+    top = module.split(".")[0]
+    if not package_roots(top)[0]:
+        return f" (no package {top} in the working directory or on sys.path)"
+    return did_you_mean(module, [name for name, _ in package_modules(top)])
 
 
 @functools.cache
