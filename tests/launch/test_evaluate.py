@@ -8,9 +8,11 @@ import sys
 import threading
 
 import gin
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from tf_agents.trajectories import policy_step
 
 from tfdrl import configuration
@@ -154,6 +156,25 @@ def test_directories_without_a_run_or_a_checkpoint(root_dir, tmp_path):
     (tmp_path / "version.txt").write_text("99.0.0\n")
     with pytest.raises(ConfigurationError, match=r"is the run of tfdrl 99\.0\.0"):
         _evaluate(tmp_path, policy=str(root_dir / "policy"))
+
+
+class Moves(CartPoleEnv):
+    """Changes directory, as simulators do that look for their own files."""
+
+    def __init__(self, **kwargs):
+        os.chdir("/")
+        super().__init__(**kwargs)
+
+
+def test_paths_mean_what_they_meant_before_the_environment_moved(root_dir, monkeypatch):
+    gymnasium.register("tests/Moves-v0", entry_point=Moves, max_episode_steps=500)
+    monkeypatch.chdir(root_dir.parent)
+    here = pathlib.Path(root_dir.name)
+    moves = ["gym_environment.id = 'tests/Moves-v0'"]
+    for more in ({}, {"policy": str(here / "policy")}):
+        monkeypatch.chdir(root_dir.parent)
+        evaluation, _ = _evaluate(here, gin_bindings=moves, episodes=1, environments=1, **more)
+        assert evaluation.episodes == 1 and os.getcwd() == "/"
 
 
 def test_told_to_stop_there_is_no_result(root_dir):

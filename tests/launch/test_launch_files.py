@@ -357,6 +357,17 @@ def test_learning_curve_is_drawn_from_the_complete_rows(tmp_path):
     assert curves.draw(tmp_path, 475.0).read_bytes().startswith(b"\x89PNG")
 
 
+def test_rows_that_a_crash_has_made_of_other_bytes_are_left_out(tmp_path):
+    (tmp_path / "evaluations.csv").write_bytes(b"mean\n20.0\n\xff\xfe\n\0\0\0\n30.0\n\0")
+    assert [row["mean"] for row in curves.read(tmp_path)] == [20.0, 30.0]
+
+
+def test_links_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    with pytest.raises(ConfigurationError, match="leads to itself by symbolic links"):
+        run_directory.resolved(tmp_path / "a")
+
+
 def test_without_evaluations_matplotlib_is_not_even_imported(tmp_path):
     code = (
         "import pathlib, sys\n"

@@ -11,8 +11,10 @@ import pytest
 
 from binaries import report
 from tfdrl.errors import ConfigurationError
+from tfdrl.launch.tools import runs
 from tfdrl.reports import events, page, run
 from tfdrl.runtime.metrics import MetricsWriter
+from tfdrl.tracking import tracker
 
 _USAGE = {
     "actor-0": (0.5, 100.0, {"replay": (253_000, 1_000, 110), "learner": (4_000, 237_000, 8)}),
@@ -189,3 +191,13 @@ def test_events_are_read_as_the_roles_write_them(tmp_path):
 )
 def test_tasks_are_named_by_their_environment(config, words):
     assert run.task_of(config) == words
+
+
+@pytest.mark.parametrize("name", ["evaluations.csv", "result.json", "summary.txt", "config.gin"])
+def test_a_run_with_a_file_of_other_bytes_has_a_page(tmp_path, name):
+    made = _impala(tmp_path / "a")
+    for path in [made / name, *made.glob("usage/*"), *made.glob("tensorboard/*/*")]:
+        path.write_bytes(b"\xff\0[1]\n[]\n\0\xfe" * 50)
+    assert "IMPALA" in _words(page.text([run.read(made)]))
+    assert runs.page(runs.find(tmp_path))
+    tracker.end_of(made)

@@ -13,13 +13,15 @@ FILE = "learning_curve.png"
 
 
 def read(root_dir: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of evaluations.csv; empty if there is none. Rows cut short by a kill are left out.
+    """The rows of evaluations.csv; empty if there is none. Those that a kill has cut are left out.
+
+    So are those that a crash of the machine has made of other bytes.
 
     Columns: seconds, frames, learner_steps, mean, standard_error, minimum, maximum, episodes.
     """
-    rows = []
-    with contextlib.suppress(OSError), (root_dir / run_directory.EVALUATIONS).open() as file:
-        for row in csv.DictReader(file):
+    rows, path = [], root_dir / run_directory.EVALUATIONS
+    with contextlib.suppress(OSError, csv.Error), path.open(errors="replace") as file:
+        for row in csv.DictReader(line.replace("\0", "") for line in file):
             with contextlib.suppress(TypeError, ValueError):
                 rows.append({name: float(value) for name, value in row.items()})
     return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -84,7 +83,7 @@ def run_program(
     wanted = placement.parse(settings.resources, program, nodes)
     placed = placement.place(program, wanted, nodes)
     run_directory.check_name(root_dir)
-    root_dir = pathlib.Path(root_dir).resolve()
+    root_dir = run_directory.resolved(root_dir)
     start_secs = time.monotonic()
     process.reap_children()
     with (

@@ -136,6 +136,16 @@ def check_name(root_dir: str | os.PathLike) -> None:
         )
 
 
+def resolved(root_dir: str | os.PathLike) -> pathlib.Path:
+    """Without links. Raises ConfigurationError for links that lead to each other."""
+    try:
+        return pathlib.Path(root_dir).resolve()
+    except (RuntimeError, OSError):
+        raise ConfigurationError(
+            f"--root_dir={root_dir} leads to itself by symbolic links; choose another directory"
+        ) from None
+
+
 def keep_configuration(root_dir: str | os.PathLike, text: str, allow_change: bool = False) -> bool:
     """Writes config.gin at the first start; compares with it at every later one.
 

@@ -121,7 +121,7 @@ def read(directory: pathlib.Path, name: str = "") -> Run:
         name or directory.resolve().name,
         directory,
         facts,
-        config.read_text(),
+        config.read_text(errors="replace"),
         curves.read(directory),
         _result(directory),
         _is_held(directory),

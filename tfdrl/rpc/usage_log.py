@@ -53,11 +53,11 @@ def kept(context: Context, peers: Mapping[str, Addresses]) -> Iterator[None]:
 
 
 def read(path: pathlib.Path) -> list[list[Usage]]:
-    """The looks of each start of a role, in the order of time; lines cut short are left out."""
+    """The looks of each start of a role, in the order of time; broken lines are left out."""
     starts: dict[int, list[Usage]] = {}
     with contextlib.suppress(OSError):
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError):
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
                 row = json.loads(line)
                 flows = {role: Flow(*counts) for role, counts in row.pop("flows").items()}
                 starts.setdefault(row.pop("pid"), []).append(Usage(flows=flows, **row))

@@ -199,7 +199,7 @@ def end_of(root_dir: pathlib.Path) -> End:
     """How a run that does not go on has ended, by what it left."""
     result_path, page = root_dir / run_directory.RESULT, ""
     with contextlib.suppress(OSError):
-        page = (root_dir / run_directory.SUMMARY).read_text()
+        page = (root_dir / run_directory.SUMMARY).read_text(errors="replace")
     ended, exit_code = _ENDED.search(page), _EXIT_CODE.search(page)
     reason = ended[1] if ended else ""
     if exit_code:

@@ -62,10 +62,10 @@ def evaluate(request: Request, stop: threading.Event, say: Callable[[str], None]
     """
     checkpoint = None
     if not request.policy:
-        checkpoint = find_checkpoint(
-            request.root_dir / run_directory.CHECKPOINTS, request.checkpoint
-        )
+        directory = request.root_dir / run_directory.CHECKPOINTS
+        checkpoint = find_checkpoint(directory, request.checkpoint).absolute()
     say(f"loading the agent of {request.root_dir}")
+    request = _from_anywhere(request)
     experiment = _experiment(request)
     import numpy as np
 
@@ -118,6 +118,16 @@ def step_of(path: pathlib.Path) -> int:
     """The learner step in a checkpoint's name; -1 if it has none."""
     digits = path.name.rpartition("-")[2]
     return int(digits) if digits.isdigit() else -1
+
+
+def _from_anywhere(request: Request) -> Request:
+    """With absolute paths: the environment, or the package that has it, may change directory."""
+    paths = {
+        name: os.path.abspath(getattr(request, name))
+        for name in ("policy", "video")
+        if getattr(request, name)
+    }
+    return request._replace(root_dir=request.root_dir.absolute(), **paths)
 
 
 def _experiment(request: Request) -> Experiment:

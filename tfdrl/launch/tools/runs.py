@@ -62,7 +62,7 @@ def _line(root_dir: pathlib.Path) -> RunLine:
         _state(root_dir),
         max(means, default=None),
         max((row["frames"] for row in rows), default=0.0),
-        configuration.settings(configuration.read_utf8(config)),
+        configuration.settings(config.read_text("utf-8", errors="replace")),
     )
 
 
