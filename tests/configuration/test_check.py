@@ -223,3 +223,7 @@ print(sorted(loaded & {"tensorflow", "tf_agents", "numpy", "my_lab", "grpc", "gy
     assert "mean actors" in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
     assert seconds < 5  # the promise to users; about 0.3 s when idle
+
+
+def test_what_an_inner_scope_overrides_is_no_circle(lab):
+    configuration.check(["lab.gin"], ["maze.wrappers = @inner/maze()", "inner/maze.wrappers = ()"])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from tfdrl.configuration import values
 from tfdrl.configuration.catalogue import Catalogue
 from tfdrl.configuration.statements import Binding
+from tfdrl.configuration.unused import used_by
 
 _MACRO = "gin.macro"
 
@@ -23,13 +24,9 @@ def circles(
     made: set[tuple[str, str]] = set()  # (scope, selector): calls that are known to end
 
     def visit(call: tuple[str, str], above: tuple[tuple[str, str], ...]) -> Iterator[str]:
-        scope, selector = call
-        for (inner, other, _), binding in bindings.items():
-            if other != selector or not (
-                scope == inner or not inner or scope.startswith(f"{inner}/")
-            ):
-                continue
-            for needed in _needed(binding.value, scope):
+        for key in used_by(bindings, *call).values():
+            binding = bindings[key]
+            for needed in _needed(binding.value, call[0]):
                 path = (*above, call)
                 if needed in path:
                     names = " -> ".join(map(_shown, (*path[path.index(needed) :], needed)))

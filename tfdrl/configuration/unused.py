@@ -81,6 +81,12 @@ def _named(packages: Collection[str], catalogue: Catalogue) -> set[str]:
     }
 
 
+def used_by(bindings: Mapping[Key, Binding], scope: str, selector: str) -> dict[str, Key]:
+    """What a call in a scope uses, by parameter: of several the one of the innermost scope."""
+    holding = [key for key in bindings if key[1] == selector and _holds(key[0], scope)]
+    return {key[2]: key for key in sorted(holding, key=_depth)}
+
+
 class _Reach:
     """What is called from `experiment` on, in which scopes, and which bindings that uses.
 
@@ -92,8 +98,8 @@ class _Reach:
     ):
         self._bindings, self._catalogue = bindings, catalogue
         self._of_selector = collections.defaultdict(list)
-        for key in sorted(bindings, key=lambda key: key[0].count("/") + bool(key[0])):
-            self._of_selector[key[1]].append(key)  # those of inner scopes later
+        for key in sorted(bindings, key=_depth):
+            self._of_selector[key[1]].append(key)
         self._called: set[tuple[str, str]] = set()  # (scope, selector)
         self.used: set[Key] = set()
         waiting = [("", selector) for selector in (_ROOT, *ALWAYS, *others)]
@@ -106,7 +112,7 @@ class _Reach:
 
     def _calls(self, scope: str, selector: str) -> Iterator[tuple[str, str]]:
         """What a call uses, and what that refers to."""
-        chosen = {key[2]: key for key in self._of_selector[selector] if _holds(key[0], scope)}
+        chosen = used_by(self._bindings, scope, selector)
         self.used.update(chosen.values())
         for key in chosen.values():
             for leaf in values.leaves(self._bindings[key].value):
@@ -145,7 +151,7 @@ class _Reach:
         inner = [
             f"{other}/{name}.{parameter}"
             for other, _, same in self._of_selector[selector]
-            if same == parameter and other.count("/") + bool(other) > scope.count("/") + bool(scope)
+            if same == parameter and _depth((other, selector, same)) > _depth(key)
         ]
         return (
             f"{full}.{parameter} has no effect, for {' and '.join(inner)} "
@@ -172,3 +178,7 @@ class _Reach:
 def _holds(scope: str, called: str) -> bool:
     """Whether what is bound in a scope holds where something is called, inside it or in it."""
     return not scope or called == scope or called.startswith(f"{scope}/")
+
+
+def _depth(key: Key) -> int:
+    return key[0].count("/") + bool(key[0])
