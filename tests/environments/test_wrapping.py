@@ -50,6 +50,15 @@ def test_slips_are_found_before_anything_is_imported(binding, text):
         configuration.check([], [binding])
 
 
+@pytest.mark.parametrize("name", ["wrappers", "training_wrappers"])
+def test_one_wrapper_is_given_as_a_tuple_too(name):
+    arguments = {"id": "CartPole-v1", name: gymnasium.wrappers.ClipReward}
+    with pytest.raises(
+        ConfigurationError, match=rf"{name} = .*ClipReward.* must be a tuple, such as"
+    ):
+        gym_environment(1, True, 0, **arguments)
+
+
 @gin.configurable
 class _Corridor(gymnasium.Env):
     """Shows its length."""

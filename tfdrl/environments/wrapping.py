@@ -39,7 +39,13 @@ class Wrapping:
     def __init__(
         self, wrappers: Sequence[Wrapper], training_wrappers: Sequence[Wrapper], training: bool
     ):
-        self._wrappers = {"wrappers": tuple(wrappers), _OF_TRAINING: tuple(training_wrappers)}
+        given = {"wrappers": wrappers, _OF_TRAINING: training_wrappers}
+        for name, found in given.items():
+            if not isinstance(found, (tuple, list)):
+                raise ConfigurationError(
+                    f"gym_environment.{name} = {found!r} must be a tuple, such as (@TimeLimit,)"
+                )
+        self._wrappers = {name: tuple(found) for name, found in given.items()}
         self._training = training
 
     def __call__(self, env: gymnasium.Env) -> gymnasium.Env:
