@@ -45,3 +45,18 @@ def test_what_ends_its_own_process_has_not_returned():
     with pytest.raises(TfdrlError, match=r"its simulator has ended its process: .* exit\(0\)"):
         process.run_apart(lambda: os._exit(0), 10.0, "its simulator")
     process.run_apart(lambda: None, 10.0, "its simulator")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="by the C library of Linux")
+@pytest.mark.parametrize(("end", "code"), [("ctypes.CDLL(None).exit(0)", 1), ("leave(0)", 0)])
+def test_a_role_whose_simulator_calls_exit_has_failed(end, code):
+    """Wherever it was started: its launcher sees the exit code alone."""
+    program = f"import ctypes; from tfdrl.launch.process import *; fail_on_exit(); {end}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": python_path()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code, done.stderr
+    assert ("has called exit()" in done.stderr) == bool(code)

@@ -36,6 +36,7 @@ _inherited: set[str] = set()
 _told_end: list[int] = []  # files
 _RETURNED = b"returned"  # of `run_apart`
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_EXITED = b"something in this process, such as a simulator, has called exit()"
 
 
 def silence() -> None:
@@ -251,6 +252,21 @@ def exit_code_of(error: SystemExit) -> int:
         return error.code or EXIT_OK
     print(error.code, file=sys.stderr)
     return EXIT_FAILED
+
+
+def fail_on_exit() -> None:
+    """C's `exit` ends this process as failed from now on, with a word; `leave` does not use it.
+
+    A simulator that calls exit(0) has not finished its role.
+    """
+    if sys.platform != "linux":
+        return
+    c = ctypes.CDLL(None)
+    c.strdup.restype = ctypes.c_void_p  # it outlives Python
+    # The last is called first.
+    for function, argument in ((c._exit, EXIT_FAILED), (c.warnx, c.strdup(_EXITED))):
+        address = ctypes.cast(function, ctypes.c_void_p)
+        getattr(c, "__cxa_atexit")(address, ctypes.c_void_p(argument), None)
 
 
 def tell_end(*files: int) -> None:
