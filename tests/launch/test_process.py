@@ -51,7 +51,9 @@ def test_what_ends_its_own_process_has_not_returned():
 @pytest.mark.parametrize(("end", "code"), [("ctypes.CDLL(None).exit(0)", 1), ("leave(0)", 0)])
 def test_a_role_whose_simulator_calls_exit_has_failed(end, code):
     """Wherever it was started: its launcher sees the exit code alone."""
-    program = f"import ctypes; from tfdrl.launch.process import *; fail_on_exit(); {end}"
+    program = (
+        f"import ctypes; from tfdrl.launch.process import *; fail_on_exit('tfdrl actor'); {end}"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": python_path()},
@@ -59,4 +61,5 @@ def test_a_role_whose_simulator_calls_exit_has_failed(end, code):
         text=True,
     )
     assert done.returncode == code, done.stderr
-    assert ("has called exit()" in done.stderr) == bool(code)
+    words = "tfdrl actor: something in this process, such as a simulator, has called exit()"
+    assert (words in done.stderr) == bool(code)

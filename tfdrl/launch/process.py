@@ -254,15 +254,20 @@ def exit_code_of(error: SystemExit) -> int:
     return EXIT_FAILED
 
 
-def fail_on_exit() -> None:
+def fail_on_exit(program: str) -> None:
     """C's `exit` ends this process as failed from now on, with a word; `leave` does not use it.
 
     A simulator that calls exit(0) has not finished its role.
+
+    Args:
+      program: whose last words it is.
     """
     if sys.platform != "linux":
         return
     c = ctypes.CDLL(None)
     c.strdup.restype = ctypes.c_void_p  # it outlives Python
+    name = ctypes.c_void_p.in_dll(c, "program_invocation_short_name")
+    name.value = c.strdup(program.encode())
     # The last is called first.
     for function, argument in ((c._exit, EXIT_FAILED), (c.warnx, c.strdup(_EXITED))):
         address = ctypes.cast(function, ctypes.c_void_p)

@@ -293,7 +293,7 @@ def main(argv: Sequence[str], role_name: str = "") -> int:
 def console(role_name: str = "") -> None:
     """Entry point of a process: runs the role and ends the process with its exit code."""
     program = f"tfdrl {role_name}".strip()
-    process.fail_on_exit()
+    process.fail_on_exit(program)
     try:
         code = command_line.run(program, lambda argv: main(argv, role_name), sys.argv)
     except SystemExit as error:  # --help
