@@ -15,7 +15,7 @@ import time
 from typing import Any, NamedTuple
 
 import preloaded
-from paths import CHECKOUT
+from paths import CHECKOUT, python_path
 
 from tfdrl.errors import TfdrlError
 from tfdrl.launch.process import arguments_of
@@ -35,8 +35,10 @@ class Run:
         self.root_dir = root_dir
         arguments = [f"--gin_file={gin_file}", f"--root_dir={root_dir}", *flags]
         self._log = root_dir.with_name(f"{root_dir.name}-launcher.log")
+        # Roles that are started afresh, such as SEED's actors, find environments of the tests.
+        environment = {**os.environ, "PYTHONPATH": python_path()}
         self.popen = preloaded.Process(
-            "binaries.train", arguments, self._log, {**os.environ}, CHECKOUT
+            "binaries.train", arguments, self._log, environment, CHECKOUT
         )
 
     @property
