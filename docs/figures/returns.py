@@ -26,6 +26,7 @@ def draw(path: pathlib.Path, directories: Sequence[str]) -> None:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15)
         axes.set_xlabel(label)
         axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=6)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("mean return of an evaluation")
     figure.axes[1].legend()
