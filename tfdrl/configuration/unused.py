@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tfdrl.configuration import source, values
@@ -97,9 +96,6 @@ class _Reach:
         self, bindings: Mapping[Key, Binding], catalogue: Catalogue, others: Collection[str]
     ):
         self._bindings, self._catalogue = bindings, catalogue
-        self._of_selector = collections.defaultdict(list)
-        for key in sorted(bindings, key=_depth):
-            self._of_selector[key[1]].append(key)
         self._called: set[tuple[str, str]] = set()  # (scope, selector)
         self.used: set[Key] = set()
         waiting = [("", selector) for selector in (_ROOT, *ALWAYS, *others)]
@@ -150,8 +146,8 @@ class _Reach:
             return f"{full}.{parameter} has no effect, for nothing refers to @{full}{has}"
         inner = [
             f"{other}/{name}.{parameter}"
-            for other, _, same in self._of_selector[selector]
-            if same == parameter and _depth((other, selector, same)) > _depth(key)
+            for other, *same in sorted(self._bindings, key=_depth)
+            if same == [selector, parameter] and _depth((other, *same)) > _depth(key)
         ]
         return (
             f"{full}.{parameter} has no effect, for {' and '.join(inner)} "

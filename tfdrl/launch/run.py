@@ -158,8 +158,10 @@ class _Run(NamedTuple):
             replicas = replicas_of(
                 program, start.placed, places, root_dir, self.arguments, protection, own
             )
-            said = start.configuration.remarks, self.launcher.remarks(program, start.placed)
-            remarks = [line for lines in said for line in lines]
+            remarks = [
+                *start.configuration.remarks,
+                *self.launcher.remarks(program, start.placed),
+            ]
             print(announcement(program, places, root_dir, remarks), flush=True)
             self.observer.begin(root_dir)
             with contextlib.ExitStack() as shown:
